@@ -1,0 +1,110 @@
+"""Hand demonstration files on to other formats."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from reinforcegen_envs.demos.hdf5 import Demo, DemoFileError, iter_demos
+
+
+def export_minari(
+    path: str | os.PathLike[str], dataset_id: str, env_id: str | None = None, **metadata: Any
+) -> Any:
+    """Make a local Minari dataset from a file whose demonstrations hold ``obs/state``.
+
+    Minari wants T + 1 observations for T actions; the files hold T, so the last one is repeated: mask the
+    bootstrap on terminations, as usual. Without rewards in the file a demonstration counts as a success: 1 on
+    its last step.
+
+    Args:
+        path: a demonstration file (`reinforcegen_envs.demos.hdf5`).
+        dataset_id: Minari's name, e.g. "reinforcegen/d2-threading/generated-v0".
+        env_id: the environment that the observations are of; gives the spaces and lets Minari rebuild it.
+            None takes unbounded observations of the stored size.
+        metadata: passed on to Minari: author, author_email, code_permalink, algorithm_name, description ...
+
+    Returns:
+        The `minari.MinariDataset`.
+
+    Raises:
+        ImportError: Minari is not installed.
+        DemoFileError: as `read_demos`; or ``obs/state`` is missing or not of the environment's size.
+        ValueError: a dataset of this id exists.
+    """
+    try:
+        import minari
+        from minari.storage import get_dataset_path
+    except ImportError as error:
+        raise ImportError("export_minari needs Minari: pip install 'minari>=0.5.3,<0.6'") from error
+
+    size = _state_size(next(iter_demos(path)), path)
+    observation_space: gym.Space = gym.spaces.Box(-np.inf, np.inf, (size,), np.float32)
+    action_space: gym.Space = gym.spaces.Box(-1.0, 1.0, (7,), np.float32)
+    if env_id is not None:
+        env = gym.make(env_id)
+        observation_space, action_space = env.observation_space, env.action_space
+        env.close()
+    if observation_space.shape != (size,):
+        raise DemoFileError(
+            f"{path} holds states of size {size}, but {env_id} observes {observation_space.shape}; "
+            "export with the environment that the file was made with"
+        )
+
+    def episodes() -> Iterator[Any]:
+        for number, demo in enumerate(iter_demos(path)):
+            if _state_size(demo, path) != size:
+                raise DemoFileError(f"{path}: {demo.name} has states of another size than the first one")
+            yield _episode(demo, number)
+
+    folder = get_dataset_path(dataset_id)
+    if os.path.exists(folder):
+        raise ValueError(f"Minari dataset {dataset_id!r} exists in {folder}; choose another name or version")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # Minari warns of every piece of metadata left out
+            return minari.create_dataset_from_buffers(
+                dataset_id,
+                episodes(),  # type: ignore[arg-type] (it only iterates: one demonstration in memory at a time)
+                env=env_id,
+                observation_space=observation_space,
+                action_space=action_space,
+                **metadata,
+            )
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _state_size(demo: Demo, path: str | os.PathLike[str]) -> int:
+    if "state" not in demo.obs or demo.obs["state"].ndim != 2:
+        raise DemoFileError(
+            f"{path}: {demo.name} has no obs/state of shape (T, size), obs holds {list(demo.obs)}; "
+            "export a file of generated demonstrations"
+        )
+    return demo.obs["state"].shape[1]
+
+
+def _episode(demo: Demo, number: int) -> Any:
+    from minari.data_collector.episode_buffer import EpisodeBuffer
+
+    states = np.asarray(demo.obs["state"], np.float32)
+    last = np.arange(len(demo)) == len(demo) - 1
+    rewards = last.astype(np.float64) if demo.rewards is None else demo.rewards.astype(np.float64)
+    dones = last & (rewards > 0) if demo.dones is None else demo.dones.astype(bool)
+    seed = demo.attrs.get("seed")
+    return EpisodeBuffer(
+        id=number,
+        seed=None if seed is None else int(seed),
+        observations=np.concatenate([states, states[-1:]]),  # type: ignore[arg-type] (stored as an array)
+        actions=np.asarray(demo.actions, np.float32),  # type: ignore[arg-type]
+        rewards=rewards,  # type: ignore[arg-type]
+        terminations=dones,  # type: ignore[arg-type]
+        truncations=last & ~dones,  # type: ignore[arg-type]
+    )
