@@ -1,0 +1,137 @@
+"""A vector environment whose sub-environments run in threads: the physics kernel releases the GIL."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import Any, cast
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.vector.utils import iterate
+
+
+class _Played:
+    """Stands in for a sub-environment whose calls were already made, and hands out their results in order."""
+
+    def __init__(self, results: Sequence[tuple]):
+        self._results = iter(results)
+
+    def reset(self, **_: Any) -> tuple:
+        return next(self._results)
+
+    def step(self, _: Any) -> tuple:
+        return next(self._results)
+
+
+class ThreadVectorEnv(SyncVectorEnv):
+    """Does what `gymnasium.vector.SyncVectorEnv` does, with the sub-environments running side by side.
+
+    The sub-environments' ``step`` and ``reset`` run first, in threads; then SyncVectorEnv itself puts the
+    results together, so batching, infos and every autoreset mode are its own. A thread takes the next sub-
+    environment as soon as it has finished one, so a slow reset holds nobody up. Results do not depend on the
+    number of threads as long as sub-environments share no changing state. If one raises, the others finish,
+    then the error is raised.
+
+    Args:
+        env_fns: functions that make the sub-environments.
+        num_threads: threads, the caller's included, at most one a sub-environment; None means one a core.
+        copy, observation_mode, autoreset_mode: as in SyncVectorEnv.
+
+    Raises:
+        ValueError: ``num_threads`` is below 1.
+    """
+
+    def __init__(
+        self,
+        env_fns: Sequence[Callable[[], gym.Env]],
+        num_threads: int | None = None,
+        copy: bool = True,
+        observation_mode: Any = "same",
+        autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
+    ):
+        if num_threads is not None and num_threads < 1:
+            raise ValueError(f"num_threads is {num_threads}; give 1 or more, or None for one a core")
+        super().__init__(env_fns, copy, observation_mode, autoreset_mode)
+        self.num_threads = min(num_threads or usable_cores(), self.num_envs)
+        self._pool = None
+        if self.num_threads > 1:
+            self._pool = ThreadPoolExecutor(self.num_threads - 1, thread_name_prefix="ThreadVectorEnv")
+
+    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Reset all sub-environments, or those in ``options["reset_mask"]``, as SyncVectorEnv does."""
+        seeds = [seed + i for i in range(self.num_envs)] if isinstance(seed, int) else seed
+        mask, env_options = np.ones(self.num_envs, np.bool_), options
+        if options is not None and "reset_mask" in options:
+            mask = options["reset_mask"]
+            env_options = {key: value for key, value in options.items() if key != "reset_mask"}
+        good_mask = isinstance(mask, np.ndarray) and mask.shape == (self.num_envs,) and mask.dtype == np.bool_
+        if not good_mask or (seeds is not None and len(seeds) != self.num_envs):
+            return super().reset(seed=seed, options=options)  # which says what is wrong
+
+        def play(i: int) -> list[tuple]:
+            return [self.envs[i].reset(seed=None if seeds is None else seeds[i], options=env_options)]
+
+        played = self._play(play, np.flatnonzero(mask).tolist())
+        return self._with_envs(played, lambda: super(ThreadVectorEnv, self).reset(seed=seed, options=options))
+
+    def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """Step all sub-environments; reset those that the autoreset mode asks for."""
+        env_actions = list(iterate(self.action_space, actions))
+        misuse = self.autoreset_mode == AutoresetMode.DISABLED and self._autoreset_envs.any()
+        if misuse or len(env_actions) != self.num_envs:
+            return super().step(actions)  # which says what is wrong
+
+        def play(i: int) -> list[tuple]:
+            env = self.envs[i]
+            if self.autoreset_mode == AutoresetMode.NEXT_STEP and self._autoreset_envs[i]:
+                return [env.reset()]
+            results: list[tuple] = [env.step(env_actions[i])]
+            if self.autoreset_mode == AutoresetMode.SAME_STEP and (results[0][2] or results[0][3]):
+                results.append(env.reset())
+            return results
+
+        played = self._play(play, range(self.num_envs))
+        return self._with_envs(played, lambda: super(ThreadVectorEnv, self).step(actions))
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Close the sub-environments and end the threads."""
+        if getattr(self, "_pool", None) is not None:
+            cast(ThreadPoolExecutor, self._pool).shutdown(wait=True)
+            self._pool = None
+        super().close_extras(**kwargs)
+
+    def _play(self, play: Callable[[int], list[tuple]], indices: Iterable[int]) -> list[Any]:
+        """Run ``play`` for every index, in threads; return stand-ins with the results, others as they are."""
+        played: list[Any] = list(self.envs)
+        todo = iter(list(indices))  # shared by the threads: taking the next item of a list is one atomic step
+
+        def work() -> None:
+            for i in todo:
+                played[i] = _Played(play(i))
+
+        helpers = [self._pool.submit(work) for _ in range(self.num_threads - 1)] if self._pool else []
+        try:
+            work()
+        finally:
+            wait(helpers)
+        for helper in helpers:
+            helper.result()
+        return played
+
+    def _with_envs(self, envs: list[Any], call: Callable[[], Any]) -> Any:
+        """``call()`` while ``envs`` take the sub-environments' places."""
+        real, self.envs = self.envs, envs
+        try:
+            return call()
+        finally:
+            self.envs = real
+
+
+def usable_cores() -> int:
+    """Number of cores this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
