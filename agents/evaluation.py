@@ -1,0 +1,90 @@
+"""Success of a policy over episodes that all run to their end."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import gymnasium as gym
+import numpy as np
+
+from reinforcegen_envs.statistics import wilson_interval
+
+EVALUATION_SEED = 1_000_000
+"""first evaluation seed; training uses smaller ones"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """Result of `evaluate_agent`: seeds first_seed, first_seed + 1, ...; the interval is Wilson's, 95%."""
+
+    episodes: int
+    successes: int
+    first_seed: int
+    success: float
+    interval: tuple[float, float]
+    mean_return: float
+    mean_length: float
+
+    def metrics(self) -> dict[str, float]:
+        """Values for the logs."""
+        low, high = self.interval
+        return {
+            "eval/success": self.success,
+            "eval/success_low": low,
+            "eval/success_high": high,
+            "eval/return": self.mean_return,
+            "eval/length": self.mean_length,
+        }
+
+
+def run_episode(
+    env: gym.Env, policy: Callable[[np.ndarray], np.ndarray], seed: int
+) -> tuple[bool, float, int]:
+    """Play one episode; return success, undiscounted return and number of steps."""
+    obs, info = env.reset(seed=seed)
+    total, length, done = 0.0, 0, False
+    while not done:
+        obs, reward, terminated, truncated, info = env.step(policy(obs))
+        total, length, done = total + float(reward), length + 1, terminated or truncated
+    return bool(info.get("success", total > 0)), total, length
+
+
+def evaluate_agent(
+    make_env: Callable[[], gym.Env],
+    policy: Callable[[np.ndarray], np.ndarray],
+    episodes: int,
+    first_seed: int = EVALUATION_SEED,
+    num_threads: int = 1,
+) -> Evaluation:
+    """Play one episode a seed, every one to its end, so that short episodes count no more than long ones.
+
+    Args:
+        make_env: makes an environment whose episodes end; called once a thread.
+        policy: maps one observation to one action and keeps no memory (an `MLP` releases the GIL).
+        episodes: number of episodes.
+        first_seed: episode k is reset with ``first_seed + k``; the other episodes do not matter to it.
+        num_threads: episodes played side by side.
+    """
+    envs = [make_env() for _ in range(max(1, min(num_threads, episodes)))]
+    seeds = iter(
+        range(first_seed, first_seed + episodes)
+    )  # shared: a thread takes the next seed when it is free
+    try:
+        with ThreadPoolExecutor(len(envs)) as pool:
+            parts = pool.map(lambda env: [run_episode(env, policy, seed) for seed in seeds], envs)
+            results = [result for part in parts for result in part]
+    finally:
+        for env in envs:
+            env.close()
+    successes = sum(success for success, _, _ in results)
+    return Evaluation(
+        episodes,
+        successes,
+        first_seed,
+        successes / max(episodes, 1),
+        wilson_interval(successes, episodes),
+        sum(total for _, total, _ in results) / max(episodes, 1),
+        sum(length for _, _, length in results) / max(episodes, 1),
+    )

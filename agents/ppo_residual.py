@@ -1,0 +1,359 @@
+"""On-policy residual reinforcement learning: PPO whose untrained agent is the base policy.
+
+The observation already holds the base policy's action; the environment adds the agent's action, scaled, to
+it. The mean of the agent's action starts at zero everywhere, and the first iterations train the critic alone.
+
+    python -m reinforcegen_envs.agents.ppo_residual --stage grasp --pool POOL
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import deque
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+from torch import nn
+from torch.distributions import Normal
+from tqdm import tqdm
+
+from reinforcegen_envs.agents.common import (
+    RunArgs,
+    crossed,
+    env_factory,
+    episode_successes,
+    make_training_envs,
+    residual_scale,
+    space_sizes,
+    training_seeds,
+    true_next_obs,
+)
+from reinforcegen_envs.agents.evaluation import Evaluation, evaluate_agent
+from reinforcegen_envs.agents.runs import Run, random_state, set_random_state, to_mlp
+from reinforcegen_envs.policies.mlp import MLP
+from reinforcegen_envs.vector import ThreadVectorEnv
+
+METRICS = (
+    "charts/success",
+    "charts/episodes",
+    "charts/steps_per_second",
+    "losses/critic",
+    "losses/actor",
+    "losses/approx_kl",
+    "losses/clip_fraction",
+    "losses/explained_variance",
+    "losses/std",
+    "eval/success",
+    "eval/success_low",
+    "eval/success_high",
+    "eval/return",
+    "eval/length",
+)
+OBSERVATION_CLIP = 10.0
+
+
+@dataclasses.dataclass
+class Args(RunArgs):
+    """Arguments of this trainer, after those of every trainer (agents/common.py)."""
+
+    num_envs: int = 24
+    """environments stepped side by side"""
+    total_steps: int = 250_000
+    """control steps of training, all environments together"""
+
+    # Algorithm
+    num_steps: int = 128
+    """control steps of every environment in an iteration"""
+    critic_only_iterations: int = 2
+    """first iterations, in which the actor stays the base policy"""
+    gamma: float = 0.99
+    """discount of a control step"""
+    gae_lambda: float = 0.95
+    """weight of longer returns in the advantage (generalised advantage estimation)"""
+    epochs: int = 8
+    """passes over the data of an iteration"""
+    minibatches: int = 6
+    """minibatches in an epoch"""
+    clip: float = 0.2
+    """how far an update may move the probability ratio of an action from 1"""
+    target_kl: float = 0.03
+    """the actor's epochs of an iteration end when the approximate KL divergence exceeds this"""
+    initial_log_std: float = -1.0
+    """log of the std of the agent's action before training: 0.37, times the residual scale when executed"""
+    entropy: float = 0.0
+    """weight of the entropy bonus"""
+    max_grad_norm: float = 0.5
+    """largest gradient norm, of actor and critic each"""
+    actor_lr: float = 3e-4
+    """learning rate of the actor"""
+    critic_lr: float = 1e-3
+    """learning rate of the critic"""
+    hidden: int = 256
+    """units in each of the two hidden layers of actor and critic"""
+
+
+# ----------------------------------------------------------------------------------------------------- agent
+
+
+def layer(inputs: int, outputs: int, gain: float) -> nn.Linear:
+    """Linear layer with orthogonal weights and no bias to start with."""
+    linear = nn.Linear(inputs, outputs)
+    nn.init.orthogonal_(linear.weight, gain)
+    nn.init.zeros_(linear.bias)
+    return linear
+
+
+def make_network(inputs: int, outputs: int, hidden: int, last_gain: float) -> nn.Sequential:
+    """Two hidden tanh layers; a ``last_gain`` of 0 makes the output zero."""
+    first, second = layer(inputs, hidden, 2**0.5), layer(hidden, hidden, 2**0.5)
+    return nn.Sequential(first, nn.Tanh(), second, nn.Tanh(), layer(hidden, outputs, last_gain))
+
+
+class Agent(nn.Module):
+    """Actor, critic, and the running observation statistics, so that one state dict is the whole agent."""
+
+    def __init__(self, args: Args, obs_size: int, action_size: int):
+        super().__init__()
+        self.register_buffer("obs_mean", torch.zeros(obs_size, dtype=torch.float64))
+        self.register_buffer("obs_var", torch.ones(obs_size, dtype=torch.float64))
+        self.register_buffer("obs_count", torch.zeros((), dtype=torch.float64))
+        self.obs_mean: torch.Tensor
+        self.obs_var: torch.Tensor
+        self.obs_count: torch.Tensor
+        self.actor = make_network(obs_size, action_size, args.hidden, 0.0)
+        self.critic = make_network(obs_size, 1, args.hidden, 1.0)
+        self.log_std = nn.Parameter(torch.full((action_size,), args.initial_log_std))
+
+    def update_statistics(self, obs: torch.Tensor) -> None:
+        """Take (n, size) observations into the running mean and variance."""
+        obs = obs.double()
+        count, mean, var = len(obs), obs.mean(0), obs.var(0, correction=0)
+        total = self.obs_count + count
+        delta = mean - self.obs_mean
+        old = self.obs_var * self.obs_count
+        self.obs_var.copy_((old + var * count + delta.square() * self.obs_count * count / total) / total)
+        self.obs_mean.add_(delta * count / total)
+        self.obs_count.copy_(total)
+
+    def statistics(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """(size,) mean and std of the observations; constant entries have std 1."""
+        std = self.obs_var.sqrt()
+        return self.obs_mean.float(), torch.where(std < 1e-3, 1.0, std).float()
+
+    def normalise(self, obs: torch.Tensor) -> torch.Tensor:
+        """What the networks see."""
+        mean, std = self.statistics()
+        return ((obs - mean) / std).clamp(-OBSERVATION_CLIP, OBSERVATION_CLIP)
+
+    def value(self, obs: torch.Tensor) -> torch.Tensor:
+        """(..., size) normalised observations to (...) values."""
+        return self.critic(obs).squeeze(-1)
+
+    def distribution(self, obs: torch.Tensor) -> Normal:
+        """Distribution of the action before it is cut to [-1, 1], for normalised observations."""
+        return Normal(self.actor(obs), self.log_std.exp(), validate_args=False)
+
+    def mlp(self) -> MLP:
+        """The mean action, for deployment; see `MLP`."""
+        return to_mlp(self.actor, *self.statistics(), "tanh", "clip")
+
+
+# -------------------------------------------------------------------------------------------------- learning
+
+
+@dataclasses.dataclass
+class Rollout:
+    """What one iteration saw; every array is (num_steps, num_envs, ...)."""
+
+    obs: torch.Tensor
+    after: torch.Tensor  # the true next observation, also where an episode ended
+    action: torch.Tensor
+    log_prob: torch.Tensor
+    reward: torch.Tensor
+    terminated: torch.Tensor
+    done: torch.Tensor
+
+
+def collect(
+    args: Args, agent: Agent, envs: ThreadVectorEnv, obs: np.ndarray, returns: np.ndarray, bar: tqdm
+) -> tuple[Rollout, np.ndarray, list[bool]]:
+    """Run the policy.
+
+    Args:
+        args: number of steps and environments.
+        agent: acts, with noise.
+        envs: environments, being at ``obs``.
+        obs: (num_envs, size) current observations.
+        returns: (num_envs,) return so far of the running episodes; kept up to date in place.
+        bar: progress.
+
+    Returns:
+        The data, the observations after it, and whether each episode that ended succeeded.
+    """
+    steps, successes = [], []
+    for _ in range(args.num_steps):
+        with torch.no_grad():
+            distribution = agent.distribution(agent.normalise(torch.from_numpy(obs)))
+            action = distribution.sample()
+            log_prob = distribution.log_prob(action).sum(-1)
+        next_obs, reward, terminated, truncated, infos = envs.step(action.clamp(-1.0, 1.0).numpy())
+        done = terminated | truncated
+        returns += reward
+        successes += episode_successes(infos, done, returns)[done].tolist()
+        returns[done] = 0.0
+        steps.append((obs, true_next_obs(next_obs, infos), action, log_prob, reward, terminated, done))
+        obs = next_obs
+        bar.update(args.num_envs)
+    columns = [torch.as_tensor(np.stack(column), dtype=torch.float32) for column in zip(*steps, strict=True)]
+    return Rollout(*columns), obs, successes
+
+
+@torch.no_grad()
+def advantages(args: Args, agent: Agent, data: Rollout) -> tuple[torch.Tensor, torch.Tensor]:
+    """(num_steps, num_envs) advantages and the returns they add up to.
+
+    The value after a step counts unless the episode terminated, so a truncation does not look like a failure;
+    sums of later differences stop at any end.
+    """
+    values, values_after = agent.value(agent.normalise(data.obs)), agent.value(agent.normalise(data.after))
+    differences = data.reward + args.gamma * (1.0 - data.terminated) * values_after - values
+    result = torch.zeros_like(differences)
+    later = torch.zeros(args.num_envs)
+    for t in reversed(range(args.num_steps)):
+        later = differences[t] + args.gamma * args.gae_lambda * (1.0 - data.done[t]) * later
+        result[t] = later
+    return result, result + values
+
+
+def update(
+    args: Args,
+    agent: Agent,
+    optimiser: torch.optim.Optimizer,
+    rng: np.random.Generator,
+    data: Rollout,
+    with_actor: bool,
+) -> dict[str, float]:
+    """Train on the data of one iteration; return what to log."""
+    advantage, target = (x.flatten() for x in advantages(args, agent, data))
+    obs, action = agent.normalise(data.obs).flatten(0, 1), data.action.flatten(0, 1)
+    old_log_prob = data.log_prob.flatten()
+    actor_parameters = [*agent.actor.parameters(), agent.log_std]
+    unexplained = (advantage.var() / target.var().clamp(min=1e-8)).item()
+    losses: dict[str, float] = {"losses/explained_variance": 1.0 - unexplained}
+    for _ in range(args.epochs):
+        order = torch.from_numpy(rng.permutation(len(target)))
+        divergence = []
+        for index in order.chunk(args.minibatches):
+            optimiser.zero_grad()
+            critic_loss = (agent.value(obs[index]) - target[index]).square().mean()
+            loss = critic_loss
+            if with_actor:
+                distribution = agent.distribution(obs[index])
+                log_ratio = distribution.log_prob(action[index]).sum(-1) - old_log_prob[index]
+                ratio, a = log_ratio.exp(), advantage[index]
+                a = (a - a.mean()) / (a.std() + 1e-8)
+                gain = torch.minimum(ratio * a, ratio.clamp(1.0 - args.clip, 1.0 + args.clip) * a).mean()
+                loss = critic_loss - gain - args.entropy * distribution.entropy().sum(-1).mean()
+                divergence.append((ratio.detach() - 1.0 - log_ratio.detach()).mean().item())
+                losses["losses/actor"] = -gain.item()
+                losses["losses/clip_fraction"] = ((ratio - 1.0).abs() > args.clip).float().mean().item()
+            loss.backward()
+            nn.utils.clip_grad_norm_(agent.critic.parameters(), args.max_grad_norm)
+            if with_actor:
+                nn.utils.clip_grad_norm_(actor_parameters, args.max_grad_norm)
+            optimiser.step()
+            losses["losses/critic"] = critic_loss.item()
+        if with_actor:
+            losses["losses/approx_kl"] = float(np.mean(divergence))
+            with_actor = losses["losses/approx_kl"] <= args.target_kl  # the critic goes on
+    return losses | {"losses/std": agent.log_std.detach().exp().mean().item()}
+
+
+# ------------------------------------------------------------------------------------------------------ main
+
+
+def main(args: Args) -> dict[str, Any]:
+    """Train; return what result.json holds."""
+    torch.set_num_threads(args.torch_threads)
+    torch.manual_seed(args.seed)
+    rng = np.random.default_rng(args.seed)
+    run = Run(args, "ppo_residual", METRICS)
+    envs = make_training_envs(args)
+    scale = residual_scale(envs)
+    agent = Agent(args, *space_sizes(envs))
+    optimiser = torch.optim.Adam(
+        [
+            {"params": [*agent.actor.parameters(), agent.log_std], "lr": args.actor_lr},
+            {"params": list(agent.critic.parameters()), "lr": args.critic_lr},
+        ],
+        eps=1e-5,
+        fused=True,
+    )
+    step = iteration = episodes = 0
+    recent: deque[bool] = deque(maxlen=100)
+    base: dict[str, Any] | None = None
+    if run.checkpoint:
+        agent.load_state_dict(run.checkpoint["agent"])
+        optimiser.load_state_dict(run.checkpoint["optimiser"])
+        set_random_state(rng, run.checkpoint["random"])
+        step, iteration, episodes = (run.checkpoint[name] for name in ("step", "iteration", "episodes"))
+        recent.extend(run.checkpoint["recent"])
+        base = run.checkpoint["base"]
+
+    def evaluate(episodes: int) -> Evaluation:
+        return evaluate_agent(
+            env_factory(args, evaluation=True), agent.mlp(), episodes, num_threads=args.num_threads
+        )
+
+    def checkpoint() -> None:
+        counters = {"iteration": iteration, "episodes": episodes, "recent": list(recent), "base": base}
+        networks = {"agent": agent.state_dict(), "optimiser": optimiser.state_dict()}
+        run.save_checkpoint(step, {**counters, **networks, "random": random_state(rng)})
+
+    if base is None:
+        result = evaluate(args.final_episodes)
+        base = dataclasses.asdict(result)
+        run.log(0, result.metrics())
+
+    obs, _ = envs.reset(seed=training_seeds(rng, args.num_envs))
+    returns = np.zeros(args.num_envs)
+    bar = tqdm(total=args.total_steps, initial=step, unit="step", smoothing=0.05)
+    while step < args.total_steps:
+        data, obs, successes = collect(args, agent, envs, obs, returns, bar)
+        # The statistics must not change between acting and learning, or the probability ratio would not start
+        # at 1. In the first iteration they may: its mean action is 0 whatever the observation.
+        if iteration == 0:
+            agent.update_statistics(data.obs.flatten(0, 1))
+        values = update(
+            args, agent, optimiser, rng, data, with_actor=iteration >= args.critic_only_iterations
+        )
+        if iteration > 0:
+            agent.update_statistics(data.obs.flatten(0, 1))
+        previous, step = step, step + args.num_envs * args.num_steps
+        iteration, episodes = iteration + 1, episodes + len(successes)
+        recent.extend(successes)
+
+        # Report.
+        values |= {"charts/episodes": episodes, "charts/steps_per_second": run.speed(step)}
+        values |= {"charts/success": float(np.mean(recent))} if recent else {}
+        if crossed(step, previous, args.eval_every) and step < args.total_steps:
+            values |= evaluate(args.eval_episodes).metrics()
+        run.log(step, values)
+        bar.set_postfix(success=f"{values.get('charts/success', 0.0):.2f}")
+        if crossed(step, previous, args.checkpoint_every):
+            checkpoint()
+            run.export(agent.mlp(), step, scale)
+
+    bar.close()
+    envs.close()
+    checkpoint()
+    result = evaluate(args.final_episodes)
+    run.export(agent.mlp(), step, scale, result)
+    run.log(step, result.metrics())
+    return run.finish(step, base, result)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args, description=__doc__))

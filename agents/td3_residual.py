@@ -1,0 +1,379 @@
+"""Off-policy residual reinforcement learning for sparse rewards: TD3 with n-step returns and base data.
+
+The observation already holds the base policy's action; the environment adds the agent's action, scaled, to
+it. So an agent whose last layer is zero *is* the base policy, and the replay buffer is first filled by
+running just that. Half of each batch comes from successful episodes, the base's own and later ones.
+
+    python -m reinforcegen_envs.agents.td3_residual --stage grasp --pool POOL
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import tyro
+from torch import nn
+from tqdm import tqdm
+
+from reinforcegen_envs.agents.common import (
+    RunArgs,
+    crossed,
+    env_factory,
+    episode_successes,
+    make_training_envs,
+    residual_scale,
+    space_sizes,
+    training_seeds,
+    true_next_obs,
+)
+from reinforcegen_envs.agents.evaluation import Evaluation, evaluate_agent
+from reinforcegen_envs.agents.replay import NStep, Replay, load_replays, sample_mixed, save_replays
+from reinforcegen_envs.agents.runs import Run, random_state, set_random_state, to_mlp
+from reinforcegen_envs.policies.mlp import MLP
+
+METRICS = (
+    "charts/success",
+    "charts/episodes",
+    "charts/steps_per_second",
+    "losses/critic",
+    "losses/actor",
+    "losses/q",
+    "losses/target",
+    "losses/updates",
+    "eval/success",
+    "eval/success_low",
+    "eval/success_high",
+    "eval/return",
+    "eval/length",
+)
+OBSERVATION_CLIP = 10.0
+
+
+@dataclasses.dataclass
+class Args(RunArgs):
+    """Arguments of this trainer, after those of every trainer (agents/common.py)."""
+
+    # Algorithm
+    warmup_steps: int = 10_000
+    """control steps with zero residual that fill the buffer and fix the observation statistics"""
+    critic_only_updates: int = 2_000
+    """updates of the critics alone, right after the warm-up"""
+    updates_per_step: float = 1.0
+    """updates per control step after the warm-up"""
+    batch_size: int = 256
+    """transitions in a batch"""
+    success_fraction: float = 0.5
+    """part of a batch drawn from successful episodes, as soon as there are any"""
+    buffer_size: int = 200_000
+    """transitions kept, in each of the two buffers"""
+    n_step: int = 3
+    """rewards summed before bootstrapping"""
+    gamma: float = 0.99
+    """discount of a control step"""
+    exploration_noise: float = 0.05
+    """std of the noise on the *executed* action; the agent's own gets this over the residual scale"""
+    target_noise: float = 0.02
+    """std of the noise that smooths the target policy, in the same units"""
+    target_noise_clip: float = 0.05
+    """largest smoothing noise, in the same units"""
+    critics: int = 3
+    """number of critics"""
+    target_critics: int = 2
+    """critics, drawn at random for every update, whose smallest value is the target"""
+    critic_hidden: int = 128
+    """units in each hidden layer of a critic"""
+    actor_hidden: int = 256
+    """units in each hidden layer of the actor"""
+    hidden_layers: int = 2
+    """hidden layers of actor and critics"""
+    critic_lr: float = 3e-4
+    """learning rate of the critics"""
+    actor_lr: float = 1e-4
+    """learning rate of the actor"""
+    actor_every: int = 2
+    """critic updates per actor update"""
+    tau: float = 0.005
+    """step of the target networks towards the online ones, every update"""
+    q_low: float = 0.0
+    """smallest return there is; targets are cut to it"""
+    q_high: float = 1.0
+    """largest return there is; with a sparse reward of 1 on success, 1"""
+
+
+# --------------------------------------------------------------------------------------------------- networks
+
+
+class Critics(nn.Module):
+    """Several critics as one: every layer is a single batched product over all of them.
+
+    Layer normalisation (without which off-policy critics on few data overestimate) comes before the bias; its
+    scale is left out, since the next layer's weights can take it over.
+    """
+
+    def __init__(self, count: int, inputs: int, hidden: int, layers: int):
+        super().__init__()
+        sizes = [inputs, *[hidden] * layers, 1]
+        self.weights = nn.ParameterList(
+            torch.empty(count, a, b).uniform_(-(a**-0.5), a**-0.5)
+            for a, b in zip(sizes[:-1], sizes[1:], strict=True)
+        )
+        self.biases = nn.ParameterList(torch.zeros(count, 1, b) for b in sizes[1:])
+
+    def forward(
+        self, obs: torch.Tensor, action: torch.Tensor, members: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """(batch, size) normalised observations and (batch, 7) residuals to (critics, batch) values.
+
+        Args:
+            obs: normalised observations.
+            action: the agent's actions, in [-1, 1].
+            members: indices of the critics to ask; None: all.
+        """
+        weights, biases = list(self.weights), list(self.biases)
+        if members is not None:
+            weights, biases = [w[members] for w in weights], [b[members] for b in biases]
+        x = torch.cat([obs, action], 1).expand(len(weights[0]), -1, -1)
+        for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
+            x = F.layer_norm(torch.bmm(x, weight), weight.shape[-1:]).add_(bias).relu_()
+        return torch.baddbmm(biases[-1], x, weights[-1]).squeeze(-1)
+
+
+def make_actor(inputs: int, outputs: int, hidden: int, layers: int) -> nn.Sequential:
+    """The residual before its tanh; zero for every observation until it is trained."""
+    sizes = [inputs, *[hidden] * layers]
+    modules: list[nn.Module] = []
+    for a, b in zip(sizes[:-1], sizes[1:], strict=True):
+        modules += [nn.Linear(a, b), nn.ReLU(inplace=True)]
+    last = nn.Linear(hidden, outputs)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(*modules, last)
+
+
+class Agent(nn.Module):
+    """Actor, critics, their targets, and the observation statistics: one state dict is the whole agent."""
+
+    def __init__(self, args: Args, obs_size: int, action_size: int):
+        super().__init__()
+        self.register_buffer("obs_mean", torch.zeros(obs_size))
+        self.register_buffer("obs_std", torch.ones(obs_size))
+        self.obs_mean: torch.Tensor
+        self.obs_std: torch.Tensor
+        self.actor = make_actor(obs_size, action_size, args.actor_hidden, args.hidden_layers)
+        self.critics = Critics(args.critics, obs_size + action_size, args.critic_hidden, args.hidden_layers)
+        self.target_actor = copy.deepcopy(self.actor).requires_grad_(False)
+        self.target_critics = copy.deepcopy(self.critics).requires_grad_(False)
+
+    def fix_statistics(self, obs: np.ndarray) -> None:
+        """Normalise with mean and std of (n, size) observations from now on; constant entries keep std 1."""
+        std = obs.std(0, dtype=np.float64)
+        self.obs_mean.copy_(torch.from_numpy(obs.mean(0, dtype=np.float64)))
+        self.obs_std.copy_(torch.from_numpy(np.where(std < 1e-3, 1.0, std)))
+
+    def normalise(self, obs: torch.Tensor) -> torch.Tensor:
+        """What the networks see."""
+        return ((obs - self.obs_mean) / self.obs_std).clamp_(-OBSERVATION_CLIP, OBSERVATION_CLIP)
+
+    @torch.no_grad()
+    def act(self, obs: np.ndarray) -> np.ndarray:
+        """(n, size) raw observations to (n, actions) actions in [-1, 1], without noise."""
+        return torch.tanh(self.actor(self.normalise(torch.from_numpy(obs)))).numpy()
+
+    def mlp(self) -> MLP:
+        """The actor for deployment; see `MLP`."""
+        return to_mlp(self.actor, self.obs_mean, self.obs_std, "relu", "tanh")
+
+
+# --------------------------------------------------------------------------------------------------- learning
+
+
+def make_optimisers(args: Args, agent: Agent) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
+    """Adam for the critics and for the actor; one fused call each, which matters for networks this small."""
+    return (
+        torch.optim.Adam(agent.critics.parameters(), args.critic_lr, fused=True),
+        torch.optim.Adam(agent.actor.parameters(), args.actor_lr, fused=True),
+    )
+
+
+def follow(target: nn.Module, online: nn.Module, tau: float) -> None:
+    """Move the target's parameters a part ``tau`` of the way, in one call."""
+    foreach_lerp_ = torch._foreach_lerp_  # pyright: ignore[reportPrivateImportUsage] (torch.optim uses it too)
+    foreach_lerp_(list(target.parameters()), list(online.parameters()), tau)
+
+
+def update(
+    args: Args,
+    agent: Agent,
+    optimisers: tuple[torch.optim.Optimizer, ...],
+    rows: torch.Tensor,
+    scale: float,
+    with_actor: bool,
+) -> dict[str, torch.Tensor]:
+    """One step of the critics, of the actor if asked, and of the targets; returns what to log."""
+    critic_optimiser, actor_optimiser = optimisers
+    obs_size, action_size = agent.obs_mean.numel(), rows.shape[1] - 2 * agent.obs_mean.numel() - 2
+    obs, action, returns, discount, after = rows.split([obs_size, action_size, 1, 1, obs_size], 1)
+    obs, after = agent.normalise(obs), agent.normalise(after)
+
+    with torch.no_grad():
+        clip = args.target_noise_clip / scale
+        noise = (torch.randn_like(action) * (args.target_noise / scale)).clamp_(-clip, clip)
+        next_action = torch.tanh(agent.target_actor(after)).add_(noise).clamp_(-1.0, 1.0)
+        members = torch.randperm(args.critics)[: args.target_critics]
+        next_q = agent.target_critics(after, next_action, members).amin(0)
+        target = (returns[:, 0] + discount[:, 0] * next_q).clamp_(args.q_low, args.q_high)
+    q = agent.critics(obs, action)
+    critic_loss = (q - target).square().mean(1).sum()
+    critic_optimiser.zero_grad()
+    critic_loss.backward()
+    critic_optimiser.step()
+    losses = {
+        "losses/critic": critic_loss.detach(),
+        "losses/q": q.detach().mean(),
+        "losses/target": target.mean(),
+    }
+
+    if with_actor:
+        agent.critics.requires_grad_(False)  # spares the gradients of the critics' weights
+        actor_loss = -agent.critics(obs, torch.tanh(agent.actor(obs))).mean()
+        actor_optimiser.zero_grad()
+        actor_loss.backward()
+        actor_optimiser.step()
+        agent.critics.requires_grad_(True)
+        losses["losses/actor"] = actor_loss.detach()
+
+    with torch.no_grad():
+        follow(agent.target_critics, agent.critics, args.tau)
+        if with_actor:
+            follow(agent.target_actor, agent.actor, args.tau)
+    return losses
+
+
+# ------------------------------------------------------------------------------------------------------- main
+
+
+def main(args: Args) -> dict[str, Any]:
+    """Train; return what result.json holds."""
+    torch.set_num_threads(args.torch_threads)
+    torch.manual_seed(args.seed)
+    rng = np.random.default_rng(args.seed)
+    run = Run(args, "td3_residual", METRICS)
+    envs = make_training_envs(args)
+    scale = residual_scale(envs)
+    obs_size, action_size = space_sizes(envs)
+
+    agent = Agent(args, obs_size, action_size)
+    optimisers = make_optimisers(args, agent)
+    width = 2 * obs_size + action_size + 2
+    replay, successes = Replay(args.buffer_size, width), Replay(args.buffer_size, width)
+    n_step = NStep(args.num_envs, args.n_step, args.gamma)
+    step = updates = episodes = 0
+    recent: deque[bool] = deque(maxlen=100)
+    base: dict[str, Any] | None = None
+    if run.checkpoint:
+        saved = run.checkpoint
+        agent.load_state_dict(saved["agent"])
+        for optimiser, state in zip(optimisers, saved["optimisers"], strict=True):
+            optimiser.load_state_dict(state)
+        load_replays(run.folder / saved["replay"], [replay, successes])
+        set_random_state(rng, saved["random"])
+        step, updates, episodes, base = (saved[name] for name in ("step", "updates", "episodes", "base"))
+        recent.extend(saved["recent"])
+
+    def evaluate(episodes: int) -> Evaluation:
+        return evaluate_agent(
+            env_factory(args, evaluation=True), agent.mlp(), episodes, num_threads=args.num_threads
+        )
+
+    def checkpoint() -> None:
+        # The buffers first, then the checkpoint that names them, then older ones go: never a torn pair.
+        replay_file = save_replays(run.folder / f"replay-{step}.npz", [replay, successes])
+        counters = {"updates": updates, "episodes": episodes, "recent": list(recent), "base": base}
+        networks = {"agent": agent.state_dict(), "optimisers": [o.state_dict() for o in optimisers]}
+        saved = {**counters, **networks, "replay": replay_file.name, "random": random_state(rng)}
+        run.save_checkpoint(step, saved)
+        for old in set(run.folder.glob("replay-*.npz")) - {replay_file}:
+            old.unlink()
+
+    if base is None:
+        result = evaluate(args.final_episodes)
+        base = dataclasses.asdict(result)
+        run.log(0, result.metrics())
+
+    obs, _ = envs.reset(seed=training_seeds(rng, args.num_envs))
+    returns = np.zeros(args.num_envs)
+    episode_rows: list[list[np.ndarray]] = [[] for _ in range(args.num_envs)]
+    losses: dict[str, torch.Tensor] = {}
+    physics = ThreadPoolExecutor(1)
+    bar = tqdm(total=args.total_steps, initial=step, unit="step", smoothing=0.05)
+    while step < args.total_steps:
+        # Act. The physics runs in another thread, without the GIL, while the learner below does its updates.
+        action = np.zeros((args.num_envs, action_size), np.float32)
+        if step >= args.warmup_steps:
+            noise = rng.normal(0.0, args.exploration_noise / scale, action.shape)
+            action = np.clip(agent.act(obs) + noise, -1.0, 1.0).astype(np.float32)
+        pending = physics.submit(envs.step, action)
+
+        # Learn.
+        if step >= args.warmup_steps and replay.size >= args.batch_size:
+            if updates == 0:
+                agent.fix_statistics(replay.rows[: replay.size, :obs_size])
+            online = int(args.updates_per_step * (step + args.num_envs - args.warmup_steps))
+            while updates < args.critic_only_updates + online:
+                updates += 1
+                with_actor = updates > args.critic_only_updates and updates % args.actor_every == 0
+                rows = sample_mixed(rng, replay, successes, args.batch_size, args.success_fraction)
+                losses.update(update(args, agent, optimisers, torch.from_numpy(rows), scale, with_actor))
+
+        # Store.
+        next_obs, rewards, terminated, truncated, infos = pending.result()
+        done, after = terminated | truncated, true_next_obs(next_obs, infos)
+        returns += rewards
+        succeeded = episode_successes(infos, done, returns)
+        for i in range(args.num_envs):
+            rows = n_step.add(
+                i, obs[i], action[i], float(rewards[i]), after[i], bool(terminated[i]), bool(done[i])
+            )
+            replay.add(rows)
+            episode_rows[i] += rows
+            if done[i]:
+                if succeeded[i]:
+                    successes.add(episode_rows[i])
+                recent.append(bool(succeeded[i]))
+                episodes, returns[i], episode_rows[i] = episodes + 1, 0.0, []
+        obs, previous, step = next_obs, step, step + args.num_envs
+
+        # Report.
+        bar.update(args.num_envs)
+        if crossed(step, previous, args.log_every) or crossed(step, previous, args.eval_every):
+            values = {name: value.item() for name, value in losses.items()}
+            values |= {"charts/episodes": episodes, "losses/updates": updates}
+            values |= {"charts/success": float(np.mean(recent))} if recent else {}
+            values |= {"charts/steps_per_second": run.speed(step)}
+            if crossed(step, previous, args.eval_every) and step < args.total_steps:
+                values |= evaluate(args.eval_episodes).metrics()
+            run.log(step, values)
+            bar.set_postfix(success=f"{values.get('charts/success', 0.0):.2f}")
+        if crossed(step, previous, args.checkpoint_every):
+            checkpoint()
+            run.export(agent.mlp(), step, scale)
+
+    bar.close()
+    physics.shutdown()
+    envs.close()
+    checkpoint()
+    result = evaluate(args.final_episodes)
+    run.export(agent.mlp(), step, scale, result)
+    run.log(step, result.metrics())
+    return run.finish(step, base, result)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args, description=__doc__))

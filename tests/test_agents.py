@@ -1,0 +1,380 @@
+"""Both trainers: end to end on small tasks, their arithmetic, resuming, and the exported actor."""
+
+import csv
+import dataclasses
+import json
+import subprocess
+import sys
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from reinforcegen_envs.agents import common, ppo_residual, runs, td3_residual  # noqa: E402
+from reinforcegen_envs.agents.evaluation import EVALUATION_SEED, evaluate_agent  # noqa: E402
+from reinforcegen_envs.policies.mlp import load_mlps  # noqa: E402
+
+TRAINERS = {"td3_residual": td3_residual, "ppo_residual": ppo_residual}
+
+
+class OffsetReach(gym.Env):
+    """A point in the plane; the base policy goes to a place beside the goal, which the residual must mend.
+
+    Observation: position 2, goal - position 2, base action 2. Reward 1 and the end within 0.1 of the goal.
+    """
+
+    residual_scale = 0.3
+
+    def __init__(self, stage=None):
+        self.observation_space = gym.spaces.Box(-np.inf, np.inf, (6,), np.float32)
+        self.action_space = gym.spaces.Box(-1, 1, (2,), np.float32)
+
+    def _base(self):
+        return np.clip(2 * (self.goal + self.offset - self.position), -1, 1)
+
+    def _obs(self):
+        return np.concatenate([self.position, self.goal - self.position, self._base()], dtype=np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.position, self.goal = self.np_random.uniform(-1, 1, (2, 2))
+        angle = self.np_random.uniform(0, 2 * np.pi)
+        self.offset = self.np_random.uniform(0.08, 0.2) * np.array([np.cos(angle), np.sin(angle)])
+        return self._obs(), {"success": False}
+
+    def step(self, action):
+        self.position = self.position + 0.1 * np.clip(self._base() + self.residual_scale * action, -1, 1)
+        success = bool(np.linalg.norm(self.goal - self.position) < 0.1)
+        return self._obs(), float(success), success, False, {"success": success}
+
+
+gym.register("test/OffsetReach-v3", lambda **kwargs: OffsetReach(**kwargs), max_episode_steps=30)
+
+
+def small(module, folder, **kwargs):
+    """Arguments of a quick run on OffsetReach."""
+    sizes = {
+        "td3_residual": {"warmup_steps": 200, "critic_only_updates": 20, "batch_size": 32, "num_envs": 4},
+        "ppo_residual": {"num_steps": 32, "num_envs": 4, "epochs": 2},
+    }[module.__name__.rsplit(".")[-1]]
+    defaults = {
+        "env_id": "test/OffsetReach-v3",
+        "stage": "reach",
+        "total_steps": 384,
+        "eval_episodes": 5,
+        "final_episodes": 10,
+        "log_every": 100,
+        "runs_dir": str(folder),
+        "run_name": "run",
+    }
+    return module.Args(**{**defaults, **sizes, **kwargs})
+
+
+def read_csv(folder):
+    with open(folder / "progress.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def torch_actions(module, folder, args, obs):
+    """Actions of the checkpoint's actor."""
+    agent = module.Agent(args, obs.shape[1], 2)
+    agent.load_state_dict(torch.load(folder / "checkpoint.pt", weights_only=True)["agent"])
+    if module is td3_residual:
+        return agent.act(obs)
+    with torch.no_grad():
+        return agent.actor(agent.normalise(torch.from_numpy(obs))).clamp(-1, 1).numpy()
+
+
+# ------------------------------------------------------------------------------------------- command line
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        (
+            "td3_residual",
+            ["--warmup-steps", "100", "--critic-only-updates", "5", "--batch-size", "16", "--q-low", "-99"],
+        ),
+        ("ppo_residual", ["--num-steps", "50", "--epochs", "1"]),
+    ],
+)
+def test_command_line_runs_any_continuous_id_and_resumes(name, options, tmp_path):
+    def run(steps, *more):
+        command = [
+            sys.executable,
+            "-m",
+            f"reinforcegen_envs.agents.{name}",
+            "--env-id",
+            "Pendulum-v1",
+            *options,
+        ]
+        command += [
+            "--num-envs",
+            "2",
+            "--total-steps",
+            steps,
+            "--run-name",
+            "p",
+            "--runs-dir",
+            str(tmp_path),
+            *more,
+        ]
+        command += ["--eval-episodes", "1", "--final-episodes", "2"]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+    first = run("200")
+    assert first.returncode == 0, first.stderr
+    assert "success 0.000 [0.000, 0.658] in 2 episodes, seeds from 1000000" in first.stdout
+    resumed = run("300", "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    result = json.loads((tmp_path / "p" / "result.json").read_text())
+    assert result["steps"] == 300 and result["episodes"] == 2 and result["first_seed"] == EVALUATION_SEED
+    assert [row["step"] for row in read_csv(tmp_path / "p")][-1] == "300"
+    _, card = load_mlps(tmp_path / "p" / "actor.safetensors", task="Pendulum", version=1, observation_size=3)
+    assert card["stage"] == "all" and "--env-id Pendulum-v1" in card["command"]
+
+
+# ------------------------------------------------------------------------------------------- whole runs
+
+
+def test_td3_improves_on_its_base_policy(tmp_path):
+    args = small(
+        td3_residual,
+        tmp_path,
+        total_steps=5000,
+        warmup_steps=1000,
+        critic_only_updates=300,
+        batch_size=128,
+        critic_hidden=64,
+        actor_hidden=64,
+        actor_lr=1e-3,
+        critic_lr=1e-3,
+        exploration_noise=0.1,
+        eval_every=0,
+        final_episodes=200,
+        checkpoint_every=0,
+    )
+    result = td3_residual.main(args)
+    assert result["base"]["success"] < 0.6
+    assert result["interval"][0] > result["base"]["interval"][1] + 0.1
+    assert result["success"] > 0.75
+
+
+@pytest.mark.parametrize("name", TRAINERS)
+def test_run_folder_export_and_exact_resume(name, tmp_path):
+    module = TRAINERS[name]
+    args = small(module, tmp_path, eval_every=128)
+    module.main(args)
+    folder = tmp_path / "run"
+    rows = read_csv(folder)
+    assert rows[0]["step"] == "0" and rows[0]["eval/success"] != ""
+    assert any(row["charts/success"] != "" and row["losses/critic"] != "" for row in rows)
+    assert sum(row["eval/success"] != "" for row in rows) == 4
+    assert list(folder.glob("events.out.tfevents.*")) and not list(folder.glob(".*"))
+
+    # The exported actor is the torch actor.
+    mlps, card = load_mlps(
+        folder / "actor.safetensors", kind="residual", observation_size=6, residual_scale=0.3
+    )
+    assert list(mlps) == ["reach"] and card["steps"] == 384 and card["version"] == 3
+    assert card["evaluation"]["episodes"] == 10
+    obs = np.random.default_rng(0).normal(0, 3, (100, 6)).astype(np.float32)
+    expected = torch_actions(module, folder, args, obs)
+    assert np.abs(expected).max() > 1e-6
+    np.testing.assert_allclose([mlps["reach"](x) for x in obs], expected, atol=1e-5)
+
+    # Resuming with nothing left to do reproduces every bit of the checkpoint.
+    before = torch.load(folder / "checkpoint.pt", weights_only=True)
+    old_buffers = {name: np.load(folder / name) for name in [before["replay"]]} if "replay" in before else {}
+    old_buffers = {name: dict(arrays) for name, arrays in old_buffers.items()}
+    module.main(dataclasses.replace(args, resume=True))
+    after = torch.load(folder / "checkpoint.pt", weights_only=True)
+    rng_free = {"seconds", "args", "random"}
+    assert_equal(
+        {k: v for k, v in before.items() if k not in rng_free},
+        {k: after[k] for k in before if k not in rng_free},
+    )
+    for name, arrays in old_buffers.items():
+        with np.load(folder / name) as now:
+            assert sorted(now) == sorted(arrays)
+            for key in now:
+                np.testing.assert_array_equal(now[key], arrays[key])
+
+    # And it can go on, but only with the same task.
+    module.main(dataclasses.replace(args, resume=True, total_steps=512))
+    steps = [int(row["step"]) for row in read_csv(folder)]
+    assert steps == sorted(steps) and steps[-1] == 512
+    with pytest.raises(ValueError, match="stage 'reach' -> 'other'"):
+        module.main(dataclasses.replace(args, resume=True, stage="other"))
+    with pytest.raises(FileExistsError, match="--resume"):
+        module.main(args)
+    with pytest.raises(FileNotFoundError, match="without --resume"):
+        module.main(dataclasses.replace(args, resume=True, run_name="missing"))
+
+
+def assert_equal(a, b):
+    assert type(a) is type(b)
+    if isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for key in a:
+            assert_equal(a[key], b[key])
+    elif isinstance(a, (list, tuple)):
+        assert len(a) == len(b)
+        for x, y in zip(a, b, strict=True):
+            assert_equal(x, y)
+    elif isinstance(a, torch.Tensor):
+        assert torch.equal(a, b)
+    else:
+        assert a == b
+
+
+@pytest.mark.parametrize("name", TRAINERS)
+def test_same_seed_same_actor(name, tmp_path):
+    module = TRAINERS[name]
+    actors = []
+    for run_name, threads in (("a", 1), ("b", 2)):
+        args = small(module, tmp_path, eval_every=0, final_episodes=1, run_name=run_name, num_threads=threads)
+        module.main(args)
+        actors.append(load_mlps(tmp_path / run_name / "actor.safetensors")[0]["reach"])
+    for a, b in zip(actors[0].weights, actors[1].weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+# ------------------------------------------------------------------------------------------- arithmetic
+
+
+@pytest.mark.parametrize("terminated", [True, False])
+def test_n_step_rows_stop_at_episode_ends(terminated):
+    n_step = td3_residual.NStep(num_envs=1, n=3, gamma=0.5)
+    rows = []
+    for t in range(5):
+        obs, after = np.array([t], np.float32), np.array([t + 1], np.float32)
+        end = t == 4
+        rows += n_step.add(0, obs, np.array([10 * t]), float(end), after, end and terminated, end)
+    # [obs, action, return, discount, obs after]
+    bootstrap = 0.0 if terminated else 1.0
+    expected = [
+        [0, 0, 0, 0.125, 3],
+        [1, 10, 0, 0.125, 4],
+        [2, 20, 0.25, 0.125 * bootstrap, 5],
+        [3, 30, 0.5, 0.25 * bootstrap, 5],
+        [4, 40, 1, 0.5 * bootstrap, 5],
+    ]
+    np.testing.assert_allclose(rows, expected)
+    assert not n_step.windows[0]
+
+
+def test_replay_keeps_the_newest_rows():
+    replay = td3_residual.Replay(3, 1)
+    replay.add([np.array([k]) for k in range(5)])
+    assert sorted(replay.rows[:, 0]) == [2, 3, 4] and replay.size == 3
+    assert set(replay.sample(np.random.default_rng(0), 100)[:, 0]) == {2, 3, 4}
+
+
+def test_half_of_a_batch_comes_from_successes():
+    replay, successes = td3_residual.Replay(10, 1), td3_residual.Replay(10, 1)
+    replay.add([np.array([0.0])])
+    rng = np.random.default_rng(0)
+    assert td3_residual.sample_mixed(rng, replay, successes, 64, 0.5).sum() == 0
+    successes.add([np.array([1.0])])
+    assert td3_residual.sample_mixed(rng, replay, successes, 64, 0.5).sum() == 32
+
+
+def test_batched_critics_are_separate_critics():
+    critics = td3_residual.Critics(3, 5, 8, 2)
+    obs, action = torch.randn(4, 3), torch.randn(4, 2)
+    together = critics(obs, action)
+    for k in range(3):
+        x = torch.cat([obs, action], 1)
+        for i, (weight, bias) in enumerate(zip(critics.weights, critics.biases, strict=True)):
+            x = x @ weight[k]
+            x = x + bias[k] if i == 2 else torch.relu(torch.nn.functional.layer_norm(x, (8,)) + bias[k])
+        torch.testing.assert_close(together[k], x[:, 0])
+    torch.testing.assert_close(critics(obs, action, torch.tensor([2, 0])), together[[2, 0]])
+
+
+def test_advantages_bootstrap_at_truncation_only():
+    args = ppo_residual.Args(num_envs=1, num_steps=4, gamma=0.5, gae_lambda=0.5)
+    agent = ppo_residual.Agent(args, 1, 1)
+    agent.value = lambda obs: obs[..., 0]  # the value of an observation is the observation
+    column = lambda *x: torch.tensor(x, dtype=torch.float32)[:, None]  # noqa: E731
+    data = ppo_residual.Rollout(
+        obs=column(1, 2, 3, 4)[..., None],
+        after=column(2, 8, 6, 6)[..., None],  # 8 and 6 are last observations of episodes
+        action=column(0, 0, 0, 0),
+        log_prob=column(0, 0, 0, 0),
+        reward=column(0, 0, 1, 0),
+        terminated=column(0, 0, 1, 0),
+        done=column(0, 1, 1, 0),
+    )
+    advantage, target = ppo_residual.advantages(args, agent, data)
+    truncated = 0.5 * 8 - 2
+    np.testing.assert_allclose(
+        advantage[:, 0], [0.5 * 2 - 1 + 0.25 * truncated, truncated, 1 - 3, 0.5 * 6 - 4]
+    )
+    np.testing.assert_allclose(target[:, 0], advantage[:, 0] + np.array([1, 2, 3, 4]))
+
+
+def test_running_statistics_equal_those_of_all_data():
+    agent = ppo_residual.Agent(ppo_residual.Args(), 3, 1)
+    data = torch.randn(300, 3) * torch.tensor([1.0, 50.0, 0.0]) + torch.tensor([0.0, 1e3, 7.0])
+    for part in (data[:10], data[10:150], data[150:]):
+        agent.update_statistics(part)
+    mean, std = agent.statistics()
+    torch.testing.assert_close(mean, data.mean(0))
+    torch.testing.assert_close(
+        std, torch.where(data.std(0, correction=0) < 1e-3, 1.0, data.std(0, correction=0))
+    )
+
+
+# ------------------------------------------------------------------------------------------- evaluation
+
+
+class SlowFailure(gym.Env):
+    """Even seeds succeed after one step, odd ones fail after ten: counting by time would favour success."""
+
+    observation_space = gym.spaces.Box(-1, 1, (1,), np.float32)
+    action_space = gym.spaces.Box(-1, 1, (1,), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.seed, self.time = seed or 0, 0
+        return np.zeros(1, np.float32), {"success": False}
+
+    def step(self, action):
+        self.time += 1
+        success = self.seed % 2 == 0
+        done = success or self.time == 10
+        return np.zeros(1, np.float32), float(success), done, False, {"success": success}
+
+
+@pytest.mark.parametrize("num_threads", [1, 3, 50])
+def test_evaluation_plays_every_seed_once(num_threads):
+    result = evaluate_agent(SlowFailure, lambda obs: obs, 21, num_threads=num_threads)
+    assert (result.episodes, result.successes, result.first_seed) == (21, 11, EVALUATION_SEED)
+    assert result.mean_length == pytest.approx((11 + 10 * 10) / 21)
+    assert result.interval[0] < result.success == 11 / 21 < result.interval[1]
+
+
+def test_training_seeds_are_distinct_and_below_the_evaluation_seeds():
+    seeds = common.training_seeds(np.random.default_rng(0), 500)
+    assert len(set(seeds)) == 500 and 0 <= min(seeds) and max(seeds) < EVALUATION_SEED
+
+
+def test_env_kwargs_that_are_none_are_not_passed(monkeypatch):
+    seen = {}
+    monkeypatch.setattr(gym, "make", lambda env_id, **kwargs: seen.update(kwargs) or OffsetReach())
+    args = common.RunArgs(env_id="x", pose_noise=(0.01, 0.05), pool="train", eval_pool="test")
+    common.env_factory(args)()
+    assert seen == {"pose_noise": (0.01, 0.05), "pool": "train"}
+    common.env_factory(args, evaluation=True)()
+    assert seen["pool"] == "test"
+
+
+def test_card_names_the_command_that_repeats_the_run():
+    args = td3_residual.Args(stage="grasp", pose_noise=(0.01, 0.05), resume=True, gamma=0.9)
+    assert runs.command_line(args, "td3_residual") == (
+        "python -m reinforcegen_envs.agents.td3_residual --stage grasp --pose-noise 0.01 0.05 --gamma 0.9"
+    )
