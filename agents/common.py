@@ -114,11 +114,21 @@ def training_seeds(rng: np.random.Generator, num_envs: int) -> list[int]:
     return rng.choice(EVALUATION_SEED, num_envs, replace=False).tolist()
 
 
-def residual_scale(envs: ThreadVectorEnv) -> float:
-    """The environments' residual scale; 1 where there is none: the agent's action itself is executed."""
+def residual_scale(args: RunArgs, envs: ThreadVectorEnv) -> float:
+    """What the environments multiply the agent's action with; 1 if they have no base policy.
+
+    Raises:
+        ValueError: a residual environment does not say, and the arguments do not either.
+    """
+    if args.residual_scale is not None:
+        return args.residual_scale
     try:
         return float(envs.envs[0].get_wrapper_attr("residual_scale"))
     except AttributeError:
+        if "-Residual-" in args.env_id:
+            raise ValueError(
+                f"{args.env_id} has no attribute residual_scale; give --residual-scale"
+            ) from None
         return 1.0
 
 

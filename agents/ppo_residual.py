@@ -281,7 +281,7 @@ def main(args: Args) -> dict[str, Any]:
     rng = np.random.default_rng(args.seed)
     run = Run(args, "ppo_residual", METRICS)
     envs = make_training_envs(args)
-    scale = residual_scale(envs)
+    scale = residual_scale(args, envs)
     agent = Agent(args, *space_sizes(envs))
     optimiser = torch.optim.Adam(
         [

@@ -266,7 +266,7 @@ def main(args: Args) -> dict[str, Any]:
     rng = np.random.default_rng(args.seed)
     run = Run(args, "td3_residual", METRICS)
     envs = make_training_envs(args)
-    scale = residual_scale(envs)
+    scale = residual_scale(args, envs)
     obs_size, action_size = space_sizes(envs)
 
     agent = Agent(args, obs_size, action_size)

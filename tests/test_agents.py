@@ -373,6 +373,17 @@ def test_env_kwargs_that_are_none_are_not_passed(monkeypatch):
     assert seen["pool"] == "test"
 
 
+def test_residual_scale_is_never_guessed():
+    args = common.RunArgs(env_id="test/OffsetReach-v3", num_envs=1)
+    assert common.residual_scale(args, common.make_training_envs(args)) == 0.3
+    args = common.RunArgs(env_id="Pendulum-v1", num_envs=1)
+    envs = common.make_training_envs(args)
+    assert common.residual_scale(args, envs) == 1.0
+    with pytest.raises(ValueError, match="give --residual-scale"):
+        common.residual_scale(dataclasses.replace(args, env_id="ReinforceGen/D2-X-Residual-v0"), envs)
+    assert common.residual_scale(dataclasses.replace(args, residual_scale=0.2), envs) == 0.2
+
+
 def test_card_names_the_command_that_repeats_the_run():
     args = td3_residual.Args(stage="grasp", pose_noise=(0.01, 0.05), resume=True, gamma=0.9)
     assert runs.command_line(args, "td3_residual") == (
