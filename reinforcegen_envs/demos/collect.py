@@ -1,0 +1,83 @@
+"""Collect source demonstrations with the scripted teleoperator.
+
+    python -m reinforcegen_envs.demos.collect --task Threading --count 10 --out source.hdf5
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tyro
+from tqdm import tqdm
+
+from reinforcegen_envs.demos.hdf5 import Demo, DemoWriter
+from reinforcegen_envs.demos.replay import replay
+from reinforcegen_envs.demos.segments import skill_bounds
+from reinforcegen_envs.demos.teleoperator import Teleoperator
+from reinforcegen_envs.env import ManipulationEnv
+
+
+@dataclass
+class Args:
+    """Collect source demonstrations with the scripted teleoperator, through the ordinary action interface."""
+
+    task: str = "Threading"
+    """task name"""
+    variant: str = "D0"
+    """reset range of the demonstrations"""
+    count: int = 10
+    """successful demonstrations to keep"""
+    seed: int = 0
+    """seed of the first attempt; attempt i uses seed + i for the reset and for the operator's style"""
+    out: Path = Path("source.hdf5")
+    """file to write"""
+    max_attempts: int = 200
+    """give up after so many attempts"""
+
+
+def _fits(demo: Demo, env: ManipulationEnv) -> bool:
+    """Whether every skill took well under its stage's horizon."""
+    bounds = skill_bounds(demo, type(env.task))
+    return all(end - begin < 0.85 * stage.horizon for stage, (begin, end) in zip(env.task.stages, bounds, strict=True))
+
+
+def collect(args: Args) -> int:
+    """Collect; returns the number of attempts it took.
+
+    Raises:
+        RuntimeError: too few successes within ``max_attempts``; no file is written.
+    """
+    env = ManipulationEnv(args.task, args.variant)
+    env_args = {
+        "env_name": f"ReinforceGen/{args.variant}-{args.task}-v0",
+        "env_version": "0",
+        "type": 2,
+        "env_kwargs": {"controller": "osc_pose"},
+    }
+    with DemoWriter(args.out, env_args) as writer, tqdm(total=args.count, unit="demo") as bar:
+        for attempt in range(args.max_attempts):
+            if len(writer) == args.count:
+                break
+            seed = args.seed + attempt
+            env.reset(seed=seed)
+            success, demo = Teleoperator(env, np.random.default_rng(seed)).play()
+            # What is kept must also replay from what the file holds, and fit the stages' horizons.
+            if success and _fits(demo, env) and replay(env, demo):
+                demo.attrs["seed"] = seed  # type: ignore[index]
+                writer.add(demo)
+                bar.update()
+            bar.set_postfix(attempts=attempt + 1, success=f"{len(writer) / (attempt + 1):.0%}")
+        else:
+            attempt = args.max_attempts
+        if len(writer) < args.count:
+            raise RuntimeError(
+                f"only {len(writer)} of {args.count} demonstrations succeeded in {args.max_attempts} attempts; "
+                "raise --max-attempts or choose another --seed"
+            )
+    return attempt
+
+
+if __name__ == "__main__":
+    collect(tyro.cli(Args))

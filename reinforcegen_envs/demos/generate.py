@@ -1,0 +1,382 @@
+"""Generate demonstrations by object-centric adaptation of source skills, connected by the planner.
+
+    python -m reinforcegen_envs.demos.generate --task Threading --variant D2 --count 1000 --out d2.hdf5
+
+Each attempt resets the scene, picks a source demonstration within reach, moves its skill segments with their reference
+objects, connects them with planned motions, and is kept if it ends in strict success. The hand is steered so that the
+*held object*, not the hand, follows the source: the grasp differs a little every time.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+from tqdm import tqdm
+
+from reinforcegen_envs.connect import Connector
+from reinforcegen_envs.demos.hdf5 import Demo, DemoWriter, read_demos
+from reinforcegen_envs.demos.segments import Segment, cut
+from reinforcegen_envs.demos.teleoperator import action_to_pose, pose_of_action
+from reinforcegen_envs.env import ManipulationEnv
+from reinforcegen_envs.files import atomic_path
+from reinforcegen_envs.poses import distance, invert, matrix_from, rotvec_to_matrix
+from reinforcegen_envs.sim.kernel import NULL_JOINTS
+from reinforcegen_envs.tasks import TASKS
+
+CHUNK = 20  # attempts a worker makes between two writes
+SLACK = (0.003, 0.045)  # metres and radians that a tool may lag behind its target more than the source's did
+MAX_WAIT = 40  # control steps that a segment waits for it, in all
+GAIN = 1.5  # stiffness of following, relative to the operator's
+FINAL_STEPS = 12  # control steps that the last target is held while success settles
+
+
+def source_file(task: str) -> Path:
+    """The shipped source demonstrations of a task."""
+    return Path(__file__).with_name("source") / f"{task.lower()}.hdf5"
+
+
+@dataclass
+class Args:
+    """Generate demonstrations from source demonstrations."""
+
+    task: str = "Threading"
+    """task name"""
+    variant: str = "D2"
+    """reset range to generate for"""
+    count: int = 1000
+    """successful demonstrations to make"""
+    out: Path = Path("generated.hdf5")
+    """file to write; unfinished work is kept in OUT.parts and taken up again by the same command"""
+    source: Path | None = None
+    """source demonstrations (robomimic layout with datagen_info, MimicGen's included); default: the shipped ones"""
+    seed: int = 0
+    """attempt i draws from seed and i alone, so the result does not depend on the number of workers"""
+    action_noise: float = 0.05
+    """standard deviation of the noise on executed actions; the noise-free action is kept as the label"""
+    noise_memory: float = 0.0
+    """correlation of the noise between control steps; 0 is white"""
+    start_noise: tuple[float, float] = (0.0, 0.0)
+    """initiation augmentation: metres and radians by which skills start off their planned pose, per axis"""
+    max_attempts: int = 100_000
+    """give up after so many attempts"""
+    workers: int = 0
+    """processes; 0 means one a core"""
+    quiet: bool = False
+    """no progress bar"""
+
+
+class Adapter:
+    """Plays adapted source demonstrations in one environment.
+
+    Args:
+        env: a plain environment.
+        sources: per source demonstration, its skill segments.
+        action_noise, noise_memory, start_noise: as in `Args`.
+    """
+
+    def __init__(
+        self,
+        env: ManipulationEnv,
+        sources: list[list[Segment]],
+        action_noise: float = 0.0,
+        noise_memory: float = 0.0,
+        start_noise: tuple[float, float] = (0.0, 0.0),
+    ):
+        self._env, self._sources = env, sources
+        self._noise, self._memory, self._start_noise = action_noise, noise_memory, start_noise
+        self._connector = Connector(env)
+
+    def choose(self, rng: np.random.Generator) -> int | None:
+        """A source whose key poses are all in reach here, drawn with odds that grow with its joint-limit margin.
+
+        The objects do not move before they are handled, so all stages are judged from the first state.
+        """
+        env = self._env
+        kinematics = self._connector.checker.kinematics
+        posture = env.sim.controller[NULL_JOINTS:].copy()
+        margins = np.full(len(self._sources), -1.0)
+        for index, segments in enumerate(self._sources):
+            margin, seed = np.inf, posture
+            in_hand = np.eye(4)
+            for stage, segment in zip(env.task.stages, segments, strict=True):
+                reference = env.task.object_pose(env.sim, stage.reference)
+                for tool in (segment.start, segment.tool[len(segment) // 2], segment.tool[-1]):
+                    goal = reference @ tool @ (invert(in_hand) if stage.held else np.eye(4))
+                    solution = kinematics.solve(goal, seed, posture)
+                    margin = min(margin, solution.margin if solution.reached else -1.0)
+                if stage.held is None:
+                    closed = int(np.argmax(segment.gripper > 0))
+                    in_hand = invert(segment.tool[closed])  # the object's pose in the hand when it closes
+            margins[index] = margin
+        feasible = np.flatnonzero(margins > 0)
+        if not len(feasible):
+            return None
+        weights = np.minimum(margins[feasible], 0.4) + 1e-3
+        return int(rng.choice(feasible, p=weights / weights.sum()))
+
+    def attempt(self, seed: tuple[int, int]) -> tuple[str, Demo | None]:
+        """One attempt; returns "success" or where it failed, and the demonstration if it succeeded."""
+        env = self._env
+        rng = np.random.default_rng(seed)
+        env.reset(seed=int(rng.integers(2**31)))
+        source = self.choose(rng)
+        if source is None:
+            return "unreachable", None
+        record: list[dict[str, Any]] = []
+        for index, stage in enumerate(env.task.stages):
+            segment = self._sources[source][index]
+            failure = self._connect(index, segment, rng)
+            if failure:
+                return f"{stage.name}: connect ({failure})", None
+            if not self._skill(index, segment, rng, record, source):
+                return f"{stage.name}: skill", None
+        return "success", self._demo(record, seed, source)
+
+    def _target(self, reference: np.ndarray, held: str | None, tool: np.ndarray) -> np.ndarray:
+        """Grip-site pose, world, that brings the tool to ``tool`` in the reference frame."""
+        goal = reference @ tool
+        return goal if held is None else goal @ invert(self._connector.in_hand(held))
+
+    def _connect(self, index: int, segment: Segment, rng: np.random.Generator) -> str:
+        env = self._env
+        stage = env.task.stages[index]
+        reference = env.task.object_pose(env.sim, stage.reference)
+        goal = self._target(reference, stage.held, segment.start)
+        metres, radians = self._start_noise
+        if metres or radians:
+            goal = goal @ matrix_from(
+                rotvec_to_matrix(rng.normal(0.0, radians, 3)), rng.normal(0.0, metres, 3)
+            )
+        ahead = tuple(
+            self._target(reference, stage.held, tool) for tool in (segment.tool[len(segment) // 2], segment.tool[-1])
+        )
+        plan = self._connector.plan(goal, stage.held, ahead)
+        return self._connector.follow(plan, goal, stage.held).failure
+
+    def _skill(self, index: int, segment: Segment, rng, record: list[dict], source: int) -> bool:
+        """Follow one adapted segment in closed loop; returns whether the stage was finished."""
+        env = self._env
+        stage = env.task.stages[index]
+        reference = env.task.object_pose(env.sim, stage.reference)
+        noise = np.zeros(6)
+        step, waited, held_end = 0, 0, 0
+        while True:
+            if stage.held is not None:
+                reference = env.task.object_pose(env.sim, stage.reference)
+            target = self._target(reference, stage.held, segment.tool[step])
+            eef = env.sim.eef_pose()
+            label = action_to_pose(eef, target, segment.gripper[step], GAIN)
+            noise = self._memory * noise + np.sqrt(1 - self._memory**2) * self._noise * rng.normal(size=6)
+            action = label.copy()
+            action[:6] = np.clip(action[:6] + noise, -1.0, 1.0)
+            action = action.astype(np.float32)
+            record.append(self._note(index, action, label, eef, source))
+            finished = env.control_step(action.astype(np.float64))
+            if finished or env.success:
+                return True
+            if env.task.failure(env.sim, index):
+                return False
+            # Wait for a hand that was pushed off its way, as the operator would: it should be where his was.
+            metres, radians = distance(eef, target)
+            usual = distance(segment.actual[step], segment.tool[step])
+            if (metres > usual[0] + SLACK[0] or radians > usual[1] + SLACK[1]) and waited < MAX_WAIT:
+                waited += 1
+            elif step < len(segment) - 1:
+                step += 1
+            elif held_end < FINAL_STEPS:
+                held_end += 1
+            else:
+                return False
+
+    def _note(self, index: int, action, label, eef, source: int) -> dict[str, Any]:
+        env = self._env
+        return {
+            "action": action,
+            "label": label.astype(np.float32),
+            "eef": eef,
+            "objects": [env.task.object_pose(env.sim, name) for name in env.task.objects],
+            "obs": env.observe(),
+            "stage": index,
+            "source": source,
+            "signals": [env.stage > i for i, s in enumerate(env.task.stages) if s.signal],
+        }
+
+    def _demo(self, record: list[dict[str, Any]], seed: tuple[int, int], source: int) -> Demo:
+        task = self._env.task
+
+        def stack(key: str) -> np.ndarray:
+            return np.stack([step[key] for step in record])
+
+        actions, objects, signals = stack("action"), stack("objects").astype(np.float32), stack("signals")
+        eef = stack("eef").astype(np.float32)
+        names = [stage.signal for stage in task.stages if stage.signal]
+        return Demo(
+            name="",
+            actions=actions,
+            obs={"state": stack("obs")},
+            eef_pose=eef,
+            target_pose=np.stack(
+                [pose_of_action(pose, action) for pose, action in zip(eef, stack("label"), strict=True)]
+            ).astype(np.float32),
+            gripper_action=actions[:, 6:],
+            object_poses={name: objects[:, i] for i, name in enumerate(task.objects)},
+            subtask_term_signals={name: signals[:, i].astype(np.int8) for i, name in enumerate(names)},
+            datagen_info={
+                "stage": stack("stage").astype(np.int8),
+                "label_action": stack("label"),
+            },
+            attrs={"seed": list(seed), "source": source},
+        )
+
+
+_adapter: Adapter | None = None
+
+
+def _start_worker(args: Args) -> None:
+    os.environ["OMP_NUM_THREADS"] = "1"
+    global _adapter
+    _adapter = make_adapter(args)
+
+
+def make_adapter(args: Args) -> Adapter:
+    """An adapter for the task, variant and sources that ``args`` name.
+
+    Raises:
+        DemoFileError: the source file is unusable.
+        ValueError: unknown task or variant.
+    """
+    env = ManipulationEnv(args.task, args.variant)
+    demos = read_demos(args.source or source_file(args.task), args.task)
+    sources = [cut(demo, TASKS[args.task]) for demo in demos]
+    return Adapter(env, sources, args.action_noise, args.noise_memory, args.start_noise)
+
+
+def _work(job: tuple[int, int, int]) -> tuple[int, list[tuple[str, Demo | None]]]:
+    seed, chunk, size = job
+    assert _adapter is not None
+    return chunk, [_adapter.attempt((seed, chunk * CHUNK + i)) for i in range(size)]
+
+
+def _save_chunk(path: Path, results: list[tuple[str, Demo | None]]) -> None:
+    arrays: dict[str, np.ndarray] = {"outcomes": np.array([outcome for outcome, _ in results])}
+    for i, (_, demo) in enumerate(results):
+        if demo is None:
+            continue
+        for key in ("actions", "eef_pose", "target_pose", "gripper_action"):
+            arrays[f"{i}/{key}"] = getattr(demo, key)
+        for group in ("object_poses", "subtask_term_signals", "obs", "datagen_info"):
+            for name, array in getattr(demo, group).items():
+                arrays[f"{i}/{group}/{name}"] = array
+        arrays[f"{i}/attrs"] = np.array(json.dumps(demo.attrs))
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+
+
+def _load_chunk(path: Path) -> list[tuple[str, Demo | None]]:
+    with np.load(path) as arrays:
+        results: list[tuple[str, Demo | None]] = []
+        for i, outcome in enumerate(arrays["outcomes"]):
+            fields: dict[str, Any] = {}
+            for key in arrays.files:
+                parts = key.split("/")
+                if parts[0] != str(i):
+                    continue
+                if len(parts) == 3:
+                    fields.setdefault(parts[1], {})[parts[2]] = arrays[key]
+                else:
+                    fields[parts[1]] = json.loads(str(arrays[key])) if parts[1] == "attrs" else arrays[key]
+            results.append((str(outcome), Demo(name="", **fields) if fields else None))
+    return results
+
+
+def generate(args: Args) -> dict[str, Any]:
+    """Generate demonstrations and write them, or take up an interrupted run.
+
+    Returns:
+        attempts, successes and a count of every outcome.
+
+    Raises:
+        DemoFileError, ValueError: unusable source, unknown task or variant.
+        RuntimeError: too few successes within ``max_attempts``, or an unfinished run with other settings is in the way.
+    """
+    make_adapter(args)  # complain before any process starts
+    parts = args.out.with_name(args.out.name + ".parts")
+    settings = {k: str(v) for k, v in asdict(args).items() if k not in ("count", "workers", "quiet", "max_attempts")}
+    _claim(parts, settings)
+    outcomes: dict[str, int] = {}
+    attempts = successes = 0
+    env_args = {
+        "env_name": f"ReinforceGen/{args.variant}-{args.task}-v0",
+        "env_version": "0",
+        "type": 2,
+        "env_kwargs": {},
+    }
+    bar = tqdm(total=args.count, unit="demo", disable=args.quiet)
+    with bar, DemoWriter(args.out, env_args, {"settings": json.dumps(settings)}) as writer:
+        for results in _chunks(args, parts):
+            for outcome, demo in results:
+                if successes == args.count:
+                    break
+                attempts += 1
+                outcomes[outcome] = outcomes.get(outcome, 0) + 1
+                if demo is not None:
+                    writer.add(demo)
+                    successes += 1
+                    bar.update()
+            bar.set_postfix(attempts=attempts, success=f"{successes / attempts:.1%}")
+            if successes == args.count:
+                break
+        if successes < args.count:
+            raise RuntimeError(
+                f"{successes} of {args.count} demonstrations in {attempts} attempts; outcomes: {outcomes}. "
+                "Raise --max-attempts, or look at the sources"
+            )
+    shutil.rmtree(parts)
+    return {"attempts": attempts, "successes": successes, "outcomes": outcomes}
+
+
+def _claim(parts: Path, settings: dict[str, str]) -> None:
+    """Take over the folder of an interrupted run, if it was made with the same settings."""
+    manifest = parts / "settings.json"
+    if manifest.is_file() and json.loads(manifest.read_text()) != settings:
+        raise RuntimeError(
+            f"{parts} holds an unfinished run with other settings; finish it with those, or delete the folder"
+        )
+    with atomic_path(manifest) as temporary:
+        temporary.write_text(json.dumps(settings, indent=2))
+
+
+def _chunks(args: Args, parts: Path) -> Iterator[list[tuple[str, Demo | None]]]:
+    """Results chunk by chunk, in the order of attempts: from files of an interrupted run, then from workers."""
+    total = -(-args.max_attempts // CHUNK)
+    chunk = 0
+    while chunk < total and (path := parts / f"{chunk:06d}.npz").is_file():
+        yield _load_chunk(path)
+        chunk += 1
+    if chunk == total:
+        return
+    jobs = ((args.seed, c, min(CHUNK, args.max_attempts - c * CHUNK)) for c in range(chunk, total))
+    workers = args.workers or os.cpu_count() or 1
+    # Forked children would inherit MuJoCo and numba state half set up; spawn starts clean.
+    with multiprocessing.get_context("spawn").Pool(workers, _start_worker, (args,)) as pool:
+        for number, results in pool.imap(_work, _bounded(jobs)):
+            _save_chunk(parts / f"{number:06d}.npz", results)
+            yield results
+
+
+def _bounded(jobs: Iterator[tuple[int, int, int]]) -> Iterator[tuple[int, int, int]]:
+    """Hand jobs on; a pool takes all it can get, which is cheap: a job is three integers."""
+    yield from jobs
+
+
+if __name__ == "__main__":
+    print(json.dumps(generate(tyro.cli(Args)), indent=2))

@@ -1,0 +1,94 @@
+"""Cutting source demonstrations into skill segments, expressed in the frame of each stage's reference object."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from reinforcegen_envs.demos.hdf5 import Demo, DemoFileError
+from reinforcegen_envs.poses import invert
+from reinforcegen_envs.tasks import Task
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One skill of one demonstration.
+
+    Args:
+        tool: (T, 4, 4) where the tool was asked to be, in the reference object's frame: the object in the hand if the
+            stage has one, else the grip site.
+        actual: (T, 4, 4) where the tool was at the same moments, in the same frame: how far it lagged.
+        gripper: (T,) gripper actions.
+    """
+
+    tool: np.ndarray
+    actual: np.ndarray
+    gripper: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.gripper)
+
+    @property
+    def start(self) -> np.ndarray:
+        """(4, 4) where the tool was when the skill began."""
+        return self.actual[0]
+
+
+def skill_bounds(demo: Demo, task: type[Task]) -> list[tuple[int, int]]:
+    """First and last-but-one step of every stage's skill.
+
+    Annotated files say so (``datagen_info/stage`` and ``is_skill``). Else a skill starts when the hand last comes within
+    the stage's ``skill_radius`` of where it is at the end signal, and goes on for ``end_offset`` steps after the signal.
+
+    Raises:
+        DemoFileError: a stage's end signal is missing or never rises, or a stage has no skill step.
+    """
+    annotated = "stage" in demo.datagen_info and "is_skill" in demo.datagen_info
+    bounds = []
+    begin = 0
+    for index, stage in enumerate(task.stages):
+        if annotated:
+            skill = (demo.datagen_info["stage"] == index) & (demo.datagen_info["is_skill"] > 0)
+            steps = np.flatnonzero(skill)
+            if not len(steps):
+                raise DemoFileError(f"{demo.name}: no step is marked as skill of stage {stage.name!r}; record it again")
+            bounds.append((int(steps[0]), int(steps[-1]) + 1))
+            continue
+        if stage.signal is None:
+            event, end = len(demo) - 1, len(demo)
+        else:
+            signal = demo.subtask_term_signals.get(stage.signal)
+            rises = np.flatnonzero(np.asarray(signal)[begin:] > 0) if signal is not None else []
+            if not len(rises):
+                raise DemoFileError(
+                    f"{demo.name}: subtask signal {stage.signal!r} is missing or never rises; "
+                    "it must mark the end of stage " + repr(stage.name)
+                )
+            event = begin + int(rises[0])
+            end = min(event + 1 + stage.end_offset, len(demo))
+        away = np.linalg.norm(demo.eef_pose[begin : event + 1, :3, 3] - demo.eef_pose[event, :3, 3], axis=1)
+        outside = np.flatnonzero(away > stage.skill_radius)
+        start = begin + int(outside[-1]) + 1 if len(outside) else begin
+        bounds.append((min(start, event), end))
+        begin = end
+    return bounds
+
+
+def cut(demo: Demo, task: type[Task]) -> list[Segment]:
+    """The skill segments of a demonstration, one a stage."""
+    segments = []
+    for stage, (begin, end) in zip(task.stages, skill_bounds(demo, task), strict=True):
+        reference = demo.object_poses[stage.reference]
+        # Without a held object the reference is read once, when the skill begins: it may leave with the hand.
+        fixed = invert(reference[begin])
+        tool, actual = [], []
+        for t in range(begin, end):
+            frame = fixed if stage.held is None else invert(reference[t])
+            to_tool = np.eye(4)
+            if stage.held is not None:
+                to_tool = invert(demo.eef_pose[t]) @ demo.object_poses[stage.held][t]
+            tool.append(frame @ demo.target_pose[t] @ to_tool)
+            actual.append(frame @ demo.eef_pose[t] @ to_tool)
+        segments.append(Segment(np.stack(tool), np.stack(actual), demo.gripper_action[begin:end, 0]))
+    return segments

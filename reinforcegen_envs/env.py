@@ -1,0 +1,274 @@
+"""The plain environment: every control step is the agent's. The other modes are wrappers around it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from reinforcegen_envs.models.scene import load_scene
+from reinforcegen_envs.observations import ObservationLayout, fill_state
+from reinforcegen_envs.poses import to_pose7
+from reinforcegen_envs.sim.simulation import INITIAL_JOINT_NOISE, INITIAL_JOINTS, Simulation
+from reinforcegen_envs.tasks import TASKS
+
+OBS_MODES = ("state",)
+STAGE_STEPS = 3  # consecutive control steps for which an intermediate stage must look finished (ours)
+NO_PLAN = {"status": "none", "milliseconds": 0.0, "collision_checks": 0}
+
+
+class ManipulationEnv(gym.Env):
+    """One robot cell with one task.
+
+    Args:
+        task: name of the task, e.g. "Threading".
+        variant: "D0", "D1" or "D2": how widely objects are reset.
+        obs_mode: "state".
+        controller: "osc_pose" (robosuite 1.5's OSC_POSE) or "osc_pose_v1_4" (robosuite 1.4's, for old demonstrations).
+        render_mode: None or "rgb_array".
+        camera: camera of `render`.
+        width, height: pixels of `render`.
+
+    Raises:
+        ValueError: an argument is not one of the allowed values; the message lists them.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 20}
+
+    def __init__(
+        self,
+        task: str,
+        variant: str = "D0",
+        obs_mode: str = "state",
+        controller: str = "osc_pose",
+        render_mode: str | None = None,
+        camera: str = "agentview",
+        width: int = 512,
+        height: int = 512,
+    ):
+        if task not in TASKS:
+            raise ValueError(f"unknown task {task!r}; choose one of {sorted(TASKS)}")
+        task_class = TASKS[task]
+        if variant not in task_class.variants:
+            raise ValueError(f"unknown variant {variant!r} of {task}; choose one of {sorted(task_class.variants)}")
+        if obs_mode not in OBS_MODES:
+            raise ValueError(f"unknown obs_mode {obs_mode!r}; choose one of {OBS_MODES}")
+        if render_mode is not None and render_mode not in self.metadata["render_modes"]:
+            raise ValueError(f"unknown render_mode {render_mode!r}; choose None or one of {self.metadata['render_modes']}")
+        self.render_mode = render_mode
+        self.variant = variant
+        self.sim = Simulation(load_scene(task_class.scene), controller)
+        self.task = task_class(self.sim.model)
+        self.layout = ObservationLayout(self.task.objects, len(self.task.stages))
+        self._reference_bodies = [self.task.object_body[stage.reference] for stage in self.task.stages]
+        # Positions, velocities and rotations are bounded only by the room; finite bounds would be invented.
+        self.observation_space = gym.spaces.Box(-np.inf, np.inf, (self.layout.size,), np.float32)
+        self.action_space = gym.spaces.Box(-1.0, 1.0, (7,), np.float32)
+        self._camera = (camera, width, height)
+        self._renderer = None
+        self.stage = 0
+        self._steady = 0
+        self._stage_steady = 0
+        self._success = False
+        self._predicates: dict[str, bool] = {}
+        self._needs_reset = True
+
+    @property
+    def model(self):
+        """The compiled scene (MjModel), shared by all environments of this task in the process: do not write to it."""
+        return self.sim.model
+
+    @property
+    def data(self):
+        """The simulated state (MjData). After writing to it, call ``refresh()``."""
+        return self.sim.data
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
+        """Place arm and objects anew.
+
+        Args:
+            seed: starts the environment's random generator anew.
+            options: ``{"layout": {object: pose (7,)}, "joints": (7,)}`` fixes what it names instead of drawing it.
+
+        Raises:
+            ValueError: an unknown option, object, or a pose of the wrong size.
+        """
+        super().reset(seed=seed)
+        options = options or {}
+        if unknown := set(options) - {"layout", "joints"}:
+            raise ValueError(f"unknown reset options {sorted(unknown)}; choose from ['joints', 'layout']")
+        joints = INITIAL_JOINTS + INITIAL_JOINT_NOISE * self.np_random.standard_normal(7)
+        layout = self.task.sample_layout(self.variant, self.np_random)
+        for name, pose7 in options.get("layout", {}).items():
+            if name not in layout or np.shape(pose7) != (7,):
+                raise ValueError(
+                    f"layout entry {name!r} of shape {np.shape(pose7)}: give (x, y, z, qw, qx, qy, qz) for {sorted(layout)}"
+                )
+            layout[name] = np.asarray(pose7, np.float64)
+        self.sim.reset(np.asarray(options.get("joints", joints), np.float64))
+        self.task.place(self.sim, layout)
+        self.sim.refresh()
+        self.stage = 0
+        self._steady = self._stage_steady = 0
+        self._needs_reset = False
+        self._judge(advance=False)
+        return self.observe(), self.info(0)
+
+    def step(self, action):
+        """One control step (0.05 s).
+
+        Args:
+            action: (7,) in [-1, 1] (cut to it): OSC_POSE delta in the world frame, gripper (+1 closes).
+
+        Raises:
+            ValueError: an action of another shape, or with NaN.
+            gymnasium.error.ResetNeeded: before the first reset.
+        """
+        if self._needs_reset:
+            raise gym.error.ResetNeeded("call reset() before step()")
+        finished = self.control_step(checked_action(action))
+        terminated = self._success
+        return self.observe(), finished / len(self.task.stages), terminated, False, self.info(1)
+
+    def control_step(self, action: np.ndarray, advance: bool = True) -> int:
+        """Step the simulation once with a checked float64 action; returns how many stages it finished (0 or 1)."""
+        self.sim.step(action)
+        return self._judge(advance)
+
+    def _judge(self, advance: bool = True) -> int:
+        """Evaluate predicates; with ``advance`` move on to the next stage when the current one is done."""
+        self._predicates = self.task.predicates(self.sim)
+        self._steady = self._steady + 1 if all(self._predicates.values()) else 0
+        last = self.stage == len(self.task.stages) - 1
+        self._success = last and self._steady >= self.task.success_steps
+        if not advance:
+            return 0
+        if last:
+            return int(self._steady == self.task.success_steps)
+        self._stage_steady = self._stage_steady + 1 if self.task.stage_done(self.sim, self.stage) else 0
+        if self._stage_steady < STAGE_STEPS:
+            return 0
+        self.enter_stage(self.stage + 1)
+        return 1
+
+    def enter_stage(self, stage: int) -> None:
+        """Make ``stage`` the current one: its reference object is the observation's frame from now on."""
+        self.stage = stage
+        self._steady = self._stage_steady = 0
+
+    @property
+    def success(self) -> bool:
+        """Strict success: in the last stage, all predicates have held for the required steps."""
+        return self._success
+
+    def observe(self) -> np.ndarray:
+        """The observation of the current state, (layout.size,) float32."""
+        out = np.empty(self.layout.size, np.float32)
+        fill_state(
+            out,
+            self.sim.views,
+            self.sim.data.xpos,
+            self.sim.data.xmat,
+            self.sim.ids,
+            self.sim.finger_qpos,
+            self.sim.controller,
+            self.task.bodies,
+            self._reference_bodies[self.stage],
+            self.stage,
+            len(self.task.stages),
+        )
+        return out
+
+    def info(self, sim_steps: int, planner: dict | None = None, failure: str = "") -> dict[str, Any]:
+        """The info dictionary; the same keys after reset and step, in every mode."""
+        return {
+            "success": self._success,
+            "is_success": self._success,
+            "stage": self.stage,
+            "stage_name": self.task.stages[self.stage].name,
+            "predicates": dict(self._predicates),
+            "sim_steps": sim_steps,
+            "planner": dict(planner or NO_PLAN),
+            "reference_success": self.task.reference_success(self.sim),
+            "failure": failure,
+        }
+
+    def refresh(self) -> None:
+        """Bring contacts, poses and predicates up to date after ``data`` was written to."""
+        self.sim.refresh()
+        self._judge(advance=False)
+
+    def get_state(self) -> dict[str, Any]:
+        """Everything that a bit-exact replay needs: physics, controller, stage, counters, random generator."""
+        return {
+            "simulation": self.sim.get_state(),
+            "stage": self.stage,
+            "steady": self._steady,
+            "stage_steady": self._stage_steady,
+            "rng": self.np_random.bit_generator.state,
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Return to a state of `get_state`, of this or of another environment of the same task.
+
+        Raises:
+            ValueError: keys are missing, or the state belongs to another scene.
+        """
+        if missing := {"simulation", "stage", "steady", "stage_steady"} - set(state):
+            raise ValueError(f"state lacks {sorted(missing)}; use a dictionary made by get_state()")
+        self.sim.set_state(state["simulation"])
+        self.stage = int(state["stage"])
+        if state.get("rng") is not None:
+            self.np_random.bit_generator.state = state["rng"]
+        self._predicates = self.task.predicates(self.sim)
+        self._steady, self._stage_steady = int(state["steady"]), int(state["stage_steady"])
+        last = self.stage == len(self.task.stages) - 1
+        self._success = last and self._steady >= self.task.success_steps
+        self._needs_reset = False
+
+    def object_poses(self) -> dict[str, np.ndarray]:
+        """Object name -> (x, y, z, qw, qx, qy, qz), world frame."""
+        return {name: to_pose7(self.task.object_pose(self.sim, name)) for name in self.task.objects}
+
+    def eef_pose(self) -> np.ndarray:
+        """Pose (7,) of the grip site, world frame."""
+        return to_pose7(self.sim.eef_pose())
+
+    def predicates(self) -> dict[str, bool]:
+        """The named predicates of the current state; strict success is their conjunction, held for some steps."""
+        return dict(self._predicates)
+
+    def render(self):
+        """An RGB frame (height, width, 3) uint8, or None without a render mode.
+
+        Raises:
+            RenderingError: no OpenGL library can be loaded; the message says what to install.
+        """
+        if self.render_mode is None:
+            return None
+        if self._renderer is None:
+            from reinforcegen_envs.sim.rendering import SceneRenderer
+
+            self._renderer = SceneRenderer(self.task.scene, *self._camera)
+        return self._renderer.frame(self.sim.data)
+
+    def close(self):
+        """Free the renderer."""
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
+
+
+def checked_action(action) -> np.ndarray:
+    """``action`` as float64 (7,), cut to [-1, 1] as robosuite does.
+
+    Raises:
+        ValueError: another shape, or a number that is not finite.
+    """
+    array = np.asarray(action, np.float64)
+    if array.shape != (7,):
+        raise ValueError(f"action has shape {array.shape}; it must be (7,): position, rotation, gripper")
+    if not np.isfinite(array).all():
+        raise ValueError(f"action {array} holds NaN or infinity; every number must be finite (range [-1, 1])")
+    return np.clip(array, -1.0, 1.0)

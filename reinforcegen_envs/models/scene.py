@@ -1,0 +1,146 @@
+"""Scenes: robosuite's Panda, mount and arena plus our objects, compiled once and kept on disk as MJB files.
+
+A scene has two forms with the same joints, bodies and dynamics: ``physics`` (no visual geoms, meshes or textures) and
+``rendered``. Only building one imports robosuite; loading a cached one does not.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+import os
+import xml.etree.ElementTree as ET
+from dataclasses import dataclass
+from pathlib import Path
+
+import mujoco
+
+from reinforcegen_envs.files import atomic_path
+from reinforcegen_envs.models.objects import Body, body_element
+
+FORMS = ("physics", "rendered")
+TABLE_SIZE = (0.8, 0.8, 0.05)
+TABLE_FRICTION = (1.0, 0.005, 1e-4)
+# Texture files of robosuite's arena assets, used by the rendered form alone.
+MATERIALS = {"wood_light": "light-wood.png", "wood_dark": "dark-wood.png", "wood_red": "red-wood.png"}
+
+
+class SceneCacheError(RuntimeError):
+    """The compiled-scene cache cannot be written."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a task puts on robosuite's table.
+
+    Args:
+        name: cache name, one a task.
+        bodies: the task's objects.
+        table_height: z of the table top, metres, world frame.
+    """
+
+    name: str
+    bodies: tuple[Body, ...]
+    table_height: float = 0.8
+
+
+def cache_folder() -> Path:
+    """Folder of compiled scenes: ``$REINFORCEGEN_CACHE``, else ``reinforcegen_envs`` in the user's cache folder."""
+    if folder := os.environ.get("REINFORCEGEN_CACHE"):
+        return Path(folder)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "reinforcegen_envs"
+
+
+def _cache_file(scene: Scene, form: str) -> Path:
+    sources = [Path(__file__), Path(__file__).with_name("objects.py")]
+    digest = hashlib.sha256(repr(scene).encode())
+    for source in sources:
+        digest.update(source.read_bytes())
+    digest.update(importlib.metadata.version("robosuite").encode())
+    return cache_folder() / f"{scene.name}-{form}-mujoco{mujoco.__version__}-{digest.hexdigest()[:16]}.mjb"
+
+
+@functools.cache
+def load_scene(scene: Scene, form: str = "physics") -> mujoco.MjModel:
+    """The compiled scene, from the cache or built now; one shared model a process.
+
+    Args:
+        scene: what to load (frozen dataclass: equal scenes share a model).
+        form: "physics" or "rendered".
+
+    Raises:
+        ValueError: unknown form.
+        SceneCacheError: the scene is not cached and the cache folder cannot be written.
+    """
+    if form not in FORMS:
+        raise ValueError(f"unknown scene form {form!r}; choose one of {FORMS}")
+    path = _cache_file(scene, form)
+    if path.is_file():
+        try:
+            return mujoco.MjModel.from_binary_path(str(path))
+        except ValueError:
+            path.unlink(missing_ok=True)  # damaged: build it again below
+    model = mujoco.MjModel.from_xml_string(scene_xml(scene, form))
+    try:
+        with atomic_path(path) as temporary:
+            mujoco.mj_saveModel(model, str(temporary), None)
+    except OSError as error:
+        raise SceneCacheError(
+            f"cannot write the compiled scene {path} ({error.strerror or error}); "
+            "make that folder writable, or set REINFORCEGEN_CACHE to one that is"
+        ) from error
+    return model
+
+
+def scene_xml(scene: Scene, form: str) -> str:
+    """MJCF text of a scene in one of its forms. Imports robosuite."""
+    import logging
+
+    logging.getLogger("robosuite_logs").setLevel(logging.ERROR)  # its import prints advice on private macros
+    from robosuite.models import assets_root
+    from robosuite.models.arenas import TableArena
+    from robosuite.models.bases import RethinkMount
+    from robosuite.models.grippers import PandaGripper
+    from robosuite.models.robots import Panda
+    from robosuite.models.tasks import ManipulationTask
+
+    robot = Panda(idn=0)
+    robot.add_base(RethinkMount(idn=0))
+    robot.add_gripper(PandaGripper(idn="0_right"), robot.eef_name["right"])
+    robot.set_base_xpos(robot.base_xpos_offset["table"](TABLE_SIZE[0]))
+    arena = TableArena(TABLE_SIZE, TABLE_FRICTION, (0, 0, scene.table_height))
+    arena.set_origin([0, 0, 0])
+    root = ET.fromstring(ManipulationTask(arena, [robot], []).get_xml())
+    worldbody, asset = root.find("worldbody"), root.find("asset")
+    assert worldbody is not None and asset is not None
+    for body in list(worldbody.findall("body")):
+        if body.get("mocap") == "true":  # robosuite's markers for end-effector targets
+            worldbody.remove(body)
+    for element in root.findall("sensor"):  # force sensors cost an inverse-dynamics pass a step; nothing reads them
+        root.remove(element)
+    for element in root.findall("size"):  # njmax, nconmax 5000 reserve gigabytes of address space an MjData
+        root.remove(element)
+    for name, file in MATERIALS.items():
+        texture = str(Path(assets_root) / "textures" / file)
+        ET.SubElement(asset, "texture", name=f"tex_{name}", type="cube", file=texture)
+        ET.SubElement(asset, "material", name=name, texture=f"tex_{name}", specular="0.2", shininess="0.1")
+    for body in scene.bodies:
+        worldbody.append(body_element(body))
+    if form == "physics":
+        _strip_visuals(root, asset)
+    return ET.tostring(root, encoding="unicode")
+
+
+def _strip_visuals(root: ET.Element, asset: ET.Element) -> None:
+    """Remove everything that neither collides nor weighs: visual geoms, materials, textures, unused meshes."""
+    for parent in list(root.iter("body")) + root.findall("worldbody"):
+        for geom in parent.findall("geom"):
+            if geom.get("contype") == "0" and geom.get("conaffinity") == "0":
+                parent.remove(geom)
+            else:
+                geom.attrib.pop("material", None)
+    meshes = {geom.get("mesh") for geom in root.iter("geom")}
+    for element in list(asset):
+        if element.tag != "mesh" or element.get("name") not in meshes:
+            asset.remove(element)

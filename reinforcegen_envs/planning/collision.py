@@ -1,0 +1,106 @@
+"""Collision checks of arm postures with MuJoCo's own geometry, a grasped object included."""
+
+from __future__ import annotations
+
+import copy
+import functools
+
+import mujoco
+import numpy as np
+
+from reinforcegen_envs.planning.ik import ArmKinematics
+from reinforcegen_envs.poses import from_pose7, invert, to_pose7
+from reinforcegen_envs.sim.simulation import Simulation
+
+CLEARANCE = 0.004  # metres that planned motions keep from everything (ours)
+
+
+@functools.lru_cache(maxsize=16)
+def _inflated(model: mujoco.MjModel) -> mujoco.MjModel:
+    """A copy of the scene whose geoms report contacts ``CLEARANCE`` before they touch; one a process and scene."""
+    inflated = copy.deepcopy(model)
+    inflated.geom_margin[:] = CLEARANCE
+    return inflated
+
+
+class CollisionChecker:
+    """Answers whether the arm at given joints touches anything.
+
+    Args:
+        sim: gives the scene and the indices; its data is only read, by `update`.
+        object_geoms: object name -> geom indices.
+        object_qpos: object name -> address of its free joint in qpos.
+    """
+
+    def __init__(self, sim: Simulation, object_geoms: dict[str, np.ndarray], object_qpos: dict[str, int]):
+        self._sim = sim
+        self.model = _inflated(sim.model)
+        self.data = mujoco.MjData(self.model)
+        self.kinematics = ArmKinematics(self.model, sim.ids, sim.joint_range)
+        self._object_geoms, self._object_qpos = object_geoms, object_qpos
+        names = [self.model.body(self.model.geom_bodyid[i]).name for i in range(self.model.ngeom)]
+        self._moving = np.array([n.startswith(("robot0_link", "robot0_right", "gripper0")) for n in names])
+        self._moving &= np.array([n not in ("robot0_link0", "robot0_link1") for n in names])  # turn in place
+        self._gripper = np.array([n.startswith("gripper0") for n in names])
+        self._relevant = np.zeros((self.model.ngeom, self.model.ngeom), bool)
+        self._held: tuple[int, np.ndarray] | None = None
+        self.checks = 0
+        # Convex hulls of neighbouring links overlap in every posture: what touches at home is no collision.
+        self.data.qpos[:] = sim.model.qpos0
+        self.data.qpos[sim.arm_qpos] = np.array([0.0, 0.2, 0.0, -2.6, 0.0, 2.94, 0.785])
+        mujoco.mj_kinematics(self.model, self.data)
+        mujoco.mj_collision(self.model, self.data)
+        self._touching_at_home = self.data.contact.geom.copy()
+
+    def update(self, held: str | None) -> None:
+        """Take over the present state of the simulation.
+
+        Args:
+            held: object that moves with the hand, or None.
+        """
+        self.data.qpos[:] = self._sim.data.qpos
+        self.data.mocap_pos[:] = self._sim.data.mocap_pos
+        self.data.mocap_quat[:] = self._sim.data.mocap_quat
+        self.kinematics.data.qpos[:] = self._sim.data.qpos
+        moving = self._moving.copy()
+        self._held = None
+        if held is not None:
+            address = self._object_qpos[held]
+            in_hand = invert(self._sim.eef_pose()) @ from_pose7(self._sim.data.qpos[address : address + 7])
+            self._held = (address, in_hand)
+            moving[self._object_geoms[held]] = True
+        self._relevant = moving[:, None] | moving[None, :]
+        robot = self._moving
+        home = self._touching_at_home
+        inside = robot[home[:, 0]] & robot[home[:, 1]]
+        self._relevant[home[inside, 0], home[inside, 1]] = False
+        self._relevant[home[inside, 1], home[inside, 0]] = False
+        if held is not None:
+            own = np.zeros(self.model.ngeom, bool)
+            own[self._object_geoms[held]] = True
+            grip = (own[:, None] & self._gripper[None, :]) | (own[None, :] & self._gripper[:, None])
+            self._relevant &= ~grip
+
+    def collides(self, joints: np.ndarray, diagnosis: bool = False) -> bool:
+        """Whether the arm at ``joints`` (7,), with what it holds, comes within the clearance of anything.
+
+        ``diagnosis`` is pybullet-planning's and is ignored.
+        """
+        self.checks += 1
+        data = self.data
+        data.qpos[self._sim.arm_qpos] = joints
+        if self._held is not None:
+            address, in_hand = self._held
+            data.qpos[address : address + 7] = to_pose7(self.kinematics.forward(joints) @ in_hand)
+        mujoco.mj_kinematics(self.model, data)
+        mujoco.mj_collision(self.model, data)
+        pairs = data.contact.geom
+        return bool(self._relevant[pairs[:, 0], pairs[:, 1]].any())
+
+    def line_collides(self, start: np.ndarray, goal: np.ndarray, resolution: float) -> bool:
+        """Whether the straight joint line collides, checked every ``resolution`` radians, middle first."""
+        count = int(np.ceil(np.abs(np.asarray(goal) - start).max() / resolution)) + 1
+        parts = np.linspace(0.0, 1.0, count + 1)
+        # Bisection order finds an obstacle in the middle long before a sweep from one end would.
+        order = sorted(range(count + 1), key=lambda i: -(i & -i) if i else 0)
+        return any(self.collides(start + parts[i] * (goal - start)) for i in order)

@@ -1,0 +1,205 @@
+"""Inverse kinematics of the arm, ending where the end-effector controller will hold it.
+
+OSC_POSE pulls to a posture through a mass-weighted null space. A solver with a Euclidean null space ends elsewhere on the
+self-motion curve, and the arm drifts (up to a radian) once the controller takes over. So the null space here is OSC's:
+the solution minimises (q - posture)^T M (q - posture) among the joints that reach the pose.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import mujoco
+import numba
+import numpy as np
+
+from reinforcegen_envs.poses import matrix_to_rotvec
+from reinforcegen_envs.sim.kernel import (
+    ARM_DOF,
+    arm_jacobian,
+    arm_mass_matrix,
+    cholesky,
+    cholesky_solve,
+    mj_comPos,
+    mj_makeM,
+    mj_kinematics,
+)
+from reinforcegen_envs.sim.simulation import INITIAL_JOINTS, array_views
+
+ITERATIONS = 60
+POSITION_TOLERANCE = 1e-4  # metres
+ROTATION_TOLERANCE = 1e-3  # radians
+LIMIT_MARGIN = 0.06  # radians kept from every joint limit
+DAMPING = 1e-6
+NULL_GAIN = 0.5  # part of the way to the posture taken in one iteration
+MAX_STEP = 0.4  # radians a joint may move in one iteration
+
+
+@dataclass(frozen=True)
+class IKSolution:
+    """Joints that reach a pose, or come nearest to it.
+
+    Args:
+        joints: (7,) radians.
+        position_error: metres left.
+        rotation_error: radians left.
+        margin: radians to the nearest joint limit.
+    """
+
+    joints: np.ndarray
+    position_error: float
+    rotation_error: float
+    margin: float
+
+    @property
+    def reached(self) -> bool:
+        """Whether both errors are within tolerance."""
+        return self.position_error < POSITION_TOLERANCE and self.rotation_error < ROTATION_TOLERANCE
+
+
+@numba.njit(cache=True, nogil=True)
+def _solve(model, data, views, ids, joints, posture, low, high, target, iterations):
+    """Iterate ``joints`` in place towards the 4x4 ``target``; returns position and rotation error."""
+    qpos = views[0]
+    joint, dof, site, qpos_address = ids[0], ids[1], ids[2], ids[3]
+    jacobian = np.empty((6, ARM_DOF))
+    mass = np.zeros((ARM_DOF, ARM_DOF))
+    error = np.empty(6)
+    step = np.empty(ARM_DOF)
+    weighted = np.empty((6, ARM_DOF))
+    gram = np.empty((6, 6))
+    task = np.empty(6)
+    rotation = np.empty((3, 3))
+    position_error, rotation_error = np.inf, np.inf
+    for _ in range(iterations):
+        for j in range(ARM_DOF):
+            joints[j] = min(max(joints[j], low[j]), high[j])
+            qpos[qpos_address + j] = joints[j]
+        mj_kinematics(model, data)
+        mj_comPos(model, data)
+        mj_makeM(model, data)
+        position, flat = views[4][site], views[5][site]
+        for i in range(3):
+            error[i] = target[i, 3] - position[i]
+            for j in range(3):
+                rotation[i, j] = 0.0
+                for k in range(3):
+                    rotation[i, j] += target[i, k] * flat[3 * j + k]
+        error[3:] = matrix_to_rotvec(rotation)
+        position_error = np.sqrt(error[0] ** 2 + error[1] ** 2 + error[2] ** 2)
+        rotation_error = np.sqrt(error[3] ** 2 + error[4] ** 2 + error[5] ** 2)
+        arm_jacobian(views[6], views[7], joint, position, jacobian)
+        arm_mass_matrix(views[8], views[9], views[10], dof, mass)
+        cholesky(mass, ARM_DOF)
+        for i in range(6):
+            for j in range(ARM_DOF):
+                weighted[i, j] = jacobian[i, j]
+            cholesky_solve(mass, weighted[i], ARM_DOF)
+        for i in range(6):
+            for j in range(6):
+                gram[i, j] = DAMPING if i == j else 0.0
+                for k in range(ARM_DOF):
+                    gram[i, j] += jacobian[i, k] * weighted[j, k]
+        cholesky(gram, 6)
+        # One step: M^-1 J^T (J M^-1 J^T)^-1 (error - J n) + n, with n the pull to the posture.
+        for i in range(6):
+            task[i] = error[i]
+            for j in range(ARM_DOF):
+                task[i] -= jacobian[i, j] * NULL_GAIN * (posture[j] - joints[j])
+        cholesky_solve(gram, task, 6)
+        largest = 0.0
+        for j in range(ARM_DOF):
+            step[j] = NULL_GAIN * (posture[j] - joints[j])
+            for i in range(6):
+                step[j] += weighted[i, j] * task[i]
+            largest = max(largest, abs(step[j]))
+        if largest < 1e-5 and position_error < POSITION_TOLERANCE and rotation_error < ROTATION_TOLERANCE:
+            break
+        scale = min(1.0, MAX_STEP / max(largest, 1e-9))
+        for j in range(ARM_DOF):
+            joints[j] += scale * step[j]
+    for j in range(ARM_DOF):
+        joints[j] = qpos[qpos_address + j]
+    return position_error, rotation_error
+
+
+class ArmKinematics:
+    """Forward and inverse kinematics on a scratch MjData.
+
+    Args:
+        model: the compiled scene.
+        ids: index vector of `Simulation`.
+        joint_range: (7, 2) joint limits, radians.
+    """
+
+    def __init__(self, model: mujoco.MjModel, ids: np.ndarray, joint_range: np.ndarray):
+        self.model = model
+        self.data = mujoco.MjData(model)
+        self.ids = ids
+        self.joint_range = joint_range
+        self._low, self._high = joint_range[:, 0] + LIMIT_MARGIN, joint_range[:, 1] - LIMIT_MARGIN
+        self._views = array_views(model, self.data)
+        self._arm = slice(ids[3], ids[3] + ARM_DOF)
+
+    def forward(self, joints: np.ndarray) -> np.ndarray:
+        """4x4 pose of the grip site, world frame, at ``joints`` (7,)."""
+        self.data.qpos[self._arm] = joints
+        mujoco.mj_kinematics(self.model, self.data)
+        pose = np.eye(4)
+        pose[:3, :3] = self.data.site_xmat[self.ids[2]].reshape(3, 3)
+        pose[:3, 3] = self.data.site_xpos[self.ids[2]]
+        return pose
+
+    def solve(self, target: np.ndarray, seed: np.ndarray, posture: np.ndarray = INITIAL_JOINTS) -> IKSolution:
+        """Nearest solution from one seed.
+
+        Args:
+            target: 4x4 pose of the grip site, world frame.
+            seed: (7,) joints to start from.
+            posture: (7,) joints that the null space pulls to.
+        """
+        joints = np.array(seed, np.float64)
+        position_error, rotation_error = _solve(
+            self.model._address,
+            self.data._address,
+            self._views,
+            self.ids,
+            joints,
+            np.asarray(posture, np.float64),
+            self._low,
+            self._high,
+            np.ascontiguousarray(target),
+            ITERATIONS,
+        )
+        margin = float(np.minimum(joints - self.joint_range[:, 0], self.joint_range[:, 1] - joints).min())
+        return IKSolution(joints, float(position_error), float(rotation_error), margin)
+
+    def solutions(
+        self,
+        target: np.ndarray,
+        seeds: list[np.ndarray],
+        rng: np.random.Generator,
+        posture: np.ndarray = INITIAL_JOINTS,
+        restarts: int = 6,
+    ) -> list[IKSolution]:
+        """Distinct solutions that reach the target: from the seeds, else from random restarts near the posture.
+
+        Args:
+            target, posture: as in `solve`.
+            seeds: joints to start from, tried in order.
+            rng: source of the restarts.
+            restarts: at most this many random seeds, used only while nothing reaches.
+        """
+        found: list[IKSolution] = []
+        for seed in seeds:
+            self._add(found, self.solve(target, seed, posture))
+        for _ in range(restarts):
+            if found:
+                break
+            self._add(found, self.solve(target, posture + rng.normal(0.0, 0.6, ARM_DOF), posture))
+        return found
+
+    @staticmethod
+    def _add(found: list[IKSolution], solution: IKSolution) -> None:
+        if solution.reached and all(np.abs(solution.joints - other.joints).max() > 0.05 for other in found):
+            found.append(solution)

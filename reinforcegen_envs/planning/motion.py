@@ -1,0 +1,262 @@
+"""Connects: from where the hand is to where a skill starts, as a timed joint path.
+
+A straight joint line is tried first, then one over the top, then pybullet-planning's ``birrt``. Searches are bounded by
+iterations, never by the clock, and draw from a generator the caller hands in: the same state and seed give the same path.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from reinforcegen_envs.planning.collision import CollisionChecker
+from reinforcegen_envs.planning.ik import IKSolution
+from reinforcegen_envs.poses import translation
+
+# Franka's joint velocity limits, rad/s (Franka Control Interface, "Limits for Panda"), of which connects use a part.
+VELOCITY_LIMITS = np.array([2.175, 2.175, 2.175, 2.175, 2.61, 2.61, 2.61])
+SPEED_PART = 0.8
+# robosuite's finger tips weigh 10 g with the inertia of a 2 m box, so MuJoCo's air drag grows with the square of the
+# hand's spin and eats the wrist's 12 Nm at 1.5 rad/s. Joints 5 and 7 spin the hand about nearly the same axis.
+SPIN_LIMIT = 1.1  # rad/s, of both together
+ACCELERATION = 6.0  # rad/s^2 of the fastest joint; keeps torques inside the 80 and 12 Nm limits (ours)
+CONTROL_STEP = 0.05  # seconds
+RESOLUTION = 0.06  # radians between collision checks
+LIFTS = (0.08, 0.16)  # metres a connect may rise to pass over something
+BIRRT = {"max_iterations": 300, "restarts": 4, "smooth": 30, "max_time": 60.0}
+
+SOLVED = ("line", "lift", "birrt")
+_GLOBAL_RANDOMNESS = threading.Lock()  # environments in threads must not seed over each other's search
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A connect.
+
+    Args:
+        status: "line", "lift" or "birrt" when solved; else "unreachable" (no inverse kinematics), "goal_collision",
+            "start_collision" or "no_path".
+        path: (T, 7) joint targets, one a control step, the first being where the arm starts; empty if not solved.
+        milliseconds: wall-clock time of planning.
+        collision_checks: postures checked.
+    """
+
+    status: str
+    path: np.ndarray = field(default_factory=lambda: np.empty((0, 7)))
+    milliseconds: float = 0.0
+    collision_checks: int = 0
+
+    @property
+    def solved(self) -> bool:
+        """Whether there is a path."""
+        return self.status in SOLVED
+
+    def info(self) -> dict:
+        """What goes into ``info["planner"]``."""
+        return {
+            "status": self.status,
+            "milliseconds": self.milliseconds,
+            "collision_checks": self.collision_checks,
+        }
+
+
+@contextlib.contextmanager
+def global_randomness(rng: np.random.Generator) -> Iterator[None]:
+    """Seed Python's and numpy's global generators from ``rng`` inside the block and restore them after it.
+
+    pybullet-planning draws from both; without this its paths, and the user's own draws, would change from run to run.
+    """
+    with _GLOBAL_RANDOMNESS:
+        python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
+        seed = int(rng.integers(2**32))
+        random.seed(seed)
+        np.random.seed(seed)  # noqa: NPY002
+        try:
+            yield
+        finally:
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)  # noqa: NPY002
+
+
+def time_parameterise(waypoints: np.ndarray) -> np.ndarray:
+    """Joint targets every control step along a polyline, at rest at every corner.
+
+    Args:
+        waypoints: (K, 7) radians.
+
+    Returns:
+        (T, 7), from the first waypoint to the last, within ``SPEED_PART`` of the velocity limits and ``ACCELERATION``.
+    """
+    targets = [waypoints[0]]
+    for start, goal in zip(waypoints[:-1], waypoints[1:], strict=True):
+        delta = np.abs(goal - start)
+        if delta.max() < 1e-9:
+            continue
+        # Largest speed and acceleration of the path parameter s in [0, 1].
+        speed = float((SPEED_PART * VELOCITY_LIMITS / np.maximum(delta, 1e-9)).min())
+        speed = min(speed, SPIN_LIMIT / max(delta[4] + delta[6], 1e-9))
+        acceleration = ACCELERATION / float(delta.max())
+        ramp = min(speed / acceleration, np.sqrt(1.0 / acceleration))
+        peak = acceleration * ramp
+        cruise = max(0.0, (1.0 - peak * ramp) / peak)
+        duration = 2 * ramp + cruise
+        count = int(np.ceil(duration / CONTROL_STEP))
+        for t in np.linspace(0.0, duration, count + 1)[1:]:
+            if t < ramp:
+                s = 0.5 * acceleration * t * t
+            elif t < ramp + cruise:
+                s = peak * (t - 0.5 * ramp)
+            else:
+                s = 1.0 - 0.5 * acceleration * max(duration - t, 0.0) ** 2
+            targets.append(start + s * (goal - start))
+    return np.array(targets)
+
+
+class ConnectPlanner:
+    """Plans connects in one simulation.
+
+    Args:
+        checker: collision checker of that simulation.
+    """
+
+    def __init__(self, checker: CollisionChecker):
+        self._checker = checker
+        self._kinematics = checker.kinematics
+
+    def plan(
+        self,
+        start: np.ndarray,
+        goal_pose: np.ndarray,
+        posture: np.ndarray,
+        held: str | None,
+        rng: np.random.Generator,
+        lookahead: tuple[np.ndarray, ...] = (),
+    ) -> Plan:
+        """Plan from the simulation's present state.
+
+        Args:
+            start: (7,) present joints, radians.
+            goal_pose: 4x4 pose of the grip site, world frame, where the skill starts.
+            posture: (7,) joints the controller's null space will pull to.
+            held: object in the hand, or None.
+            rng: the environment's generator.
+            lookahead: further poses of the skill to come; of several inverse-kinematics branches, the one with the best
+                joint-limit margin over all of them is taken.
+        """
+        began = time.perf_counter()
+        self._checker.checks = 0
+        self._checker.update(held)
+        status, waypoints = self._search(np.asarray(start), goal_pose, posture, rng, lookahead)
+        path = time_parameterise(np.array(waypoints)) if waypoints else np.empty((0, 7))
+        return Plan(status, path, 1e3 * (time.perf_counter() - began), self._checker.checks)
+
+    def _search(self, start, goal_pose, posture, rng, lookahead) -> tuple[str, list[np.ndarray]]:
+        goals = self._kinematics.solutions(goal_pose, [posture, start], rng, posture)
+        if not goals:
+            return "unreachable", []
+        goals.sort(key=lambda goal: -self._skill_margin(goal, lookahead, posture))
+        free = [goal.joints for goal in goals if not self._checker.collides(goal.joints)]
+        if not free:
+            return "goal_collision", []
+        for goal in free:
+            if not self._checker.line_collides(start, goal, RESOLUTION):
+                return "line", [start, goal]
+        if self._checker.collides(start):
+            return "start_collision", []
+        for goal in free:
+            if (waypoints := self._lift_over(start, goal, goal_pose, posture)) is not None:
+                return "lift", waypoints
+        for goal in free:
+            if (waypoints := self._birrt(start, goal, rng)) is not None:
+                return "birrt", waypoints
+        return "no_path", []
+
+    def _skill_margin(self, goal: IKSolution, lookahead, posture) -> float:
+        margin, seed = goal.margin, goal.joints
+        for pose in lookahead:
+            solution = self._kinematics.solve(pose, seed, posture)
+            margin = min(margin, solution.margin if solution.reached else -1.0)
+            seed = solution.joints
+        return margin
+
+    def _lift_over(self, start, goal, goal_pose, posture) -> list[np.ndarray] | None:
+        start_pose = self._kinematics.forward(start)
+        for height in LIFTS:
+            up = translation(0.0, 0.0, height)
+            above_start = self._kinematics.solve(up @ start_pose, start, posture)
+            above_goal = self._kinematics.solve(up @ goal_pose, goal, posture)
+            waypoints = [start]
+            waypoints += [s.joints for s in (above_start, above_goal) if s.reached]
+            waypoints.append(goal)
+            if len(waypoints) > 2 and not any(
+                self._checker.line_collides(a, b, RESOLUTION)
+                for a, b in zip(waypoints[:-1], waypoints[1:], strict=True)
+            ):
+                return waypoints
+        return None
+
+    def _birrt(self, start, goal, rng) -> list[np.ndarray] | None:
+        motion_planners = _pybullet_planning()
+        low, high = self._kinematics.joint_range[:, 0] + 0.05, self._kinematics.joint_range[:, 1] - 0.05
+        # Connects are local: sampling a box around both ends finds a way round sooner than the whole joint space.
+        low = np.maximum(low, np.minimum(start, goal) - 0.8)
+        high = np.minimum(high, np.maximum(start, goal) + 0.8)
+
+        def distance(a, b) -> float:
+            return float(np.linalg.norm(np.subtract(a, b)))
+
+        def extend(a, b):
+            a, b = np.asarray(a), np.asarray(b)
+            count = int(np.ceil(np.abs(b - a).max() / RESOLUTION)) or 1
+            for i in range(1, count + 1):
+                yield tuple(a + (b - a) * (i / count))
+
+        with global_randomness(rng):
+            path = motion_planners.birrt(
+                tuple(start),
+                tuple(goal),
+                distance,
+                lambda: tuple(rng.uniform(low, high)),
+                extend,
+                lambda q, diagnosis=False: self._checker.collides(np.asarray(q)),
+                **BIRRT,
+            )
+        if path is None:
+            return None
+        waypoints = _corners([np.asarray(q) for q in path])
+        # Smoothing may cut corners between its own checks: what comes out is checked again.
+        for a, b in zip(waypoints[:-1], waypoints[1:], strict=True):
+            if self._checker.line_collides(a, b, RESOLUTION):
+                return None
+        return waypoints
+
+
+def _corners(path: list[np.ndarray]) -> list[np.ndarray]:
+    """Drop points that lie on the line between their neighbours: every corner costs a stop."""
+    corners = [path[0]]
+    for previous, point, following in zip(path[:-2], path[1:-1], path[2:], strict=True):
+        before, after = point - previous, following - point
+        cosine = before @ after / max(np.linalg.norm(before) * np.linalg.norm(after), 1e-12)
+        if cosine < 1 - 1e-6:
+            corners.append(point)
+    corners.append(path[-1])
+    return corners
+
+
+def _pybullet_planning():
+    """Import pybullet-planning when a search first needs it, without the line pybullet prints."""
+    try:
+        with contextlib.redirect_stdout(None):
+            import pybullet_planning
+    except ImportError as error:
+        raise ImportError(
+            "this connect needs a sampling-based search, and pybullet-planning (with pybullet) is not installed: "
+            "pip install pybullet-planning"
+        ) from error
+    return pybullet_planning

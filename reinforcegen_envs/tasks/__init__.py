@@ -1,0 +1,8 @@
+"""The tasks, by name."""
+
+from reinforcegen_envs.tasks.base import Placement, PlacementError, Shape, Stage, Task
+from reinforcegen_envs.tasks.threading import ThreadingTask
+
+TASKS: dict[str, type[Task]] = {task.name: task for task in (ThreadingTask,)}
+
+__all__ = ["TASKS", "Placement", "PlacementError", "Shape", "Stage", "Task", "ThreadingTask"]

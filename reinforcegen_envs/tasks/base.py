@@ -1,0 +1,166 @@
+"""What a task is: objects, variants, stages, and named predicates on the simulated state."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import mujoco
+import numpy as np
+
+from reinforcegen_envs.models.scene import Scene
+from reinforcegen_envs.poses import yaw_quat
+from reinforcegen_envs.sim.simulation import Simulation
+
+MAX_PLACEMENT_TRIES = 5000  # robosuite's placement sampler
+
+
+class PlacementError(RuntimeError):
+    """No collision-free layout was found."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where resets put an object: uniform and independent in x, y (metres from the table centre) and yaw (radians)."""
+
+    x: tuple[float, float]
+    y: tuple[float, float]
+    yaw: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the placement sampler knows of an object (metres): root height above the table, xy radius."""
+
+    height: float
+    radius: float
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One connect segment followed by one skill segment.
+
+    Args:
+        name: e.g. "grasp".
+        reference: object in whose frame the skill is expressed.
+        held: object in the hand during the skill, or None; its pose in the hand corrects the skill's targets.
+        horizon: control steps after which a skill segment is given up.
+        signal: name of the stage's end signal in datagen_info/subtask_term_signals; the last stage has none.
+        skill_radius: metres; in a demonstration without annotated skill segments, the skill starts when the hand last
+            comes this near to where it is at the end signal.
+        end_offset: control steps that the skill goes on after the end signal, in such a demonstration.
+    """
+
+    name: str
+    reference: str
+    held: str | None
+    horizon: int
+    signal: str | None
+    skill_radius: float
+    end_offset: int
+
+
+class Task(ABC):
+    """A task reads and places objects in a `Simulation`; it holds no state of its own.
+
+    Class attributes declare it: ``name``, ``scene``, ``objects`` (body names, in observation order), ``shapes``,
+    ``variants`` (variant -> object -> Placement), ``stages``, ``horizon`` (control steps), ``interface`` (name in
+    datagen_info) and ``success_steps`` (consecutive control steps for which the predicates must hold).
+    """
+
+    name: ClassVar[str]
+    interface: ClassVar[str]
+    scene: ClassVar[Scene]
+    objects: ClassVar[tuple[str, ...]]
+    shapes: ClassVar[Mapping[str, Shape]]
+    variants: ClassVar[Mapping[str, Mapping[str, Placement]]]
+    stages: ClassVar[tuple[Stage, ...]]
+    horizon: ClassVar[int]
+    success_steps: ClassVar[int] = 5
+
+    def __init__(self, model: mujoco.MjModel):
+        # Indices by object name: body, geoms, and addresses of the free joint in qpos and qvel.
+        self.bodies = np.array([model.body(name).id for name in self.objects], np.int64)
+        self.object_qpos = {name: int(model.joint(f"{name}_joint").qposadr[0]) for name in self.objects}
+        self.object_dof = {name: int(model.joint(f"{name}_joint").dofadr[0]) for name in self.objects}
+        self.object_body = dict(zip(self.objects, (int(b) for b in self.bodies), strict=True))
+        pads = [model.geom(f"gripper0_right_finger{i}_pad_collision").id for i in (1, 2)]
+        self._pads = pads
+        self.object_geoms = {name: np.flatnonzero(model.geom_bodyid == self.object_body[name]) for name in self.objects}
+
+    @classmethod
+    def stage_index(cls, name: str) -> int:
+        """Index of a stage by name.
+
+        Raises:
+            ValueError: no such stage.
+        """
+        names = [stage.name for stage in cls.stages]
+        if name not in names:
+            raise ValueError(f"{cls.name} has no stage {name!r}; choose one of {names}")
+        return names.index(name)
+
+    def sample_layout(self, variant: str, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """Draw a collision-free layout: object name -> pose (7,) in the world frame.
+
+        Objects are placed in order; one whose circle overlaps an earlier one's is drawn again (robosuite's rule).
+
+        Raises:
+            PlacementError: no free place after 5000 tries.
+        """
+        layout: dict[str, np.ndarray] = {}
+        for name, place in self.variants[variant].items():
+            shape = self.shapes[name]
+            for _ in range(MAX_PLACEMENT_TRIES):
+                x, y, yaw = rng.uniform(*place.x), rng.uniform(*place.y), rng.uniform(*place.yaw)
+                clear = all(
+                    np.hypot(x - other[0], y - other[1]) > shape.radius + self.shapes[other_name].radius
+                    for other_name, other in layout.items()
+                )
+                if clear:
+                    break
+            else:
+                raise PlacementError(f"no free place for {name} in {variant} after {MAX_PLACEMENT_TRIES} tries")
+            z = self.scene.table_height + shape.height
+            layout[name] = np.concatenate([[x, y, z], yaw_quat(yaw)])
+        return layout
+
+    def place(self, sim: Simulation, layout: Mapping[str, np.ndarray]) -> None:
+        """Write object poses into the simulation (call ``sim.refresh()`` afterwards)."""
+        for name, pose7 in layout.items():
+            sim.data.qpos[self.object_qpos[name] : self.object_qpos[name] + 7] = pose7
+            sim.data.qvel[self.object_dof[name] : self.object_dof[name] + 6] = 0.0
+
+    def object_pose(self, sim: Simulation, name: str) -> np.ndarray:
+        """4x4 pose of an object's root body, world frame."""
+        return sim.body_pose(self.object_body[name])
+
+    def grasped(self, sim: Simulation, name: str) -> bool:
+        """Whether both finger pads touch the object."""
+        geoms = sim.data.contact.geom
+        touching = [False, False]
+        own = self.object_geoms[name]
+        for side, pad in enumerate(self._pads):
+            for column in (0, 1):
+                others = geoms[geoms[:, column] == pad, 1 - column]
+                if others.size and np.isin(others, own).any():
+                    touching[side] = True
+        return touching[0] and touching[1]
+
+    @abstractmethod
+    def predicates(self, sim: Simulation) -> dict[str, bool]:
+        """The named conditions whose conjunction, held for ``success_steps``, is strict success."""
+
+    @abstractmethod
+    def reference_success(self, sim: Simulation) -> bool:
+        """MimicGen's check, for comparison with the literature; implied by the strict predicates."""
+
+    @abstractmethod
+    def stage_done(self, sim: Simulation, stage: int) -> bool:
+        """Whether stage ``stage`` is finished in this state (held for some steps by the caller)."""
+
+    @abstractmethod
+    def failure(self, sim: Simulation, stage: int) -> str:
+        """A short reason why stage ``stage`` can no longer be finished, or ""."""

@@ -1,0 +1,151 @@
+"""Threading: pick up a needle by its handle and push it through the ring of a tripod.
+
+Geometry, reset ranges and the reference check follow MimicGen's Threading task; they are rebuilt from their numbers.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from reinforcegen_envs.models.objects import Body, Geom
+from reinforcegen_envs.models.scene import Scene
+from reinforcegen_envs.sim.simulation import Simulation
+from reinforcegen_envs.tasks.base import Placement, Shape, Stage, Task
+
+PI = float(np.pi)
+SLIPPERY = (0.3, 0.005, 1e-4)
+
+# Needle: root at the centre of its bounding box, shaft along -y, 4 cm cube as handle.
+SHAFT_CENTRE = np.array([0.0, -0.02, 0.0])
+SHAFT_HALF_LENGTH = 0.06
+# Tripod: ring of 20 boxes, 16 x 16 mm opening, 10 mm thick, normal along x.
+RING_CENTRE = np.array([0.0, 0.0, 0.088])
+RING_OPENING_HALF = 0.008
+RING_HALF_THICKNESS = 0.005
+
+REFERENCE_DISTANCE = 0.012  # MimicGen: shaft centre to ring centre, metres
+# Ours, for strict success and for failures:
+REST_SPEED = 0.05  # metres a second, of needle and tripod
+UPRIGHT_COSINE = float(np.cos(np.deg2rad(15)))
+TOPPLED_COSINE = float(np.cos(np.deg2rad(45)))
+LIFT_HEIGHT = 0.02  # metres that a grasped needle must have left the table
+DROPPED_HEIGHT = 0.035  # needle root this near above the table while it should be carried: dropped
+
+
+def _ring_geoms() -> tuple[Geom, ...]:
+    """Perimeter of a 6 x 6 grid of 4 mm cells in the y-z plane."""
+    cells = [0.004 * (i - 2.5) for i in range(6)]
+    return tuple(
+        Geom("box", (0.005, 0.002, 0.002), (0.0, y, RING_CENTRE[2] + z), friction=SLIPPERY, name=f"ring_{i}_{j}")
+        for i, y in enumerate(cells)
+        for j, z in enumerate(cells)
+        if i in (0, 5) or j in (0, 5)
+    )
+
+
+NEEDLE = Body(
+    "needle",
+    (
+        Geom("box", (0.005, SHAFT_HALF_LENGTH, 0.005), tuple(SHAFT_CENTRE), friction=SLIPPERY, name="needle_shaft"),
+        Geom("box", (0.02, 0.02, 0.02), (0.0, 0.06, 0.0), name="needle_handle"),
+    ),
+    density=100.0,
+    material="wood_dark",
+)
+TRIPOD = Body(
+    "tripod",
+    (
+        *_ring_geoms(),
+        Geom("box", (0.05, 0.05, 0.005), (0.0, 0.0, -0.015), name="tripod_plate"),
+        Geom("box", (0.005, 0.005, 0.043), (0.0, 0.0, 0.033), name="tripod_post"),
+        Geom("capsule", (0.01, 0.03), (-0.04, -0.04, -0.06), (0.96593, -0.18301, 0.18301, 0.0), name="tripod_leg_0"),
+        Geom("capsule", (0.01, 0.03), (-0.04, 0.04, -0.06), (0.96593, 0.18301, 0.18301, 0.0), name="tripod_leg_1"),
+        Geom("capsule", (0.01, 0.03), (0.04, 0.0, -0.06), (0.96593, 0.0, -0.25882, 0.0), name="tripod_leg_2"),
+    ),
+    density=100.0,
+    material="wood_light",
+)
+
+
+class ThreadingTask(Task):
+    """Threading.
+
+    Strict success, for ``success_steps`` control steps: the reference check holds (``centred``), the shaft's axis runs
+    through the opening with an end on either side (``through_ring``), the tripod stands (``tripod_upright``) and both
+    are at rest (``at_rest``). The hand may still hold the needle: let go, it falls out of the ring, since its weight
+    lies 67 mm outside.
+    """
+
+    name = "Threading"
+    interface = "MG_Threading"
+    scene = Scene("threading", (NEEDLE, TRIPOD))
+    objects = ("needle", "tripod")
+    shapes = {"needle": Shape(0.02, 0.08246), "tripod": Shape(0.101, 0.07071)}
+    variants = {
+        "D0": {
+            "needle": Placement((-0.2, -0.05), (0.15, 0.25), (-2 * PI / 3, -PI / 3)),
+            "tripod": Placement((0.0, 0.0), (-0.15, -0.15), (PI / 2, PI / 2)),
+        },
+        "D1": {
+            "needle": Placement((-0.2, 0.05), (0.15, 0.25), (-7 * PI / 6, PI / 6)),
+            "tripod": Placement((-0.1, 0.15), (-0.2, -0.1), (PI / 6, 5 * PI / 6)),
+        },
+        "D2": {
+            "needle": Placement((-0.2, 0.05), (-0.25, -0.15), (-7 * PI / 6, PI / 6)),
+            "tripod": Placement((-0.1, 0.15), (0.1, 0.2), (-5 * PI / 6, -PI / 6)),
+        },
+    }
+    stages = (
+        Stage("grasp", "needle", None, 80, "grasp", skill_radius=0.09, end_offset=16),
+        Stage("insert", "tripod", "needle", 80, None, skill_radius=0.12, end_offset=0),
+    )
+    horizon = 400
+
+    def _needle_in_ring(self, sim: Simulation) -> tuple[np.ndarray, np.ndarray]:
+        """Shaft centre and shaft axis (towards the handle) in the ring's frame, metres."""
+        needle, tripod = self.object_body["needle"], self.object_body["tripod"]
+        xpos, xmat = sim.data.xpos, sim.data.xmat
+        needle_rotation, tripod_rotation = xmat[needle].reshape(3, 3), xmat[tripod].reshape(3, 3)
+        centre_world = xpos[needle] + needle_rotation @ SHAFT_CENTRE
+        return tripod_rotation.T @ (centre_world - xpos[tripod]) - RING_CENTRE, tripod_rotation.T @ needle_rotation[:, 1]
+
+    def reference_success(self, sim: Simulation) -> bool:
+        centre, _ = self._needle_in_ring(sim)
+        return bool(centre @ centre < REFERENCE_DISTANCE**2)
+
+    def predicates(self, sim: Simulation) -> dict[str, bool]:
+        centre, axis = self._needle_in_ring(sim)
+        through = False
+        if abs(axis[0]) > 0.1:
+            # Where the shaft's axis meets the ring's plane, and how far it reaches to either side of it.
+            along = -centre[0] / axis[0]
+            y, z = centre[1] + along * axis[1], centre[2] + along * axis[2]
+            reach = (SHAFT_HALF_LENGTH - abs(along)) * abs(axis[0])
+            through = max(abs(y), abs(z)) < RING_OPENING_HALF and reach > RING_HALF_THICKNESS
+        qvel = sim.data.qvel
+        rest = all(
+            float(np.abs(qvel[self.object_dof[name] : self.object_dof[name] + 3]).max()) < REST_SPEED for name in self.objects
+        )
+        return {
+            "centred": bool(centre @ centre < REFERENCE_DISTANCE**2),
+            "through_ring": bool(through),
+            "tripod_upright": bool(sim.data.xmat[self.object_body["tripod"], 8] > UPRIGHT_COSINE),
+            "at_rest": rest,
+        }
+
+    def stage_done(self, sim: Simulation, stage: int) -> bool:
+        if stage == 0:
+            lifted = sim.data.xpos[self.object_body["needle"], 2] > self.scene.table_height + 0.02 + LIFT_HEIGHT
+            return bool(lifted) and self.grasped(sim, "needle")
+        return all(self.predicates(sim).values())
+
+    def failure(self, sim: Simulation, stage: int) -> str:
+        needle_z = sim.data.xpos[self.object_body["needle"], 2] - self.scene.table_height
+        tripod_z = sim.data.xpos[self.object_body["tripod"], 2] - self.scene.table_height
+        if needle_z < -0.05 or tripod_z < -0.05:
+            return "object off the table"
+        if sim.data.xmat[self.object_body["tripod"], 8] < TOPPLED_COSINE:
+            return "tripod toppled"
+        if stage == 1 and needle_z < DROPPED_HEIGHT:
+            return "needle dropped"
+        return ""
