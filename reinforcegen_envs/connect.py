@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,11 +27,13 @@ class Connect:
         plan: the plan, solved or not.
         steps: control steps spent.
         failure: "" or why the skill cannot start from here.
+        interrupted: whether it was stopped on the way, see `Connector.follow`.
     """
 
     plan: Plan
     steps: int
     failure: str
+    interrupted: bool = False
 
 
 class Connector:
@@ -55,10 +58,24 @@ class Connector:
         posture = sim.controller[NULL_JOINTS:].copy()
         return self.planner.plan(sim.joints.copy(), goal, posture, held, self._env.np_random, lookahead)
 
-    def follow(self, plan: Plan, goal: np.ndarray, held: str | None) -> Connect:
+    def follow(
+        self,
+        plan: Plan,
+        goal: np.ndarray,
+        held: str | None,
+        stop: Callable[[], bool] | None = None,
+        every: int = 1,
+    ) -> Connect:
         """Follow a plan with the hand open, or closed on what it holds.
 
         The environment's stage does not advance meanwhile.
+
+        Args:
+            plan: what to follow; an unsolved one is reported, not followed.
+            goal: 4x4 grip-site pose, world, at the plan's end.
+            held: object in the hand, or None.
+            stop: asked every ``every`` control steps whether to stop and plan anew.
+            every: see ``stop``.
         """
         if not plan.solved:
             return Connect(plan, 0, plan.status)
@@ -68,6 +85,9 @@ class Connector:
         for start, target in zip(plan.path[:-1], plan.path[1:], strict=True):
             env.sim.track_joints(start, target, gripper)
             steps += 1
+            if stop is not None and steps % every == 0 and stop():
+                env.sim.hold_orientation()
+                return Connect(plan, steps, "", interrupted=True)
         end = plan.path[-1]
         for _ in range(MAX_SETTLE_STEPS):
             open_enough = held is not None or env.sim.gripper_opening() > 0.95

@@ -15,6 +15,7 @@ from reinforcegen_envs.tasks import TASKS
 
 OBS_MODES = ("state",)
 STAGE_STEPS = 3  # consecutive control steps for which an intermediate stage must look finished (ours)
+MAX_FLOAT = float(np.finfo(np.float32).max)
 NO_PLAN = {"status": "none", "milliseconds": 0.0, "collision_checks": 0}
 
 
@@ -62,14 +63,14 @@ class ManipulationEnv(gym.Env):
         self.task = task_class(self.sim.model)
         self.layout = ObservationLayout(self.task.objects, len(self.task.stages))
         self._reference_bodies = [self.task.object_body[stage.reference] for stage in self.task.stages]
-        # Positions, velocities and rotations are bounded only by the room; finite bounds would be invented.
-        self.observation_space = gym.spaces.Box(-np.inf, np.inf, (self.layout.size,), np.float32)
+        # Nothing bounds positions and velocities; Gymnasium's checker takes infinite bounds for a mistake, though.
+        self.observation_space = gym.spaces.Box(-MAX_FLOAT, MAX_FLOAT, (self.layout.size,), np.float32)
         self.action_space = gym.spaces.Box(-1.0, 1.0, (7,), np.float32)
         self._camera = (camera, width, height)
         self._renderer = None
         self.stage = 0
-        self._steady = 0
-        self._stage_steady = 0
+        self._steady = 0  # consecutive control steps for which the current stage has looked finished
+        self.stage_finished = False
         self._success = False
         self._predicates: dict[str, bool] = {}
         self._needs_reset = True
@@ -109,10 +110,9 @@ class ManipulationEnv(gym.Env):
         self.sim.reset(np.asarray(options.get("joints", joints), np.float64))
         self.task.place(self.sim, layout)
         self.sim.refresh()
-        self.stage = 0
-        self._steady = self._stage_steady = 0
+        self.enter_stage(0)
         self._needs_reset = False
-        self._judge(advance=False)
+        self.judge_predicates()
         return self.observe(), self.info(0)
 
     def step(self, action):
@@ -127,35 +127,36 @@ class ManipulationEnv(gym.Env):
         """
         if self._needs_reset:
             raise gym.error.ResetNeeded("call reset() before step()")
-        finished = self.control_step(checked_action(action))
+        self.control_step(checked_action(action))
         terminated = self._success
-        return self.observe(), finished / len(self.task.stages), terminated, False, self.info(1)
+        reward = self.stage_finished / len(self.task.stages)
+        if self.stage_finished and not terminated:
+            self.enter_stage(self.stage + 1)
+        return self.observe(), reward, terminated, False, self.info(1)
 
-    def control_step(self, action: np.ndarray, advance: bool = True) -> int:
-        """Step the simulation once with a checked float64 action; returns how many stages it finished (0 or 1)."""
+    def control_step(self, action: np.ndarray) -> None:
+        """Step the simulation once with a checked float64 action; the stage stays, `stage_finished` tells."""
         self.sim.step(action)
-        return self._judge(advance)
+        self.judge()
 
-    def _judge(self, advance: bool = True) -> int:
-        """Evaluate predicates; with ``advance`` move on to the next stage when the current one is done."""
-        self._predicates = self.task.predicates(self.sim)
-        self._steady = self._steady + 1 if all(self._predicates.values()) else 0
+    def judge(self) -> None:
+        """Evaluate the predicates of the present state, one control step after the last time."""
         last = self.stage == len(self.task.stages) - 1
-        self._success = last and self._steady >= self.task.success_steps
-        if not advance:
-            return 0
-        if last:
-            return int(self._steady == self.task.success_steps)
-        self._stage_steady = self._stage_steady + 1 if self.task.stage_done(self.sim, self.stage) else 0
-        if self._stage_steady < STAGE_STEPS:
-            return 0
-        self.enter_stage(self.stage + 1)
-        return 1
+        self.judge_predicates()
+        done = all(self._predicates.values()) if last else self.task.stage_done(self.sim, self.stage)
+        self._steady = self._steady + 1 if done else 0
+        self.stage_finished = self._steady >= (self.task.success_steps if last else STAGE_STEPS)
+        self._success = last and self.stage_finished
+
+    def judge_predicates(self) -> None:
+        """Evaluate the predicates without counting a control step: for connects, and after a reset."""
+        self._predicates = self.task.predicates(self.sim)
 
     def enter_stage(self, stage: int) -> None:
         """Make ``stage`` the current one: its reference object is the observation's frame from now on."""
         self.stage = stage
-        self._steady = self._stage_steady = 0
+        self._steady = 0
+        self.stage_finished = self._success = False
 
     @property
     def success(self) -> bool:
@@ -197,7 +198,8 @@ class ManipulationEnv(gym.Env):
     def refresh(self) -> None:
         """Bring contacts, poses and predicates up to date after ``data`` was written to."""
         self.sim.refresh()
-        self._judge(advance=False)
+        self._steady = 0
+        self.judge()
 
     def get_state(self) -> dict[str, Any]:
         """Everything that a bit-exact replay needs: physics, controller, stage, counters, random generator."""
@@ -205,7 +207,6 @@ class ManipulationEnv(gym.Env):
             "simulation": self.sim.get_state(),
             "stage": self.stage,
             "steady": self._steady,
-            "stage_steady": self._stage_steady,
             "rng": self.np_random.bit_generator.state,
         }
 
@@ -215,16 +216,16 @@ class ManipulationEnv(gym.Env):
         Raises:
             ValueError: keys are missing, or the state belongs to another scene.
         """
-        if missing := {"simulation", "stage", "steady", "stage_steady"} - set(state):
+        if missing := {"simulation", "stage", "steady"} - set(state):
             raise ValueError(f"state lacks {sorted(missing)}; use a dictionary made by get_state()")
         self.sim.set_state(state["simulation"])
-        self.stage = int(state["stage"])
         if state.get("rng") is not None:
             self.np_random.bit_generator.state = state["rng"]
-        self._predicates = self.task.predicates(self.sim)
-        self._steady, self._stage_steady = int(state["steady"]), int(state["stage_steady"])
-        last = self.stage == len(self.task.stages) - 1
-        self._success = last and self._steady >= self.task.success_steps
+        self.stage = int(state["stage"])
+        # judge() counts one step more, so start one before.
+        self._steady = int(state["steady"]) - 1
+        self.judge()
+        self._steady = int(state["steady"])
         self._needs_reset = False
 
     def object_poses(self) -> dict[str, np.ndarray]:

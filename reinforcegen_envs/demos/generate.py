@@ -25,18 +25,23 @@ from tqdm import tqdm
 from reinforcegen_envs.connect import Connector
 from reinforcegen_envs.demos.hdf5 import Demo, DemoWriter, read_demos
 from reinforcegen_envs.demos.segments import Segment, cut
+from reinforcegen_envs.demos.skeleton import GOOD_MARGIN, Skeleton
 from reinforcegen_envs.demos.teleoperator import action_to_pose, pose_of_action
 from reinforcegen_envs.env import ManipulationEnv
 from reinforcegen_envs.files import atomic_path
 from reinforcegen_envs.poses import distance, invert, matrix_from, rotvec_to_matrix
-from reinforcegen_envs.sim.kernel import NULL_JOINTS
 from reinforcegen_envs.tasks import TASKS
 
 CHUNK = 20  # attempts a worker makes between two writes
-SLACK = (0.003, 0.045)  # metres and radians that a tool may lag behind its target more than the source's did
-MAX_WAIT = 40  # control steps that a segment waits for it, in all
+# Metres and radians that a tool may lag behind its target more than the source's did before the segment waits for it:
+# with an object in the hand, clearances count.
+SLACK_FREE, SLACK_HELD = (0.004, 0.06), (0.001, 0.02)
+MAX_WAIT = 60  # control steps that a segment waits for it, in all
 GAIN = 1.5  # stiffness of following, relative to the operator's
-FINAL_STEPS = 12  # control steps that the last target is held while success settles
+EXTRA_STEPS = 4  # control steps recorded after a stage is finished: what termination looks like
+# Noise on rotation is smaller: 0.05 would swing the tip of a 12 cm needle by its clearance of 3 mm (ours).
+NOISE_SHAPE = np.array([1.0, 1.0, 1.0, 0.4, 0.4, 0.4])
+FINAL_STEPS = 16  # control steps that the last target is held while success settles
 
 
 def source_file(task: str) -> Path:
@@ -61,7 +66,7 @@ class Args:
     seed: int = 0
     """attempt i draws from seed and i alone, so the result does not depend on the number of workers"""
     action_noise: float = 0.05
-    """standard deviation of the noise on executed actions; the noise-free action is kept as the label"""
+    """standard deviation of the noise on executed actions (0.4 of it on rotations); the noise-free action is the label"""
     noise_memory: float = 0.0
     """correlation of the noise between control steps; 0 is white"""
     start_noise: tuple[float, float] = (0.0, 0.0)
@@ -93,34 +98,16 @@ class Adapter:
     ):
         self._env, self._sources = env, sources
         self._noise, self._memory, self._start_noise = action_noise, noise_memory, start_noise
+        self._skeleton = Skeleton.of(sources)
         self._connector = Connector(env)
 
     def choose(self, rng: np.random.Generator) -> int | None:
-        """A source whose key poses are all in reach here, drawn with odds that grow with its joint-limit margin.
-
-        The objects do not move before they are handled, so all stages are judged from the first state.
-        """
-        env = self._env
-        kinematics = self._connector.checker.kinematics
-        posture = env.sim.controller[NULL_JOINTS:].copy()
-        margins = np.full(len(self._sources), -1.0)
-        for index, segments in enumerate(self._sources):
-            margin, seed = np.inf, posture
-            in_hand = np.eye(4)
-            for stage, segment in zip(env.task.stages, segments, strict=True):
-                reference = env.task.object_pose(env.sim, stage.reference)
-                for tool in (segment.start, segment.tool[len(segment) // 2], segment.tool[-1]):
-                    goal = reference @ tool @ (invert(in_hand) if stage.held else np.eye(4))
-                    solution = kinematics.solve(goal, seed, posture)
-                    margin = min(margin, solution.margin if solution.reached else -1.0)
-                if stage.held is None:
-                    closed = int(np.argmax(segment.gripper > 0))
-                    in_hand = invert(segment.tool[closed])  # the object's pose in the hand when it closes
-            margins[index] = margin
+        """A source whose key poses are all in reach here, drawn with odds that grow with its joint-limit margin."""
+        margins = self._skeleton.margins(self._env, self._connector.checker.kinematics, 0)
         feasible = np.flatnonzero(margins > 0)
         if not len(feasible):
             return None
-        weights = np.minimum(margins[feasible], 0.4) + 1e-3
+        weights = np.minimum(margins[feasible], GOOD_MARGIN) ** 2 + 1e-3
         return int(rng.choice(feasible, p=weights / weights.sum()))
 
     def attempt(self, seed: tuple[int, int]) -> tuple[str, Demo | None]:
@@ -137,8 +124,10 @@ class Adapter:
             failure = self._connect(index, segment, rng)
             if failure:
                 return f"{stage.name}: connect ({failure})", None
-            if not self._skill(index, segment, rng, record, source):
+            if not self._skill(index, segment, rng, record):
                 return f"{stage.name}: skill", None
+            if index + 1 < len(env.task.stages):
+                env.enter_stage(index + 1)
         return "success", self._demo(record, seed, source)
 
     def _target(self, reference: np.ndarray, held: str | None, tool: np.ndarray) -> np.ndarray:
@@ -162,13 +151,14 @@ class Adapter:
         plan = self._connector.plan(goal, stage.held, ahead)
         return self._connector.follow(plan, goal, stage.held).failure
 
-    def _skill(self, index: int, segment: Segment, rng, record: list[dict], source: int) -> bool:
+    def _skill(self, index: int, segment: Segment, rng, record: list[dict]) -> bool:
         """Follow one adapted segment in closed loop; returns whether the stage was finished."""
         env = self._env
         stage = env.task.stages[index]
         reference = env.task.object_pose(env.sim, stage.reference)
         noise = np.zeros(6)
-        step, waited, held_end = 0, 0, 0
+        slack = SLACK_FREE if stage.held is None else SLACK_HELD
+        step, waited, held_end, after = 0, 0, 0, 0
         while True:
             if stage.held is not None:
                 reference = env.task.object_pose(env.sim, stage.reference)
@@ -177,18 +167,20 @@ class Adapter:
             label = action_to_pose(eef, target, segment.gripper[step], GAIN)
             noise = self._memory * noise + np.sqrt(1 - self._memory**2) * self._noise * rng.normal(size=6)
             action = label.copy()
-            action[:6] = np.clip(action[:6] + noise, -1.0, 1.0)
+            action[:6] = np.clip(action[:6] + noise * NOISE_SHAPE, -1.0, 1.0)
             action = action.astype(np.float32)
-            record.append(self._note(index, action, label, eef, source))
-            finished = env.control_step(action.astype(np.float64))
-            if finished or env.success:
-                return True
+            record.append(self._note(index, action, label, eef))
+            env.control_step(action.astype(np.float64))
+            if env.stage_finished:
+                after += 1
+                if after > EXTRA_STEPS:
+                    return True
             if env.task.failure(env.sim, index):
                 return False
             # Wait for a hand that was pushed off its way, as the operator would: it should be where his was.
             metres, radians = distance(eef, target)
             usual = distance(segment.actual[step], segment.tool[step])
-            if (metres > usual[0] + SLACK[0] or radians > usual[1] + SLACK[1]) and waited < MAX_WAIT:
+            if (metres > usual[0] + slack[0] or radians > usual[1] + slack[1]) and waited < MAX_WAIT:
                 waited += 1
             elif step < len(segment) - 1:
                 step += 1
@@ -197,7 +189,7 @@ class Adapter:
             else:
                 return False
 
-    def _note(self, index: int, action, label, eef, source: int) -> dict[str, Any]:
+    def _note(self, index: int, action, label, eef) -> dict[str, Any]:
         env = self._env
         return {
             "action": action,
@@ -206,7 +198,7 @@ class Adapter:
             "objects": [env.task.object_pose(env.sim, name) for name in env.task.objects],
             "obs": env.observe(),
             "stage": index,
-            "source": source,
+            "finished": env.stage_finished,
             "signals": [env.stage > i for i, s in enumerate(env.task.stages) if s.signal],
         }
 
@@ -233,6 +225,7 @@ class Adapter:
             datagen_info={
                 "stage": stack("stage").astype(np.int8),
                 "label_action": stack("label"),
+                "finished": stack("finished").astype(np.int8),
             },
             attrs={"seed": list(seed), "source": source},
         )

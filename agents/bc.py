@@ -1,0 +1,256 @@
+"""Behaviour cloning: one base policy a stage, and the initiation and termination predictors, from generated data.
+
+    python -m reinforcegen_envs.agents.bc --data d2.hdf5 --out weights/threading
+
+Everything is expressed in the frame of the stage's reference object. What is written runs without torch.
+"""
+
+from __future__ import annotations
+
+import csv
+import shlex
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import tyro
+from torch import nn
+from torch.nn import functional as F
+from tqdm import trange
+
+from reinforcegen_envs.demos.generate import source_file
+from reinforcegen_envs.demos.hdf5 import DemoFileError, iter_demos, read_attrs, read_demos, task_name
+from reinforcegen_envs.demos.segments import cut
+from reinforcegen_envs.demos.skeleton import Skeleton
+from reinforcegen_envs.observations import ObservationLayout, rotate_action
+from reinforcegen_envs.policies.mlp import MLP, save_mlps
+from reinforcegen_envs.policies.predictors import initiation_features
+from reinforcegen_envs.policies.skill import VERSION, stage_features
+from reinforcegen_envs.tasks import TASKS, Task
+
+
+DWELL = 0.004  # metres
+LOG_EVERY = 250  # steps
+
+
+@dataclass
+class Args:
+    """Train a task's base policies and predictors on generated demonstrations."""
+
+    data: Path
+    """demonstrations, from python -m reinforcegen_envs.demos.generate"""
+    out: Path = Path("runs/bc")
+    """folder for base, termination and initiation weights, and the skeleton of the source demonstrations"""
+    source: Path | None = None
+    """source demonstrations that the data was generated from; default: the shipped ones"""
+    max_demos: int = 0
+    """use only the first so many demonstrations; 0 means all"""
+    seed: int = 0
+    """seed of initial weights and batches"""
+    torch_threads: int = 1
+    """CPU threads that torch uses"""
+
+    # Algorithm specific
+    steps: int = 12_000
+    """gradient steps of a base policy; predictors take a quarter"""
+    batch_size: int = 256
+    """transitions in a batch"""
+    learning_rate: float = 1e-3
+    """of Adam, falling to zero on a cosine"""
+    hidden: int = 256
+    """units in each of the two hidden layers"""
+    weight_decay: float = 1e-5
+    """of Adam"""
+
+
+@dataclass
+class StageData:
+    """The transitions of one stage: features, what to learn from them, and the whole observation."""
+
+    features: np.ndarray  # (N, F)
+    actions: np.ndarray  # (N, 7) reference frame; the last column is 1 for closing
+    finished: np.ndarray  # (N,) whether the stage was over
+    first_obs: np.ndarray  # (demos, obs) when each skill began
+    source: np.ndarray  # (demos,) source demonstration that was copied
+
+
+def load_stages(args: Args, task: type[Task], layout: ObservationLayout) -> list[StageData]:
+    """Read a generated file stage by stage.
+
+    Raises:
+        DemoFileError: the file is damaged, of another task, or holds no generated skill segments.
+    """
+    rotation = layout.slices["ref_rot6d_world"]
+    stages: list[dict[str, list]] = [
+        {"features": [], "actions": [], "finished": [], "first_obs": [], "source": []} for _ in task.stages
+    ]
+    for count, demo in enumerate(iter_demos(args.data, task.name)):
+        if args.max_demos and count == args.max_demos:
+            break
+        if "label_action" not in demo.datagen_info or "state" not in demo.obs:
+            raise DemoFileError(f"{args.data}: {demo.name} has no label_action; train on the output of demos.generate")
+        obs, labels = demo.obs["state"], demo.datagen_info["label_action"]
+        if obs.shape[1] != layout.size:
+            raise DemoFileError(f"{args.data}: observations of {obs.shape[1]} numbers, {layout.size} are needed; generate again")
+        for index, data in enumerate(stages):
+            steps = np.flatnonzero(demo.datagen_info["stage"] == index)
+            data["features"].append(obs[steps][:, stage_features(layout, task, index)])
+            frames = obs[steps][:, rotation].astype(np.float64)
+            actions = np.array(
+                [rotate_action(a.astype(np.float64), f, True) for a, f in zip(labels[steps], frames, strict=True)]
+            )
+            actions[:, 6] = without_dwell(actions[:, 6], obs[steps][:, layout.slices["eef_pos_in_ref"]])
+            data["actions"].append(actions)
+            data["finished"].append(demo.datagen_info["finished"][steps])
+            data["first_obs"].append(obs[steps[0]])
+            data["source"].append(int(demo.attrs["source"]))
+    out = []
+    for data in stages:
+        actions = np.concatenate([np.asarray(a, np.float32) for a in data["actions"]])
+        actions[:, 6] = actions[:, 6] > 0
+        out.append(
+            StageData(
+                np.concatenate(data["features"]),
+                actions,
+                np.concatenate(data["finished"]).astype(np.float32),
+                np.stack(data["first_obs"]),
+                np.array(data["source"]),
+            )
+        )
+    return out
+
+
+def without_dwell(gripper: np.ndarray, eef: np.ndarray) -> np.ndarray:
+    """Gripper commands (T,) as they would be had the operator not hesitated: a memoryless policy would hesitate for ever.
+
+    Steps before the command changes, at which the hand (T, 3) was already within `DWELL` of where it changed, get the
+    command that follows.
+    """
+    closed = gripper > 0
+    for change in reversed(np.flatnonzero(closed[1:] != closed[:-1]) + 1):
+        step = change
+        while step > 0 and np.linalg.norm(eef[step - 1] - eef[change]) < DWELL:
+            step -= 1
+        closed[step:change] = closed[change]
+    return np.where(closed, 1.0, -1.0)
+
+
+def fit(
+    features: np.ndarray,
+    targets: np.ndarray,
+    outputs: int,
+    loss_function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    steps: int,
+    args: Args,
+    log: list[dict],
+    name: str,
+) -> MLP:
+    """Train one network and return it in the form that runs inside the environment."""
+    torch.manual_seed(args.seed)
+    rng = np.random.default_rng(args.seed)
+    mean, std = features.mean(0), np.maximum(features.std(0), 1e-2)
+    x, y = torch.from_numpy((features - mean) / std).float(), torch.from_numpy(targets)
+    network = nn.Sequential(
+        nn.Linear(x.shape[1], args.hidden), nn.ReLU(), nn.Linear(args.hidden, args.hidden), nn.ReLU(),
+        nn.Linear(args.hidden, outputs),
+    )  # fmt: skip
+    optimizer = torch.optim.Adam(
+        network.parameters(), lr=args.learning_rate, weight_decay=args.weight_decay, foreach=True
+    )
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    bar = trange(steps, desc=name, unit="step")
+    total = 0.0
+    for step in bar:
+        batch = torch.from_numpy(rng.integers(len(x), size=args.batch_size))
+        loss = loss_function(network(x[batch]), y[batch])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        total += float(loss.detach())
+        if (step + 1) % LOG_EVERY == 0:
+            log.append({"network": name, "step": step + 1, "losses/loss": total / LOG_EVERY})
+            bar.set_postfix(loss=f"{total / LOG_EVERY:.4f}")
+            total = 0.0
+    layers = [m for m in network if isinstance(m, nn.Linear)]
+    return MLP(
+        [m.weight.detach().numpy() for m in layers], [m.bias.detach().numpy() for m in layers], mean, std
+    )
+
+
+def fit_base(data: StageData, args: Args, log: list[dict], name: str) -> MLP:
+    """Clone the labels: squared error on motion, in units of each axis's spread; cross entropy on the gripper."""
+    scale = np.append(np.maximum(data.actions[:, :6].std(0), 0.02), 1.0).astype(np.float32)
+
+    def loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        motion = F.smooth_l1_loss(output[:, :6], target[:, :6])
+        return motion + 0.3 * F.binary_cross_entropy_with_logits(output[:, 6], target[:, 6])
+
+    network = fit(data.features, data.actions / scale, 7, loss, args.steps, args, log, name)
+    # Undo the units in the last layer, so that the network's output is an action.
+    network.weights[-1][:] *= scale[:, None]
+    network.biases[-1][:] *= scale
+    return MLP(network.weights, network.biases, network.mean, network.std)
+
+
+def fit_termination(data: StageData, args: Args, log: list[dict], name: str) -> MLP:
+    """Classify whether the stage is over; classes weigh the same."""
+    positive = float(data.finished.mean())
+    weight = torch.tensor((1 - positive) / max(positive, 1e-6))
+
+    def loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return F.binary_cross_entropy_with_logits(output[:, 0], target, pos_weight=weight.clamp(max=5.0))
+
+    return fit(data.features, data.finished, 1, loss, args.steps // 4, args, log, name)
+
+
+def fit_initiation(
+    data: StageData, layout: ObservationLayout, sources: int, args: Args, log: list[dict], name: str
+) -> MLP:
+    """Classify which source demonstration was copied with success."""
+    features = data.first_obs[:, initiation_features(layout)]
+    # Few steps: there is one example a demonstration, and the labels are draws.
+    return fit(features, data.source, sources, F.cross_entropy, args.steps // 40, args, log, name)
+
+
+def main(args: Args) -> None:
+    """Train everything and write it to ``args.out``."""
+    torch.set_num_threads(args.torch_threads)
+    task = TASKS[task_name(read_attrs(args.data)["env_args"]["env_name"])]
+    layout = ObservationLayout(task.objects, len(task.stages))
+    sources = [cut(demo, task) for demo in read_demos(args.source or source_file(task.name), task.name)]
+    began = time.time()
+    stages = load_stages(args, task, layout)
+    log: list[dict] = []
+    base, termination, initiation = {}, {}, {}
+    for stage, data in zip(task.stages, stages, strict=True):
+        base[stage.name] = fit_base(data, args, log, f"base {stage.name}")
+        termination[stage.name] = fit_termination(data, args, log, f"termination {stage.name}")
+        initiation[stage.name] = fit_initiation(
+            data, layout, len(sources), args, log, f"initiation {stage.name}"
+        )
+    card = {
+        "task": task.name,
+        "version": VERSION,
+        "observation_size": layout.size,
+        "command": shlex.join(["python", "-m", "reinforcegen_envs.agents.bc", *sys.argv[1:]]),
+        "demonstrations": len(stages[0].source),
+        "seed": args.seed,
+    }
+    save_mlps(args.out / "base.safetensors", base, {**card, "kind": "base"})
+    save_mlps(args.out / "termination.safetensors", termination, {**card, "kind": "termination", "threshold": 0.5})
+    save_mlps(args.out / "initiation.safetensors", initiation, {**card, "kind": "initiation"})
+    Skeleton.of(sources).save(args.out / "skeleton.npz")
+    with open(args.out / "losses.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, ["network", "step", "losses/loss"])
+        writer.writeheader()
+        writer.writerows(log)
+    print(f"wrote {args.out} after {time.time() - began:.0f} s")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args))

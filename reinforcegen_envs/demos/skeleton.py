@@ -1,0 +1,85 @@
+"""What deployment needs of the source demonstrations: where their skills start, turn and end."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from reinforcegen_envs.demos.segments import Segment
+from reinforcegen_envs.env import ManipulationEnv
+from reinforcegen_envs.files import atomic_path
+from reinforcegen_envs.planning.ik import ArmKinematics
+from reinforcegen_envs.poses import invert
+from reinforcegen_envs.sim.kernel import NULL_JOINTS
+
+KEY_POSES = 3  # start, middle and end of a skill
+GOOD_MARGIN = 0.4  # radians to a joint limit beyond which more does not count
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """Key poses of every source demonstration.
+
+    Args:
+        tools: (sources, stages, 3, 4, 4) tool poses in the reference object's frame, metres.
+        in_hand: (sources, stages, 4, 4) pose in the hand that the object taken in this stage has when the hand closes.
+    """
+
+    tools: np.ndarray
+    in_hand: np.ndarray
+
+    @classmethod
+    def of(cls, sources: list[list[Segment]]) -> Skeleton:
+        """Take the key poses of cut source demonstrations."""
+        tools = [[[s.start, s.tool[len(s) // 2], s.tool[-1]] for s in segments] for segments in sources]
+        in_hand = [[invert(s.tool[int(np.argmax(s.gripper > 0))]) for s in segments] for segments in sources]
+        return cls(np.array(tools), np.array(in_hand))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Skeleton:
+        """Read a file written by `save`.
+
+        Raises:
+            ValueError: no such file, or not one of these.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                return cls(arrays["tools"], arrays["in_hand"])
+        except (OSError, KeyError, ValueError) as error:
+            raise ValueError(
+                f"{path} is not a complete skeleton file ({error}); make it again with python -m reinforcegen_envs.agents.bc"
+            ) from error
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write to an ``.npz`` file."""
+        with atomic_path(Path(path)) as temporary, open(temporary, "wb") as file:
+            np.savez_compressed(file, tools=self.tools, in_hand=self.in_hand)
+
+    def margins(self, env: ManipulationEnv, kinematics: ArmKinematics, stage: int) -> np.ndarray:
+        """Least joint-limit margin, radians, over the rest of the task with each source; -1 where it is out of reach.
+
+        Objects do not move before they are handled, so later stages are judged from where things are now.
+        """
+        posture = env.sim.controller[NULL_JOINTS:].copy()
+        margins = np.full(len(self.tools), np.inf)
+        for source in range(len(self.tools)):
+            in_hand = np.eye(4)
+            if (held := env.task.stages[stage].held) is not None:
+                in_hand = invert(env.sim.eef_pose()) @ env.task.object_pose(env.sim, held)
+            for index in range(stage, len(env.task.stages)):
+                here = env.task.stages[index]
+                reference = env.task.object_pose(env.sim, here.reference)
+                seed = posture  # the connect is free to choose its branch; within a skill the hand stays on it
+                for tool in self.tools[source, index]:
+                    goal = reference @ tool @ (invert(in_hand) if here.held else np.eye(4))
+                    solution = kinematics.solve(goal, seed, posture)
+                    seed = solution.joints
+                    margins[source] = min(margins[source], solution.margin if solution.reached else -1.0)
+                if margins[source] < 0:
+                    break
+                if here.held is None:
+                    in_hand = self.in_hand[source, index]
+        return margins

@@ -1,0 +1,94 @@
+"""Initiation and termination: where a skill starts, and when it is over."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+import numpy as np
+
+from reinforcegen_envs.observations import ObservationLayout
+from reinforcegen_envs.policies.mlp import MLP, load_mlps
+from reinforcegen_envs.policies.skill import VERSION, stage_features
+from reinforcegen_envs.tasks import Task
+
+CONSECUTIVE = 5  # positive outputs in a row that end a skill (SkillGen)
+
+
+class TerminationPredictor:
+    """Says that a skill is over when a learned classifier has said so five times in a row.
+
+    Args:
+        task: the task class.
+        networks: stage name -> network over `stage_features`, with one output, the logit of being over.
+        threshold: probability above which an output counts as positive.
+    """
+
+    def __init__(self, task: type[Task], networks: Mapping[str, MLP], threshold: float = 0.5):
+        layout = ObservationLayout(task.objects, len(task.stages))
+        self._networks = [networks[stage.name] for stage in task.stages]
+        self._features = [stage_features(layout, task, i) for i in range(len(task.stages))]
+        self._stage = layout.slices["stage"]
+        self._logit = float(np.log(threshold / (1.0 - threshold)))
+        self.count = 0
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], task: type[Task]) -> TerminationPredictor:
+        """Read weights written by ``agents/bc.py``.
+
+        Raises:
+            WeightsError: the file is missing or damaged, or was made for another task, version or observation.
+        """
+        size = ObservationLayout(task.objects, len(task.stages)).size
+        networks, card = load_mlps(path, kind="termination", task=task.name, version=VERSION, observation_size=size)
+        return cls(task, networks, card.get("threshold", 0.5))
+
+    def reset(self) -> None:
+        """Forget what was seen: a new skill begins."""
+        self.count = 0
+
+    def __call__(self, obs: np.ndarray) -> bool:
+        """Whether the skill is over, given the observation after one more control step of it."""
+        stage = int(np.argmax(obs[self._stage]))
+        positive = float(self._networks[stage](obs[self._features[stage]])[0]) > self._logit
+        self.count = self.count + 1 if positive else 0
+        return self.count >= CONSECUTIVE
+
+
+class InitiationPredictor:
+    """Ranks the source demonstrations by how well their skill would start here, from the observation alone.
+
+    Copying the best-ranked source's start pose with its reference object gives the initiation pose (HSP-Class in SkillGen).
+
+    Args:
+        task: the task class.
+        networks: stage name -> network over the whole observation, with one logit a source demonstration.
+    """
+
+    def __init__(self, task: type[Task], networks: Mapping[str, MLP]):
+        self._networks = [networks[stage.name] for stage in task.stages]
+        layout = ObservationLayout(task.objects, len(task.stages))
+        self._stage = layout.slices["stage"]
+        self._features = initiation_features(layout)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], task: type[Task]) -> InitiationPredictor:
+        """Read weights written by ``agents/bc.py``.
+
+        Raises:
+            WeightsError: the file is missing or damaged, or was made for another task, version or observation.
+        """
+        size = ObservationLayout(task.objects, len(task.stages)).size
+        networks, _ = load_mlps(path, kind="initiation", task=task.name, version=VERSION, observation_size=size)
+        return cls(task, networks)
+
+    def rank(self, obs: np.ndarray) -> np.ndarray:
+        """Indices of the source demonstrations, best first."""
+        stage = int(np.argmax(obs[self._stage]))
+        return np.argsort(-self._networks[stage](obs[self._features]), kind="stable")
+
+
+def initiation_features(layout: ObservationLayout) -> np.ndarray:
+    """Indices of what tells where a skill may start: where the objects are, on the table and to one another."""
+    names = [f"{name}_{part}_in_ref" for name in layout.objects for part in ("pos", "rot6d")]
+    return layout.indices(*names, "ref_pos_world", "ref_rot6d_world")

@@ -1,0 +1,70 @@
+"""The base policy: one imitation-learned network a stage, in the frame of the stage's reference object."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+import numpy as np
+
+from reinforcegen_envs.observations import ObservationLayout, rotate_action
+from reinforcegen_envs.policies.mlp import MLP, load_mlps
+from reinforcegen_envs.tasks import Task
+
+VERSION = "0"
+# The networks' gripper output is the probability of closing. Memoryless imitation stalls where demonstrations dwelt, so
+# little evidence closes the hand, and a closing hand needs much to open again (ours).
+CLOSE_ABOVE, OPEN_BELOW = 0.3, 0.05
+
+
+def stage_features(layout: ObservationLayout, task: type[Task], stage: int) -> np.ndarray:
+    """Indices of the numbers of an observation that a stage's networks see.
+
+    Hand and held object in the reference frame, the gripper, and the reference object's height: nothing that tells where
+    on the table the scene is, so that one policy serves every variant.
+    """
+    names = ["eef_pos_in_ref", "eef_rot6d_in_ref", "gripper"]
+    held = task.stages[stage].held
+    if held is not None:
+        names += [f"{held}_pos_in_ref", f"{held}_rot6d_in_ref"]
+    height = layout.slices["ref_pos_world"].start + 2
+    return np.concatenate([layout.indices(*names), [height]])
+
+
+class SkillPolicy:
+    """Maps an observation to the base action.
+
+    Args:
+        task: the task class.
+        networks: stage name -> network over `stage_features`, with 7 outputs: action in the reference frame, closing logit.
+    """
+
+    def __init__(self, task: type[Task], networks: Mapping[str, MLP]):
+        self.task = task
+        layout = ObservationLayout(task.objects, len(task.stages))
+        self._networks = [networks[stage.name] for stage in task.stages]
+        self._features = [stage_features(layout, task, i) for i in range(len(task.stages))]
+        self._stage = layout.slices["stage"]
+        self._rotation = layout.slices["ref_rot6d_world"]
+        self._command = layout.slices["gripper"].start + 1
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], task: type[Task]) -> SkillPolicy:
+        """Read weights written by ``agents/bc.py``.
+
+        Raises:
+            WeightsError: the file is missing or damaged, or was made for another task, version or observation.
+        """
+        size = ObservationLayout(task.objects, len(task.stages)).size
+        networks, _ = load_mlps(path, kind="base", task=task.name, version=VERSION, observation_size=size)
+        return cls(task, networks)
+
+    def __call__(self, obs: np.ndarray) -> np.ndarray:
+        """The base action, (7,) float64 in [-1, 1], world frame, for one observation (layout.size,)."""
+        stage = int(np.argmax(obs[self._stage]))
+        output = self._networks[stage](obs[self._features[stage]]).astype(np.float64)
+        action = rotate_action(output, obs[self._rotation].astype(np.float64), False)
+        closing = 1.0 / (1.0 + np.exp(-output[6]))
+        closed = obs[self._command] > 0.0
+        action[6] = 1.0 if closing > (OPEN_BELOW if closed else CLOSE_ABOVE) else -1.0
+        return np.clip(action, -1.0, 1.0)
