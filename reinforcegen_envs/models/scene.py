@@ -6,11 +6,14 @@ A scene has two forms with the same joints, bodies and dynamics: ``physics`` (no
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import importlib.metadata
+import logging
 import os
 import xml.etree.ElementTree as ET
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +31,10 @@ MATERIALS = {"wood_light": "light-wood.png", "wood_dark": "dark-wood.png", "wood
 
 class SceneCacheError(RuntimeError):
     """The compiled-scene cache cannot be written."""
+
+
+class SceneBuildError(RuntimeError):
+    """A scene that is not cached yet cannot be built."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +79,7 @@ def load_scene(scene: Scene, form: str = "physics") -> mujoco.MjModel:
     Raises:
         ValueError: unknown form.
         SceneCacheError: the scene is not cached and the cache folder cannot be written.
+        SceneBuildError: the scene is not cached and robosuite cannot be imported.
     """
     if form not in FORMS:
         raise ValueError(f"unknown scene form {form!r}; choose one of {FORMS}")
@@ -93,17 +101,43 @@ def load_scene(scene: Scene, form: str = "physics") -> mujoco.MjModel:
     return model
 
 
+@contextlib.contextmanager
+def _quiet_import() -> Iterator[None]:
+    """Import robosuite inside the block without what its import leaves behind.
+
+    It prints advice, and sets MUJOCO_GL to "egl" for this process and its children, whose ``import mujoco``
+    then fails where there is no EGL.
+
+    Raises:
+        SceneBuildError: robosuite cannot be imported.
+    """
+    variable = "MUJOCO_GL"
+    before, log_level = os.environ.get(variable), logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    except ImportError as error:
+        raise SceneBuildError(
+            f"robosuite, which scenes are built from, cannot be imported: {error}. It needs OpenCV, and that the "
+            "system library libGL.so.1, even where nothing is rendered (Debian, Ubuntu: apt-get install libgl1)"
+        ) from error
+    finally:
+        logging.disable(log_level)
+        if before is None:
+            os.environ.pop(variable, None)
+        else:
+            os.environ[variable] = before
+
+
 def scene_xml(scene: Scene, form: str) -> str:
     """MJCF text of a scene in one of its forms. Imports robosuite."""
-    import logging
-
-    logging.getLogger("robosuite_logs").setLevel(logging.ERROR)  # its import prints advice on private macros
-    from robosuite.models import assets_root
-    from robosuite.models.arenas import TableArena
-    from robosuite.models.bases import RethinkMount
-    from robosuite.models.grippers import PandaGripper
-    from robosuite.models.robots import Panda
-    from robosuite.models.tasks import ManipulationTask
+    with _quiet_import():
+        from robosuite.models import assets_root
+        from robosuite.models.arenas import TableArena
+        from robosuite.models.bases import RethinkMount
+        from robosuite.models.grippers import PandaGripper
+        from robosuite.models.robots import Panda
+        from robosuite.models.tasks import ManipulationTask
 
     robot = Panda(idn=0)
     robot.add_base(RethinkMount(idn=0))
