@@ -88,7 +88,7 @@ def load_scene(scene: Scene, form: str = "physics") -> mujoco.MjModel:
         try:
             return mujoco.MjModel.from_binary_path(str(path))
         except ValueError:
-            path.unlink(missing_ok=True)  # damaged: build it again below
+            pass  # damaged: built again and replaced below
     model = mujoco.MjModel.from_xml_string(scene_xml(scene, form))
     try:
         with atomic_path(path) as temporary:
@@ -118,8 +118,8 @@ def _quiet_import() -> Iterator[None]:
         yield
     except ImportError as error:
         raise SceneBuildError(
-            f"robosuite, which scenes are built from, cannot be imported: {error}. It needs OpenCV, and that the "
-            "system library libGL.so.1, even where nothing is rendered (Debian, Ubuntu: apt-get install libgl1)"
+            f"robosuite, which scenes are built from, cannot be imported: {error}. It needs OpenCV, and that "
+            "the library libGL.so.1, even where nothing is rendered (Debian, Ubuntu: apt-get install libgl1)"
         ) from error
     finally:
         logging.disable(log_level)
