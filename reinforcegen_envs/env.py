@@ -62,6 +62,7 @@ class ManipulationEnv(gym.Env):
         self.sim = Simulation(load_scene(task_class.scene), controller)
         self.task = task_class(self.sim.model)
         self.layout = ObservationLayout(self.task.objects, len(self.task.stages))
+        self._state_size = self.layout.size  # Residual puts a longer layout in place of this one
         self._reference_bodies = [self.task.object_body[stage.reference] for stage in self.task.stages]
         # Nothing bounds positions and velocities; Gymnasium's checker takes infinite bounds for a mistake, though.
         self.observation_space = gym.spaces.Box(-MAX_FLOAT, MAX_FLOAT, (self.layout.size,), np.float32)
@@ -165,7 +166,7 @@ class ManipulationEnv(gym.Env):
 
     def observe(self) -> np.ndarray:
         """The observation of the current state, (layout.size,) float32."""
-        out = np.empty(self.layout.size, np.float32)
+        out = np.empty(self._state_size, np.float32)
         fill_state(
             out,
             self.sim.views,

@@ -9,7 +9,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from reinforcegen_envs.env import checked_action
+from reinforcegen_envs.env import MAX_FLOAT, checked_action
 from reinforcegen_envs.observations import ObservationLayout, rotate_action
 from reinforcegen_envs.policies.shipped import weights_folder
 from reinforcegen_envs.policies.skill import SkillPolicy
@@ -64,7 +64,7 @@ class Residual(gym.Wrapper):
         self.residual_scale = float(scale)
         self.layout = ObservationLayout(task.objects, len(task.stages), base_action=True)
         core.layout = self.layout  # env.unwrapped.layout describes what the agent sees
-        self.observation_space = gym.spaces.Box(-np.inf, np.inf, (self.layout.size,), np.float32)
+        self.observation_space = gym.spaces.Box(-MAX_FLOAT, MAX_FLOAT, (self.layout.size,), np.float32)
         self._rotation = self.layout.slices["ref_rot6d_world"]
         self._base_action = np.zeros(7)
         self._frame = np.zeros(6)
