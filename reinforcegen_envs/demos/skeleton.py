@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from reinforcegen_envs.demos.segments import Segment
 from reinforcegen_envs.env import ManipulationEnv
 from reinforcegen_envs.files import atomic_path
 from reinforcegen_envs.planning.ik import ArmKinematics
 from reinforcegen_envs.poses import invert
 from reinforcegen_envs.sim.kernel import NULL_JOINTS
+
+if TYPE_CHECKING:  # it imports h5py, which deployment does without
+    from reinforcegen_envs.demos.segments import Segment
 
 KEY_POSES = 3  # start, middle and end of a skill
 GOOD_MARGIN = 0.4  # radians to a joint limit beyond which more does not count
