@@ -94,27 +94,33 @@ class ManipulationEnv(gym.Env):
             options: ``{"layout": {object: pose (7,)}, "joints": (7,)}`` fixes what it names instead of drawing it.
 
         Raises:
-            ValueError: an unknown option, object, or a pose of the wrong size.
+            ValueError: an unknown option or object, or a pose or joints that are not 7 finite numbers.
         """
+        layout_option, joints_option = self._checked_options(options or {})
         super().reset(seed=seed)
-        options = options or {}
-        if unknown := set(options) - {"layout", "joints"}:
-            raise ValueError(f"unknown reset options {sorted(unknown)}; choose from ['joints', 'layout']")
         joints = INITIAL_JOINTS + INITIAL_JOINT_NOISE * self.np_random.standard_normal(7)
-        layout = self.task.sample_layout(self.variant, self.np_random)
-        for name, pose7 in options.get("layout", {}).items():
-            if name not in layout or np.shape(pose7) != (7,):
-                raise ValueError(
-                    f"layout entry {name!r} of shape {np.shape(pose7)}: give (x, y, z, qw, qx, qy, qz) for {sorted(layout)}"
-                )
-            layout[name] = np.asarray(pose7, np.float64)
-        self.sim.reset(np.asarray(options.get("joints", joints), np.float64))
+        layout = self.task.sample_layout(self.variant, self.np_random) | layout_option
+        self.sim.reset(joints if joints_option is None else joints_option)
         self.task.place(self.sim, layout)
         self.sim.refresh()
         self.enter_stage(0)
         self._needs_reset = False
         self.judge_predicates()
         return self.observe(), self.info(0)
+
+    def _checked_options(self, options: dict[str, Any]) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
+        """Layout and joints of the reset options."""
+        if unknown := set(options) - {"layout", "joints"}:
+            raise ValueError(f"unknown reset options {sorted(unknown)}; choose from ['joints', 'layout']")
+        layout = {}
+        for name, pose7 in options.get("layout", {}).items():
+            if name not in self.task.objects:
+                raise ValueError(f"layout has unknown object {name!r}; choose from {sorted(self.task.objects)}")
+            layout[name] = _finite(f"layout entry {name!r} (x, y, z, qw, qx, qy, qz)", pose7)
+            if not np.isclose(np.linalg.norm(layout[name][3:]), 1.0, atol=1e-3):
+                raise ValueError(f"layout entry {name!r}: quaternion {layout[name][3:]} must have length 1")
+        joints = options.get("joints")
+        return layout, None if joints is None else _finite("joints (radians)", joints)
 
     def step(self, action):
         """One control step (0.05 s).
@@ -215,10 +221,12 @@ class ManipulationEnv(gym.Env):
         """Return to a state of `get_state`, of this or of another environment of the same task.
 
         Raises:
-            ValueError: keys are missing, or the state belongs to another scene.
+            ValueError: keys are missing, or the state belongs to another scene; nothing changes.
         """
         if missing := {"simulation", "stage", "steady"} - set(state):
             raise ValueError(f"state lacks {sorted(missing)}; use a dictionary made by get_state()")
+        if not 0 <= int(state["stage"]) < len(self.task.stages):
+            raise ValueError(f"state has stage {state['stage']}; {self.task.name} has {len(self.task.stages)}")
         self.sim.set_state(state["simulation"])
         if state.get("rng") is not None:
             self.np_random.bit_generator.state = state["rng"]
@@ -260,6 +268,14 @@ class ManipulationEnv(gym.Env):
         if self._renderer is not None:
             self._renderer.close()
             self._renderer = None
+
+
+def _finite(name: str, numbers) -> np.ndarray:
+    """``numbers`` as float64 (7,), all finite."""
+    array = np.asarray(numbers, np.float64)
+    if array.shape != (7,) or not np.isfinite(array).all():
+        raise ValueError(f"{name} has shape {array.shape}, {array}; it must be (7,) finite numbers")
+    return array
 
 
 def checked_action(action) -> np.ndarray:
