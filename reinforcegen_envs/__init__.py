@@ -3,6 +3,17 @@
 Importing this package registers the ``ReinforceGen/...`` ids.
 """
 
+import os as _os
+
+try:
+    import mujoco as _mujoco  # noqa: F401
+except AttributeError as error:  # PyOpenGL's way of saying that it found no library
+    raise ImportError(
+        f"mujoco cannot load the OpenGL library that MUJOCO_GL={_os.environ.get('MUJOCO_GL', '')!r} asks for "
+        f"({error}). Install it (Debian, Ubuntu: libegl1 for egl, libosmesa6 for osmesa) or unset MUJOCO_GL: "
+        "only rendering needs it"
+    ) from error
+
 from reinforcegen_envs.registration import register_envs
 
 __version__ = "0.1.0"
