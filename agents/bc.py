@@ -17,11 +17,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import tyro
 from torch import nn
 from torch.nn import functional as F
 from tqdm import trange
 
+from reinforcegen_envs import cli
 from reinforcegen_envs.demos.generate import source_file
 from reinforcegen_envs.demos.hdf5 import DemoFileError, iter_demos, read_attrs, read_demos, task_name
 from reinforcegen_envs.demos.segments import cut
@@ -253,4 +253,4 @@ def main(args: Args) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Args))
+    cli.run(main, Args)

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 import torch
-import tyro
 from torch import nn
 from torch.distributions import Normal
 from tqdm import tqdm
 
+from reinforcegen_envs import cli
 from reinforcegen_envs.agents.common import (
     RunArgs,
     crossed,
@@ -279,9 +279,9 @@ def main(args: Args) -> dict[str, Any]:
     torch.set_num_threads(args.torch_threads)
     torch.manual_seed(args.seed)
     rng = np.random.default_rng(args.seed)
-    run = Run(args, "ppo_residual", METRICS)
-    envs = make_training_envs(args)
+    envs = make_training_envs(args)  # complain before the run's folder is made
     scale = residual_scale(args, envs)
+    run = Run(args, "ppo_residual", METRICS)
     agent = Agent(args, *space_sizes(envs))
     optimiser = torch.optim.Adam(
         [
@@ -356,4 +356,4 @@ def main(args: Args) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Args, description=__doc__))
+    cli.run(main, Args, description=__doc__)

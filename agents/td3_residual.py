@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-import tyro
 from torch import nn
 from tqdm import tqdm
 
+from reinforcegen_envs import cli
 from reinforcegen_envs.agents.common import (
     RunArgs,
     crossed,
@@ -264,9 +264,9 @@ def main(args: Args) -> dict[str, Any]:
     torch.set_num_threads(args.torch_threads)
     torch.manual_seed(args.seed)
     rng = np.random.default_rng(args.seed)
-    run = Run(args, "td3_residual", METRICS)
-    envs = make_training_envs(args)
+    envs = make_training_envs(args)  # complain before the run's folder is made
     scale = residual_scale(args, envs)
+    run = Run(args, "td3_residual", METRICS)
     obs_size, action_size = space_sizes(envs)
 
     agent = Agent(args, obs_size, action_size)
@@ -376,4 +376,4 @@ def main(args: Args) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Args, description=__doc__))
+    cli.run(main, Args, description=__doc__)

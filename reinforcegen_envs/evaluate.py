@@ -20,10 +20,10 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import tyro
 from tqdm import tqdm
 
 import reinforcegen_envs  # noqa: F401  (registers the ids)
+from reinforcegen_envs import cli
 from reinforcegen_envs.files import atomic_path
 from reinforcegen_envs.policies.mlp import MLP, WeightsError, load_mlps
 from reinforcegen_envs.policies.shipped import weights_folder
@@ -217,6 +217,8 @@ def evaluate(args: Args) -> dict[str, Any]:
     Raises:
         ValueError: an id or a policy that this command cannot evaluate.
     """
+    cli.at_least(1, args, "episodes", "seeds")
+    cli.at_least(0, args, "workers", "first_seed")
     env, policy = make(args)  # complain before any process starts
     task = env.unwrapped.task  # type: ignore[attr-defined]
     seeds = range(args.first_seed, args.first_seed + args.episodes * args.seeds)
@@ -324,4 +326,4 @@ def main(args: Args) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Args))
+    cli.run(main, Args)

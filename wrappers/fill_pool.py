@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import tyro
 from tqdm import tqdm
 
+from reinforcegen_envs import cli
 from reinforcegen_envs.registration import make_env
 from reinforcegen_envs.wrappers.pool import StartPool
 
@@ -72,6 +72,8 @@ def fill(args: Args) -> StartPool:
         ValueError: unknown task, variant or stage.
         SkillResetError: the stages before the skill hardly ever succeed.
     """
+    cli.at_least(1, args, "count")
+    cli.at_least(0, args, "workers", "seed")
     _start_worker(args)  # complain before any process starts
     seeds = range(args.seed, args.seed + args.count)
     workers = args.workers or os.cpu_count() or 1
@@ -84,4 +86,4 @@ def fill(args: Args) -> StartPool:
 
 
 if __name__ == "__main__":
-    fill(tyro.cli(Args))
+    cli.run(fill, Args)

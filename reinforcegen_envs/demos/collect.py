@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import tyro
 from tqdm import tqdm
 
+from reinforcegen_envs import cli
 from reinforcegen_envs.demos.hdf5 import Demo, DemoWriter
 from reinforcegen_envs.demos.replay import replay
 from reinforcegen_envs.demos.segments import skill_bounds
@@ -49,6 +49,8 @@ def collect(args: Args) -> int:
     Raises:
         RuntimeError: too few successes within ``max_attempts``; no file is written.
     """
+    cli.at_least(1, args, "count", "max_attempts")
+    cli.at_least(0, args, "seed")
     env = ManipulationEnv(args.task, args.variant)
     env_args = {
         "env_name": f"ReinforceGen/{args.variant}-{args.task}-v0",
@@ -80,4 +82,4 @@ def collect(args: Args) -> int:
 
 
 if __name__ == "__main__":
-    collect(tyro.cli(Args))
+    cli.run(collect, Args)

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tyro
 from tqdm import tqdm
 
+from reinforcegen_envs import cli
 from reinforcegen_envs.connect import Connector
 from reinforcegen_envs.demos.hdf5 import Demo, DemoWriter, read_demos
 from reinforcegen_envs.demos.segments import Segment, cut
@@ -301,6 +301,8 @@ def generate(args: Args) -> dict[str, Any]:
         DemoFileError, ValueError: unusable source, unknown task or variant.
         RuntimeError: too few successes within ``max_attempts``, or an unfinished run with other settings is in the way.
     """
+    cli.at_least(1, args, "count", "max_attempts")
+    cli.at_least(0, args, "workers", "seed")
     make_adapter(args)  # complain before any process starts
     parts = args.out.with_name(args.out.name + ".parts")
     settings = {k: str(v) for k, v in asdict(args).items() if k not in ("count", "workers", "quiet", "max_attempts")}
@@ -372,4 +374,4 @@ def _bounded(jobs: Iterator[tuple[int, int, int]]) -> Iterator[tuple[int, int, i
 
 
 if __name__ == "__main__":
-    print(json.dumps(generate(tyro.cli(Args)), indent=2))
+    cli.run(lambda args: print(json.dumps(generate(args), indent=2)), Args)
