@@ -14,7 +14,9 @@ import reinforcegen_envs  # noqa: F401 (importing it registers the ids)
 from reinforcegen_envs.agents.evaluation import EVALUATION_SEED
 from reinforcegen_envs.vector import ThreadVectorEnv
 
-ENV_KWARGS = ("stage", "pose_noise", "pool", "residual_scale", "base_policy", "termination", "initiation")
+ENV_KWARGS = (
+    "stage", "pose_noise", "pool", "residual_scale", "base_policy", "weights", "termination", "initiation"
+)  # fmt: skip
 
 
 @dataclasses.dataclass
@@ -33,6 +35,8 @@ class RunArgs:
     """how much of the action range the residual covers; None: the environment's own default"""
     base_policy: str | None = None
     """weights of the base policy; None: the shipped ones"""
+    weights: str | None = None
+    """folder of base weights and predictors; None: the shipped one"""
     termination: str | None = None
     """"predicate" or "predictor"; None: the environment's own default"""
     initiation: str | None = None

@@ -205,9 +205,9 @@ class Hybrid(gym.Wrapper):
         else:
             margins = self._skeleton.margins(core, self.connector.checker.kinematics, core.stage)
             order = [int(i) for i in np.argsort(-margins, kind="stable") if margins[i] > 0]
-            if self._source in order:
-                order.remove(self._source)
-                order.insert(0, self._source)
+        if self._source in order:  # another source's start may not suit the grasp of this one
+            order.remove(self._source)
+            order.insert(0, self._source)
         return order
 
     def _goal(self, tool: np.ndarray) -> np.ndarray:

@@ -7,8 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from reinforcegen_envs.demos.hdf5 import Demo, DemoFileError
-from reinforcegen_envs.poses import invert
+from reinforcegen_envs.poses import distance, invert
 from reinforcegen_envs.tasks import Task
+
+
+PAUSE = (0.0008, 0.01)  # metres and radians: a target that moves less since the last kept step pauses
+FINGER_STEPS = 12  # control steps that the fingers may need after a command
 
 
 @dataclass(frozen=True)
@@ -90,5 +94,33 @@ def cut(demo: Demo, task: type[Task]) -> list[Segment]:
                 to_tool = invert(demo.eef_pose[t]) @ demo.object_poses[stage.held][t]
             tool.append(frame @ demo.target_pose[t] @ to_tool)
             actual.append(frame @ demo.eef_pose[t] @ to_tool)
-        segments.append(Segment(np.stack(tool), np.stack(actual), demo.gripper_action[begin:end, 0]))
+        keep = without_pauses(np.stack(tool), demo.gripper_action[begin:end, 0])
+        gripper = demo.gripper_action[begin:end, 0][keep]
+        segments.append(Segment(np.stack(tool)[keep], np.stack(actual)[keep], gripper))
     return segments
+
+
+def without_pauses(tool: np.ndarray, gripper: np.ndarray) -> np.ndarray:
+    """Indices of the steps to keep of a skill: where the operator paused, only the last step.
+
+    A policy without memory that learns a pause may never end it. The last step of a pause is where the hand had caught up
+    with its target, so whoever waits for as little lag as it shows there is as well aligned as the operator was. Steps
+    after the gripper command changed stay: fingers need time.
+
+    Args:
+        tool: (T, 4, 4) targets.
+        gripper: (T,) gripper actions.
+    """
+    keep: list[int] = []
+    moving_fingers = 0
+    for t in range(len(tool)):
+        if t > 0 and (gripper[t] > 0) != (gripper[t - 1] > 0):
+            moving_fingers = FINGER_STEPS
+        if keep and not moving_fingers:
+            metres, radians = distance(tool[keep[-1]], tool[t])
+            if metres < PAUSE[0] and radians < PAUSE[1] and gripper[keep[-1]] * gripper[t] > 0:
+                keep[-1] = t
+                continue
+        moving_fingers = max(0, moving_fingers - 1)
+        keep.append(t)
+    return np.array(keep)

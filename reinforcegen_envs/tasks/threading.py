@@ -96,8 +96,8 @@ class ThreadingTask(Task):
         },
     }
     stages = (
-        Stage("grasp", "needle", None, 80, "grasp", skill_radius=0.09, end_offset=16),
-        Stage("insert", "tripod", "needle", 80, None, skill_radius=0.12, end_offset=0),
+        Stage("grasp", "needle", None, 100, "grasp", skill_radius=0.09, end_offset=16),
+        Stage("insert", "tripod", "needle", 120, None, skill_radius=0.12, end_offset=0),
     )
     horizon = 400
 

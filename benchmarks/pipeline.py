@@ -1,0 +1,147 @@
+"""Everything for one task, from the 10 source demonstrations to the tuned policy, by one command, with its wall clock.
+
+    python benchmarks/pipeline.py --out runs/pipeline
+
+Generation, behaviour cloning with predictors, evaluation, residual RL of every stage side by side, evaluation again. Each
+step is a command of the package, printed before it runs; a finished step is skipped when the script is started again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from reinforcegen_envs.files import atomic_path
+from reinforcegen_envs.tasks import TASKS
+
+NOISE = ("0.01", "0.0523599")  # 1 cm and 3 degrees, per axis
+
+
+@dataclass
+class Args:
+    """From source demonstrations to a tuned policy."""
+
+    task: str = "Threading"
+    """task name"""
+    variant: str = "D2"
+    """reset range to train and evaluate on"""
+    out: Path = Path("runs/pipeline")
+    """folder for data, weights, runs and results"""
+    demos: int = 1500
+    """demonstrations to generate"""
+    td3_steps: int = 80_000
+    """control steps of residual RL, every stage"""
+    pool: int = 800
+    """reset states, every stage"""
+    episodes: int = 100
+    """evaluation episodes a seed"""
+    seeds: int = 3
+    """evaluation seeds"""
+    seed: int = 1
+    """training seed"""
+
+
+class Steps:
+    """Runs commands, times them, and remembers which are done."""
+
+    def __init__(self, out: Path):
+        self.out = out
+        self.file = out / "timing.json"
+        self.seconds: dict[str, float] = json.loads(self.file.read_text()) if self.file.is_file() else {}
+
+    def run(self, name: str, *commands: list[str]) -> None:
+        """Run commands side by side; raises CalledProcessError if one fails."""
+        if name in self.seconds:
+            print(f"== {name}: done before, {self.seconds[name]:.0f} s", flush=True)
+            return
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        began = time.time()
+        processes = []
+        for i, command in enumerate(commands):
+            print(f"== {name}: {shlex.join(['python', *command])}", flush=True)
+            log = open(self.out / f"{name}-{i}.log", "w")  # noqa: SIM115 (closed with the process)
+            processes.append(
+                (command, subprocess.Popen([sys.executable, *command], env=environment, stdout=log, stderr=log))
+            )
+        for i, (command, process) in enumerate(processes):
+            if process.wait():
+                print((self.out / f"{name}-{i}.log").read_text()[-2000:])
+                raise subprocess.CalledProcessError(process.returncode, command)
+        self.seconds[name] = time.time() - began
+        with atomic_path(self.file) as temporary:
+            temporary.write_text(json.dumps(self.seconds, indent=2) + "\n")
+        print(f"== {name}: {self.seconds[name]:.0f} s", flush=True)
+
+
+def evaluation(args: Args, weights: Path, policy: str, noise: tuple[str, str], name: str) -> list[str]:
+    """The command that evaluates as deployed; its JSON line ends up in the step's log."""
+    return [
+        "-m", "reinforcegen_envs.evaluate", "--env-id", f"ReinforceGen/{args.variant}-{args.task}-Residual-v0",
+        "--policy", policy, "--weights", str(weights), "--episodes", str(args.episodes), "--seeds", str(args.seeds),
+        "--pose-noise", *noise, "--csv", str(args.out / f"{name}.csv"), "--json", "--quiet",
+    ]  # fmt: skip
+
+
+def main(args: Args) -> None:
+    """Run all steps, print the results."""
+    args.out.mkdir(parents=True, exist_ok=True)
+    steps = Steps(args.out)
+    stages = [stage.name for stage in TASKS[args.task].stages]
+    data, weights = args.out / "generated.hdf5", args.out / "weights"
+    common = ["--task", args.task, "--variant", args.variant]
+    steps.run(
+        "generate",
+        ["-m", "reinforcegen_envs.demos.generate", *common, "--count", str(args.demos), "--out", str(data)],
+    )
+    steps.run("bc", ["-m", "reinforcegen_envs.agents.bc", "--data", str(data), "--out", str(weights)])
+    steps.run("evaluate-base", evaluation(args, weights, "base", ("0", "0"), "base"))
+    steps.run("evaluate-base-noise", evaluation(args, weights, "base", NOISE, "base-noise"))
+    for stage in stages:
+        for kind, count, seed in (("train", args.pool, 0), ("held-out", args.pool // 4, 500_000)):
+            steps.run(
+                f"pool-{stage}-{kind}",
+                ["-m", "reinforcegen_envs.wrappers.fill_pool", *common, "--stage", stage, "--count", str(count),
+                 "--pose-noise", *NOISE, "--initiation", "student", "--seed", str(seed), "--weights", str(weights),
+                 "--out", str(args.out / f"pool-{stage}-{kind}.npz")],
+            )  # fmt: skip
+    steps.run(
+        "td3",
+        *(
+            ["-m", "reinforcegen_envs.agents.td3_residual",
+             "--env-id", f"ReinforceGen/{args.variant}-{args.task}-Residual-v0", "--stage", stage,
+             "--weights", str(weights), "--pool", str(args.out / f"pool-{stage}-train.npz"),
+             "--eval-pool", str(args.out / f"pool-{stage}-held-out.npz"), "--total-steps", str(args.td3_steps),
+             "--num-threads", "1", "--seed", str(args.seed), "--runs-dir", str(args.out), "--run-name", f"td3-{stage}"]
+            for stage in stages
+        ),
+    )  # fmt: skip
+    for stage in stages:
+        for suffix in ("safetensors", "json"):
+            shutil.copy(args.out / f"td3-{stage}" / f"actor.{suffix}", weights / f"residual-{stage}.{suffix}")
+    steps.run("evaluate-tuned", evaluation(args, weights, "shipped", ("0", "0"), "tuned"))
+    steps.run("evaluate-tuned-noise", evaluation(args, weights, "shipped", NOISE, "tuned-noise"))
+
+    results = {}
+    for name in ("base", "base-noise", "tuned", "tuned-noise"):
+        line = (args.out / f"evaluate-{name}-0.log").read_text().strip().splitlines()[-1]
+        results[name] = json.loads(line)
+        low, high = results[name]["interval"]
+        parts = "  ".join(f"{k} {v['success']:.3f}" for k, v in results[name]["stages"].items())
+        print(f"{name:<12} {results[name]['success']:.3f} [{low:.3f}, {high:.3f}]  {parts}  {results[name]['failures']}")
+    total = sum(steps.seconds.values())
+    print(f"wall clock {total / 60:.1f} min: " + ", ".join(f"{k} {v:.0f} s" for k, v in steps.seconds.items()))
+    with atomic_path(args.out / "result.json") as temporary:
+        temporary.write_text(json.dumps({"seconds": steps.seconds, "results": results}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args))
