@@ -10,9 +10,10 @@ import numpy as np
 
 from reinforcegen_envs.planning.ik import ArmKinematics
 from reinforcegen_envs.poses import from_pose7, invert, to_pose7
-from reinforcegen_envs.sim.simulation import Simulation
+from reinforcegen_envs.sim.simulation import FINGER_STROKE, Simulation
 
 CLEARANCE = 0.004  # metres that planned motions keep from everything (ours)
+OPEN_FINGERS = (FINGER_STROKE / 2, -FINGER_STROKE / 2)
 
 
 @functools.lru_cache(maxsize=16)
@@ -64,7 +65,10 @@ class CollisionChecker:
         self.kinematics.data.qpos[:] = self._sim.data.qpos
         moving = self._moving.copy()
         self._held = None
-        if held is not None:
+        if held is None:
+            # The empty hand opens while it moves: it must fit where it goes with its fingers apart.
+            self.data.qpos[self._sim.finger_qpos] = OPEN_FINGERS
+        else:
             address = self._object_qpos[held]
             in_hand = invert(self._sim.eef_pose()) @ from_pose7(self._sim.data.qpos[address : address + 7])
             self._held = (address, in_hand)

@@ -7,7 +7,9 @@ iterations, never by the clock, and draw from a generator the caller hands in: t
 from __future__ import annotations
 
 import contextlib
+import os
 import random
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -27,9 +29,11 @@ SPEED_PART = 0.8
 SPIN_LIMIT = 1.1  # rad/s, of both together
 ACCELERATION = 6.0  # rad/s^2 of the fastest joint; keeps torques inside the 80 and 12 Nm limits (ours)
 CONTROL_STEP = 0.05  # seconds
-RESOLUTION = 0.06  # radians between collision checks
+RESOLUTION = 0.06  # radians between collision checks while searching: 3 cm at the hand
+FINE_RESOLUTION = 0.02  # radians between the collision checks that a path must pass before it is followed
 LIFTS = (0.08, 0.16)  # metres a connect may rise to pass over something
 BIRRT = {"max_iterations": 300, "restarts": 4, "smooth": 30, "max_time": 60.0}
+SEARCHES = 3  # how often birrt is run before a connect counts as unsolved
 
 SOLVED = ("line", "lift", "birrt")
 _GLOBAL_RANDOMNESS = threading.Lock()  # environments in threads must not seed over each other's search
@@ -165,7 +169,7 @@ class ConnectPlanner:
         if not free:
             return "goal_collision", []
         for goal in free:
-            if not self._checker.line_collides(start, goal, RESOLUTION):
+            if not self._checker.line_collides(start, goal, FINE_RESOLUTION):
                 return "line", [start, goal]
         if self._checker.collides(start):
             return "start_collision", []
@@ -195,7 +199,7 @@ class ConnectPlanner:
             waypoints += [s.joints for s in (above_start, above_goal) if s.reached]
             waypoints.append(goal)
             if len(waypoints) > 2 and not any(
-                self._checker.line_collides(a, b, RESOLUTION)
+                self._checker.line_collides(a, b, FINE_RESOLUTION)
                 for a, b in zip(waypoints[:-1], waypoints[1:], strict=True)
             ):
                 return waypoints
@@ -217,24 +221,27 @@ class ConnectPlanner:
             for i in range(1, count + 1):
                 yield tuple(a + (b - a) * (i / count))
 
-        with global_randomness(rng):
-            path = motion_planners.birrt(
-                tuple(start),
-                tuple(goal),
-                distance,
-                lambda: tuple(rng.uniform(low, high)),
-                extend,
-                lambda q, diagnosis=False: self._checker.collides(np.asarray(q)),
-                **BIRRT,
-            )
-        if path is None:
-            return None
-        waypoints = _corners([np.asarray(q) for q in path])
-        # Smoothing may cut corners between its own checks: what comes out is checked again.
-        for a, b in zip(waypoints[:-1], waypoints[1:], strict=True):
-            if self._checker.line_collides(a, b, RESOLUTION):
-                return None
-        return waypoints
+        # The search and its smoothing may cut corners between their checks: what comes out is checked finely.
+        for _ in range(SEARCHES):
+            with global_randomness(rng):
+                path = motion_planners.birrt(
+                    tuple(start),
+                    tuple(goal),
+                    distance,
+                    lambda: tuple(rng.uniform(low, high)),
+                    extend,
+                    lambda q, diagnosis=False: self._checker.collides(np.asarray(q)),
+                    **BIRRT,
+                )
+            if path is None:
+                continue
+            waypoints = _corners([np.asarray(q) for q in path])
+            if not any(
+                self._checker.line_collides(a, b, FINE_RESOLUTION)
+                for a, b in zip(waypoints[:-1], waypoints[1:], strict=True)
+            ):
+                return waypoints
+        return None
 
 
 def _corners(path: list[np.ndarray]) -> list[np.ndarray]:
@@ -250,13 +257,21 @@ def _corners(path: list[np.ndarray]) -> list[np.ndarray]:
 
 
 def _pybullet_planning():
-    """Import pybullet-planning when a search first needs it, without the line pybullet prints."""
+    """Import pybullet-planning when a search first needs it, without the line pybullet writes."""
+    if module := sys.modules.get("pybullet_planning"):
+        return module
+    # The line comes from C code, straight to the file of standard error.
+    saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
     try:
-        with contextlib.redirect_stdout(None):
-            import pybullet_planning
+        import pybullet_planning
     except ImportError as error:
         raise ImportError(
             "this connect needs a sampling-based search, and pybullet-planning (with pybullet) is not installed: "
             "pip install pybullet-planning"
         ) from error
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(nowhere)
     return pybullet_planning
