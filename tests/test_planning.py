@@ -1,0 +1,257 @@
+"""Connects: collision checks, plans around obstacles, their timing, and following them."""
+
+import random
+
+import numpy as np
+import pytest
+
+from reinforcegen_envs.connect import Connector
+from reinforcegen_envs.demos.replay import restore_first_state
+from reinforcegen_envs.env import ManipulationEnv
+from reinforcegen_envs.planning import motion
+from reinforcegen_envs.planning.motion import (
+    ACCELERATION,
+    CONTROL_STEP,
+    SPEED_PART,
+    SPIN_LIMIT,
+    VELOCITY_LIMITS,
+    global_randomness,
+    time_parameterise,
+)
+from reinforcegen_envs.poses import matrix_from, to_pose7, translation
+from reinforcegen_envs.sim.simulation import INITIAL_JOINTS
+
+DOWN = np.diag([1.0, -1.0, -1.0])
+TRIPOD = np.array([-0.05, 0.0, 0.8958, 1.0, 0.0, 0.0, 0.0])  # between LEFT and RIGHT
+LEFT, RIGHT = (matrix_from(DOWN, np.array([-0.05, y, 0.9])) for y in (-0.14, 0.14))
+
+
+@pytest.fixture(scope="module")
+def env():
+    return ManipulationEnv("Threading", "D2")
+
+
+@pytest.fixture(scope="module")
+def connector(env):
+    return Connector(env)
+
+
+def start_at(env, connector, pose, seed=0, **layout):
+    """Reset with the hand at ``pose`` and objects where ``layout`` says."""
+    env.reset(seed=seed)
+    solution = connector.checker.kinematics.solve(pose, env.sim.joints)
+    assert solution.reached
+    env.reset(seed=seed, options={"joints": solution.joints, "layout": layout})
+    return solution.joints
+
+
+def penetrations(connector, path, parts=10):
+    """How many of the postures along a path, ``parts`` a control step, really touch something."""
+    checker = connector.checker
+    clearance = checker.model.geom_margin.copy()
+    checker.model.geom_margin[:] = 0.0
+    try:
+        return sum(
+            checker.collides(a + t * (b - a))
+            for a, b in zip(path[:-1], path[1:], strict=True)
+            for t in np.linspace(0, 1, parts, endpoint=False)
+        )
+    finally:
+        checker.model.geom_margin[:] = clearance
+
+
+def assert_keeps_limits(path):
+    speeds = np.diff(path, axis=0) / CONTROL_STEP
+    assert (np.abs(speeds) <= SPEED_PART * VELOCITY_LIMITS + 1e-9).all()
+    assert (np.abs(speeds[:, 4]) + np.abs(speeds[:, 6]) <= SPIN_LIMIT + 1e-9).all()
+    # Targets are sampled, so a corner in time shows up as at most one step's worth of speed.
+    changes = np.diff(np.vstack([np.zeros(7), speeds, np.zeros(7)]), axis=0) / CONTROL_STEP
+    assert np.abs(changes).max() <= ACCELERATION * 1.05
+
+
+def assert_follows(env, connector, plan, goal):
+    before = env.object_poses()
+    connect = connector.follow(plan, goal, None)
+    assert connect.failure == "" and len(plan.path) - 1 <= connect.steps <= len(plan.path) + 9
+    assert env.sim.gripper_opening() > 0.95
+    np.testing.assert_allclose(env.sim.joints, plan.path[-1], atol=0.004)
+    for name, pose in env.object_poses().items():  # heights settle
+        np.testing.assert_allclose(pose[:2], before[name][:2], atol=1e-3, err_msg=name)
+        np.testing.assert_allclose(pose[3:], before[name][3:], atol=5e-3, err_msg=name)
+
+
+# --- plans ---
+
+
+def test_straight_line_where_nothing_is_in_the_way(env, connector):
+    start = start_at(env, connector, LEFT, needle=np.array([0.2, -0.3, 0.82, 1, 0, 0, 0]))
+    state = env.get_state()["simulation"]
+    goal = translation(0, 0, 0.05) @ LEFT
+    plan = connector.plan(goal, None)
+    assert plan.status == "line" and plan.solved
+    np.testing.assert_array_equal(plan.path[0], start)
+    np.testing.assert_allclose(connector.checker.kinematics.forward(plan.path[-1]), goal, atol=2e-3)
+    assert plan.info() == {
+        "status": "line",
+        "milliseconds": plan.milliseconds,
+        "collision_checks": plan.collision_checks,
+    }
+    assert plan.milliseconds > 0 and plan.collision_checks > 3
+    np.testing.assert_array_equal(env.get_state()["simulation"], state)  # planning moves nothing
+    assert_keeps_limits(plan.path)
+    assert_follows(env, connector, plan, goal)
+
+
+def test_over_an_obstacle(env, connector):
+    start_at(env, connector, LEFT, tripod=TRIPOD, needle=np.array([0.2, -0.3, 0.82, 1, 0, 0, 0]))
+    plan = connector.plan(RIGHT, None)
+    assert plan.status == "lift"
+    assert penetrations(connector, plan.path) == 0
+    assert_keeps_limits(plan.path)
+    assert_follows(env, connector, plan, RIGHT)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_round_an_obstacle(env, connector, seed, monkeypatch):
+    monkeypatch.setattr(connector.planner, "_lift_over", lambda *_: None)
+    start_at(env, connector, LEFT, seed, tripod=TRIPOD, needle=np.array([0.2, -0.3, 0.82, 1, 0, 0, 0]))
+    plan = connector.plan(RIGHT, None)
+    assert plan.status == "birrt"
+    assert penetrations(connector, plan.path) == 0
+    assert_keeps_limits(plan.path)
+    assert_follows(env, connector, plan, RIGHT)
+
+
+def test_unreachable(env, connector):
+    env.reset(seed=0)
+    plan = connector.plan(matrix_from(DOWN, np.array([0.7, 0.7, 0.9])), None)
+    assert plan.status == "unreachable" and not plan.solved and plan.path.shape == (0, 7)
+
+
+def test_goal_in_collision(env, connector):
+    env.reset(seed=0)
+    inside_the_table = matrix_from(DOWN, np.array([-0.05, 0.0, 0.80]))
+    assert connector.plan(inside_the_table, None).status == "goal_collision"
+
+
+def test_start_in_collision(env, connector):
+    start_at(env, connector, LEFT, tripod=np.concatenate([LEFT[:3, 3], [1, 0, 0, 0]]))
+    assert connector.plan(RIGHT, None).status == "start_collision"
+
+
+def test_no_path(env, connector, monkeypatch):
+    monkeypatch.setattr(connector.planner, "_lift_over", lambda *_: None)
+    monkeypatch.setitem(motion.BIRRT, "max_iterations", 1)
+    monkeypatch.setitem(motion.BIRRT, "restarts", 0)
+    start_at(env, connector, LEFT, tripod=TRIPOD)
+    plan = connector.plan(RIGHT, None)
+    assert plan.status == "no_path" and not plan.solved
+    before = env.get_state()["simulation"]
+    connect = connector.follow(plan, RIGHT, None)
+    assert (connect.failure, connect.steps) == ("no_path", 0)
+    np.testing.assert_array_equal(env.get_state()["simulation"], before)
+
+
+def test_what_the_hand_holds_is_part_of_it(env, connector, source_demos):
+    restore_first_state(env, source_demos[0])
+    for action in source_demos[0].actions:
+        env.step(action)
+        if env.object_poses()["needle"][2] > 0.87:
+            break
+    held = connector.in_hand("needle")
+    np.testing.assert_allclose(env.sim.eef_pose() @ held, env.task.object_pose(env.sim, "needle"), atol=1e-12)
+    # The hand stays, the tripod's post comes where the needle's tip is: only what is held can collide.
+    tip = env.task.object_pose(env.sim, "needle") @ translation(0, -0.08, 0)
+    env.task.place(env.sim, {"tripod": np.array([*(tip[:2, 3]), 0.8958, 1, 0, 0, 0])})
+    env.refresh()
+    joints = env.sim.joints.copy()
+    connector.checker.update("needle")
+    assert connector.checker.collides(joints)
+    connector.checker.update(None)
+    relevant = connector.checker._relevant
+    tripod = env.task.object_geoms["tripod"]
+    needle = env.task.object_geoms["needle"]
+    assert not relevant[np.ix_(needle, tripod)].any()  # nobody's business while nobody holds it
+    assert connector.plan(env.sim.eef_pose(), "needle").status in ("goal_collision", "start_collision")
+    # With the tripod away, the grip itself is no collision.
+    env.task.place(env.sim, {"tripod": np.array([0.25, 0.25, 0.8958, 1, 0, 0, 0])})
+    env.refresh()
+    connector.checker.update("needle")
+    assert not connector.checker.collides(joints)
+    connector.checker.update(None)
+    assert connector.checker.collides(joints)  # for an empty hand the needle is an obstacle
+
+
+def test_home_is_free(env, connector):
+    env.reset(seed=0)
+    connector.checker.update(None)
+    assert not connector.checker.collides(INITIAL_JOINTS)
+
+
+# --- randomness ---
+
+
+def test_same_state_same_plan_whatever_the_global_generators(env, connector, monkeypatch):
+    monkeypatch.setattr(connector.planner, "_lift_over", lambda *_: None)
+    paths = []
+    for seed in (1, 2):
+        start_at(env, connector, LEFT, tripod=TRIPOD)
+        random.seed(seed)
+        np.random.seed(seed)  # noqa: NPY002
+        before = random.getstate(), str(np.random.get_state())  # noqa: NPY002
+        paths.append(connector.plan(RIGHT, None).path)
+        assert (random.getstate(), str(np.random.get_state())) == before  # noqa: NPY002
+    assert len(paths[0]) > 10
+    np.testing.assert_array_equal(*paths)
+
+
+def test_global_generators_are_restored_after_an_error():
+    before = random.getstate(), str(np.random.get_state())  # noqa: NPY002
+    drawn = []
+    for _ in range(2):
+        with pytest.raises(KeyError), global_randomness(np.random.default_rng(3)):
+            drawn.append((random.random(), np.random.random()))  # noqa: NPY002
+            raise KeyError
+    assert drawn[0] == drawn[1]
+    assert (random.getstate(), str(np.random.get_state())) == before  # noqa: NPY002
+
+
+# --- timing ---
+
+
+@pytest.mark.parametrize("length", [0.001, 0.05, 0.3, 1.0, 2.5])
+@pytest.mark.parametrize("joints", [range(7), [6], [4, 6], [0]])
+def test_time_parameterisation_keeps_limits(length, joints):
+    rng = np.random.default_rng(0)
+    for _ in range(10):
+        waypoints = [INITIAL_JOINTS]
+        for _ in range(3):
+            step = np.zeros(7)
+            step[list(joints)] = rng.uniform(-length, length, len(list(joints)))
+            waypoints.append(waypoints[-1] + step)
+        path = time_parameterise(np.array(waypoints))
+        assert_keeps_limits(path)
+        np.testing.assert_array_equal(path[0], waypoints[0])
+        np.testing.assert_allclose(path[-1], waypoints[-1], atol=1e-12)
+        for waypoint in waypoints:  # at rest in every corner, so every corner is hit
+            assert np.abs(path - waypoint).max(axis=1).min() < 1e-9
+
+
+def test_time_parameterisation_of_nothing():
+    path = time_parameterise(np.array([INITIAL_JOINTS, INITIAL_JOINTS]))
+    np.testing.assert_array_equal(path, [INITIAL_JOINTS])
+
+
+def test_time_parameterisation_is_not_slow():
+    """One joint over a radian at 0.8 of its limit of 2.175 rad/s, with ramps of 0.29 s: 0.87 s."""
+    path = time_parameterise(np.array([np.zeros(7), np.array([1.0, 0, 0, 0, 0, 0, 0])]))
+    assert 0.85 < (len(path) - 1) * CONTROL_STEP < 0.95
+
+
+def test_following_to_where_the_goal_is_not(env, connector):
+    """A plan that ends elsewhere than the skill starts is reported."""
+    start_at(env, connector, LEFT, tripod=np.array([0.2, 0.25, 0.8958, 1, 0, 0, 0]))
+    goal = translation(0, 0, 0.05) @ LEFT
+    plan = connector.plan(goal, None)
+    assert connector.follow(plan, translation(0, 0, 0.03) @ goal, None).failure == "goal not reached"
+    assert to_pose7(env.sim.eef_pose())[2] == pytest.approx(0.95, abs=0.003)
