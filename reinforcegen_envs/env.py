@@ -278,15 +278,18 @@ def _finite(name: str, numbers) -> np.ndarray:
     return array
 
 
-def checked_action(action) -> np.ndarray:
+def checked_action(action, name: str = "action") -> np.ndarray:
     """``action`` as float64 (7,), cut to [-1, 1] as robosuite does.
 
     Raises:
-        ValueError: another shape, or a number that is not finite.
+        ValueError: not numbers, another shape, or a number that is not finite; the message calls it ``name``.
     """
-    array = np.asarray(action, np.float64)
+    try:
+        array = np.asarray(action, np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} {action!r} must be 7 numbers: position, rotation, gripper") from error
     if array.shape != (7,):
-        raise ValueError(f"action has shape {array.shape}; it must be (7,): position, rotation, gripper")
+        raise ValueError(f"{name} has shape {array.shape}; it must be (7,): position, rotation, gripper")
     if not np.isfinite(array).all():
-        raise ValueError(f"action {array} holds NaN or infinity; every number must be finite (range [-1, 1])")
+        raise ValueError(f"{name} {array} holds NaN or infinity; every number must be finite (range [-1, 1])")
     return np.clip(array, -1.0, 1.0)

@@ -1,10 +1,39 @@
 """Hybrid, Skill and Residual: arithmetic, exact repetition, resets, rewards, pools, planning and failures."""
 
+import inspect
+import subprocess
+import sys
+import time
+
 import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 import reinforcegen_envs  # noqa: F401 (registers the ids)
+from reinforcegen_envs.observations import rotate_action
+from reinforcegen_envs.planning.motion import Plan
+from reinforcegen_envs.policies.shipped import weights_folder
+from reinforcegen_envs.policies.skill import SkillPolicy
+from reinforcegen_envs.poses import distance, invert, matrix_to_rotvec
+from reinforcegen_envs.tasks import ThreadingTask
+from reinforcegen_envs.vector import ThreadVectorEnv
+from reinforcegen_envs.wrappers import PoolError, StartPool, combine, fill_pool
+
+ZERO = np.zeros(7, np.float32)
+CONTROL_STEP = 0.05  # seconds
+NOISE = (0.01, 0.05)
+INFO_KEYS = {
+    "success",
+    "is_success",
+    "stage",
+    "stage_name",
+    "predicates",
+    "sim_steps",
+    "planner",
+    "reference_success",
+    "failure",
+}
 
 
 def make(mode, weights, variant="D2", **kwargs):
@@ -12,18 +41,766 @@ def make(mode, weights, variant="D2", **kwargs):
     return gym.make(name, weights=weights, disable_env_checker=True, **kwargs)
 
 
-# --- the residual's observation ---
+def skill_policy(weights):
+    return SkillPolicy.load(weights_folder(ThreadingTask, weights) / "base.safetensors", ThreadingTask)
 
 
-def test_residual_observation_is_the_state_and_the_base_action(weights):
+def hybrid_of(env):
+    """The Hybrid or Skill wrapper inside an environment."""
+    while not hasattr(env, "connector"):
+        env = env.env
+    return env
+
+
+def without_clock(info):
+    planner = {key: value for key, value in info["planner"].items() if key != "milliseconds"}
+    return {**info, "planner": planner}
+
+
+def play(env, policy, seed=None, steps=10_000):
+    """One episode: a list of (obs, reward, terminated, truncated, info), the reset first."""
+    obs, info = env.reset(seed=seed)
+    trajectory = [(obs, 0.0, False, False, without_clock(info))]
+    while len(trajectory) <= steps:
+        obs, reward, terminated, truncated, info = env.step(policy(obs))
+        trajectory.append((obs, reward, terminated, truncated, without_clock(info)))
+        if terminated or truncated:
+            break
+    return trajectory
+
+
+def assert_same(a, b, size=None):
+    """Equal bit for bit; ``size`` compares only the first numbers of observations."""
+    assert len(a) == len(b)
+    for x, y in zip(a, b, strict=True):
+        np.testing.assert_array_equal(x[0][:size], y[0][:size])
+        assert x[1:] == y[1:]
+
+
+@pytest.fixture(scope="module")
+def episodes(weights):
+    """Seed -> whole-task episode of the base policy alone (zero residual)."""
+    env = make("Residual", weights)
+    return {seed: play(env, lambda _: ZERO, seed) for seed in range(12)}
+
+
+@pytest.fixture(scope="module")
+def good_seed(episodes):
+    """A seed with which the base policy alone succeeds."""
+    good = [seed for seed, episode in episodes.items() if episode[-1][4]["success"]]
+    assert good, "the base policy never succeeds"
+    return good[0]
+
+
+# --- residual arithmetic and observation ---
+
+
+def test_residual_observation_is_the_state_and_the_base_action(weights, good_seed):
+    """The last 7 numbers are the base action in the reference frame, on the final observation too."""
     env = make("Residual", weights)
     core, layout = env.unwrapped, env.unwrapped.layout
-    obs, _ = env.reset(seed=0)
-    assert obs.shape == env.observation_space.shape == (layout.size,) == (53,)
-    for _ in range(30):
-        assert env.observation_space.contains(obs)
+    base = skill_policy(weights)
+    assert list(layout.slices)[-1] == "base_action" and layout.size == len(layout.names) == 53
+    obs, _ = env.reset(seed=good_seed)
+    done, stages = False, set()
+    while True:
+        assert obs.shape == (layout.size,) and obs.dtype == np.float32 and env.observation_space.contains(obs)
         state = core.observe()
-        assert state.shape == (46,)
         np.testing.assert_array_equal(obs[:46], state)
-        obs, _, terminated, truncated, _ = env.step(np.zeros(7, np.float32))
-        assert not terminated and not truncated
+        reference = core.task.object_pose(core.sim, core.task.stages[core.stage].reference)[:3, :3]
+        action = base(state)
+        expected = np.concatenate([reference.T @ action[:3], reference.T @ action[3:6], action[6:]])
+        np.testing.assert_allclose(obs[layout.slices["base_action"]], expected, atol=1e-6)
+        stages.add(core.stage)
+        if done:
+            break
+        obs, _, terminated, truncated, _ = env.step(ZERO)
+        done = terminated or truncated
+    assert stages == {0, 1}
+
+
+def test_combine():
+    rng = np.random.default_rng(0)
+    base, residual = rng.uniform(-1, 1, (2, 7))
+    rot6d = np.array([0.0, 1.0, 0.0, -1.0, 0.0, 0.0])  # the reference frame is turned by 90 degrees about z
+    np.testing.assert_array_equal(combine(base, np.zeros(7), 0.1, rot6d), base)
+    x, y, z, rx, ry, rz, gripper = residual
+    turned = np.array([-y, x, z, -ry, rx, rz, gripper])
+    np.testing.assert_allclose(combine(base, residual, 0.1, rot6d), np.clip(base + 0.1 * turned, -1, 1))
+    assert np.abs(combine(np.ones(7), np.ones(7), 1.0, rot6d)).max() <= 1.0
+    np.testing.assert_allclose(rotate_action(rotate_action(base, rot6d, True), rot6d, False), base)
+
+
+def test_the_agents_action_moves_the_hand_in_the_reference_frame(weights):
+    """+x of the action is +x of the reference object, whatever its yaw; larger actions are cut."""
+    for scale in (0.1, 0.5):
+        settings = {"residual_scale": scale, "base_policy": lambda obs: np.zeros(7)}
+        env = make("Residual", weights, stage="grasp", **settings)
+        assert env.get_wrapper_attr("residual_scale") == scale
+        env.reset(seed=2)
+        core = env.unwrapped
+        start = core.sim.eef_pose()
+        frame = core.task.object_pose(core.sim, "needle")[:3, :3]
+        for _ in range(10):
+            env.step(np.array([9.0, 0, 0, 0, 0, 0, -1.0]))
+        moved = frame.T @ (core.sim.eef_pose() - start)[:3, 3]
+        assert moved[0] > 0.05 * scale and np.abs(moved[1:]).max() < 0.3 * moved[0]
+
+
+@pytest.mark.parametrize("stage", [None, "grasp", "insert"])
+def test_zero_residual_is_the_base_policy_alone_bit_for_bit(stage, weights, episodes):
+    """Against the full-action environment driven by the same policy, through every connect."""
+    base = skill_policy(weights)
+    if stage is None:
+        env, alone = make("Residual", weights), make("Hybrid", weights)
+    else:
+        env, alone = make("Residual", weights, stage=stage), make("Skill", weights, stage=stage)
+    for seed in range(4):
+        expected = play(alone, base, seed)
+        assert_same(play(env, lambda _: ZERO, seed), expected, size=46)
+        np.testing.assert_array_equal(env.unwrapped.data.qpos, alone.unwrapped.data.qpos)
+        if stage is None:
+            assert_same(episodes[seed], expected, size=46)
+
+
+def test_a_residual_changes_the_trajectory(weights):
+    env = make("Residual", weights, stage="grasp")
+    first = play(env, lambda _: ZERO, 0, steps=5)
+    second = play(env, lambda _: np.full(7, 0.5, np.float32), 0, steps=5)
+    assert np.abs(first[-1][0] - second[-1][0]).max() > 1e-3
+
+
+class Base:
+    """A base policy with memory: its action depends on how many observations it saw in this episode."""
+
+    def __init__(self):
+        self.resets = self.seen = 0
+
+    def reset(self):
+        self.resets += 1
+        self.seen = 0
+
+    def __call__(self, obs):
+        assert obs.shape == (46,)
+        self.seen += 1
+        return np.full(7, 0.01 * self.seen)
+
+
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+def test_a_base_policy_is_reset_with_every_episode(mode, weights, pool_file):
+    """The first observation's base action is the first one's of an episode, in every autoreset mode."""
+    bases = [Base(), Base()]
+    settings = {"stage": "insert", "pool": str(pool_file)}
+    fns = [lambda base=base: make("Residual", weights, base_policy=base, **settings) for base in bases]
+    envs = SyncVectorEnv(fns, autoreset_mode=mode)
+    down = np.tile(np.array([0, 0, 0, 0, 0, 0, -10], np.float32), (2, 1))  # drops the needle: short episodes
+    layout = envs.envs[0].unwrapped.layout
+
+    def gripper(obs):
+        return obs[:, layout.slices["base_action"]][:, 6]
+
+    obs, _ = envs.reset(seed=0)
+    np.testing.assert_allclose(gripper(obs), 0.01)
+    begun, ends = 1, 0
+    previous = np.zeros(2, bool)
+    for _ in range(150):
+        obs, _, terminated, truncated, infos = envs.step(down)
+        done = terminated | truncated
+        ends += done[0]
+        fresh = previous if mode == AutoresetMode.NEXT_STEP else done
+        if mode == AutoresetMode.DISABLED and done.any():
+            obs, _ = envs.reset(options={"reset_mask": done})
+        np.testing.assert_allclose(gripper(obs)[fresh], 0.01)
+        assert (gripper(obs)[~fresh] > 0.015).all()
+        if mode == AutoresetMode.SAME_STEP and done[0]:
+            assert infos["final_obs"][0][layout.slices["base_action"]][6] > 0.015
+        begun += fresh[0]
+        assert bases[0].resets == begun
+        previous = done
+    assert ends >= 2
+
+
+def test_a_base_policys_action_is_cut_and_checked(weights):
+    env = make("Residual", weights, stage="grasp", base_policy=lambda obs: np.full(7, 5.0))
+    obs, _ = env.reset(seed=0)
+    assert obs[-1] == 1.0 and np.linalg.norm(obs[-7:-4]) == pytest.approx(np.sqrt(3))
+    for bad, message in (
+        (np.zeros(3), r"base policy's action.*\(3,\).*\(7,\)"),
+        (np.full(7, np.nan), "base policy's.*NaN"),
+    ):
+        env = make("Residual", weights, stage="grasp", base_policy=lambda obs, bad=bad: bad)
+        with pytest.raises(ValueError, match=message):
+            env.reset(seed=0)
+
+
+# --- rewards, infos, ends ---
+
+
+@pytest.mark.parametrize("termination", ["predicate", "predictor"])
+@pytest.mark.parametrize(
+    ("mode", "stage"), [("Hybrid", None), ("Skill", "grasp"), ("Skill", "insert"), ("Residual", "grasp")]
+)
+def test_rewards_infos_and_simulated_time(mode, stage, termination, weights):
+    """Rewards sum to 1 exactly with success; keys never change; sim_steps add up to the simulated time."""
+    kwargs = {} if stage is None else {"stage": stage}
+    env = make(mode, weights, termination=termination, pose_noise=NOISE, replan=True, **kwargs)
+    base = skill_policy(weights)
+    core, results = env.unwrapped, []
+    for seed in range(6):
+        obs, info = env.reset(seed=seed)
+        steps, total, done = info["sim_steps"], 0.0, False
+        while not done:
+            assert set(info) == INFO_KEYS and set(info["predicates"]) == set(core.predicates())
+            assert set(info["planner"]) == {"status", "milliseconds", "collision_checks"}
+            assert info["stage_name"] == core.task.stages[info["stage"]].name
+            assert info["success"] is info["is_success"] and total < 1
+            assert termination == "predictor" or not info["success"]
+            assert core.data.time == pytest.approx(steps * CONTROL_STEP)
+            action = ZERO if mode == "Residual" else base(obs)
+            obs, reward, terminated, truncated, info = env.step(action)
+            steps, total, done = steps + info["sim_steps"], total + reward, terminated or truncated
+            if not terminated and stage is not None:
+                assert info["sim_steps"] == 1
+        assert set(info) == INFO_KEYS
+        assert core.data.time == pytest.approx(steps * CONTROL_STEP)
+        assert not (terminated and truncated)
+        assert total == 1.0 if info["success"] else total in (0.0, 0.5)
+        assert info["success"] or info["failure"]
+        if mode == "Hybrid" and info["success"]:
+            assert all(info["predicates"].values()) and info["reference_success"]
+        results.append(info["success"])
+    assert any(results)
+
+
+def test_a_success_that_is_lost_before_the_predicted_end_pays_nothing(weights, good_seed):
+    """The learned termination may come late; what counts is the end."""
+    env = make("Residual", weights, stage="grasp", termination="predictor")
+    hybrid, core = hybrid_of(env), env.unwrapped
+    for lost in (False, True):
+        hybrid._termination = Ends(at=10**6)
+        _, info = env.reset(seed=good_seed)
+        total = 0.0
+        while not core.stage_finished:
+            _, reward, _, _, info = env.step(ZERO)
+            total += reward
+        if lost:
+            core.task.stage_done = lambda sim, stage: False
+        hybrid._termination.at = 0
+        _, reward, terminated, _, info = env.step(ZERO)
+        assert terminated and info["success"] is not lost and total + reward == float(not lost)
+        assert info["failure"] == ("termination" if lost else "")
+
+
+def test_a_stage_ended_too_early_still_gives_a_return_of_one_with_success(weights, good_seed):
+    env = make("Residual", weights, termination="predictor")
+    hybrid, core = hybrid_of(env), env.unwrapped
+    hybrid._termination = None
+    env.reset(seed=good_seed)
+    while not (core.stage == 0 and core.task.stage_done(core.sim, 0)):  # lifted, but not yet for long enough
+        env.step(ZERO)
+    hybrid._termination = Ends(at=0)
+    _, reward, _, _, info = env.step(ZERO)
+    assert (reward, info["failure"], info["stage"]) == (0.0, "termination", 1)
+    hybrid._termination = None
+    core.task.predicates = lambda sim: {"done": True}
+    total, done = 0.0, False
+    while not done:
+        _, reward, terminated, truncated, info = env.step(ZERO)
+        total, done = total + reward, terminated or truncated
+    assert info["success"] and total == 1.0
+
+
+class Ends:
+    """A termination predictor that says so after ``at`` steps."""
+
+    def __init__(self, at):
+        self.at, self.count = at, 0
+
+    def reset(self):
+        self.count = 0
+
+    def __call__(self, obs):
+        self.count += 1
+        return self.count > self.at
+
+
+@pytest.mark.parametrize(("mode", "stage"), [("Hybrid", None), ("Skill", "grasp"), ("Residual", None)])
+def test_step_needs_a_reset_first_and_after_the_end(mode, stage, weights):
+    kwargs = {} if stage is None else {"stage": stage}
+    env = make(mode, weights, **kwargs)
+    for candidate in (env, env.env):  # with and without Gymnasium's own guard
+        with pytest.raises(gym.error.ResetNeeded, match="reset"):
+            candidate.step(ZERO)
+    env.reset(seed=0)
+    done, steps = False, 0
+    while not done:
+        _, _, terminated, truncated, info = env.step(np.array([0, 0, 0.1, 0, 0, 0, -1.0]))
+        done, steps = terminated or truncated, steps + 1
+    # A hand that only goes up is truncated at the first stage's horizon.
+    assert truncated and steps == ThreadingTask.stages[0].horizon and info["failure"] == "skill timeout"
+    with pytest.raises(gym.error.ResetNeeded, match="call reset"):
+        env.step(ZERO)
+    env.reset()
+    env.step(ZERO)
+
+
+def test_the_tasks_horizon_truncates(weights, monkeypatch):
+    monkeypatch.setattr(ThreadingTask, "horizon", 40)
+    env = make("Hybrid", weights)
+    _, info = env.reset(seed=0)
+    steps, truncated = info["sim_steps"], False
+    while not truncated:
+        _, _, terminated, truncated, info = env.step(np.array([0, 0, 0.1, 0, 0, 0, -1.0]))
+        steps += info["sim_steps"]
+        assert not terminated
+    assert steps == 40
+
+
+# --- exact repetition ---
+
+TWO_PROCESSES = """
+import hashlib
+import numpy as np
+
+def block(planner):
+    '''Something invisible in the middle of every joint line: only the sampling-based search gets past.'''
+    checker, collides = planner._checker, planner._checker.collides
+    def blocked(start, goal_pose, posture, rng, lookahead):
+        goals = planner._kinematics.solutions(goal_pose, [posture, start], rng, posture)
+        if not goals:
+            return "unreachable", []
+        middle = (start + goals[0].joints) / 2
+        size = 0.3 * np.abs(goals[0].joints - start).max()
+        checker.collides = lambda q, diagnosis=False: np.abs(q - middle).max() < size or collides(q)
+        path = planner._birrt(start, goals[0].joints, rng)
+        return ("no_path", []) if path is None else ("birrt", path)
+    planner._search = blocked
+
+def trajectory(mode, weights):
+    env = make(mode, weights, pose_noise=NOISE)
+    block(hybrid_of(env).connector.planner)
+    env.reset(seed=5)
+    rng = np.random.default_rng(1)
+    base = skill_policy(weights)
+    digest, statuses = hashlib.sha256(), []
+    obs, info = env.reset(seed=6)
+    for _ in range(200):
+        statuses.append(info["planner"]["status"])
+        action = rng.uniform(-0.2, 0.2, 7) + (0 if mode == "Residual" else base(obs))
+        obs, reward, terminated, truncated, info = env.step(action)
+        digest.update(obs.tobytes() + repr((reward, without_clock(info))).encode())
+        digest.update(env.unwrapped.data.qpos.tobytes())
+        if terminated or truncated:
+            obs, info = env.reset()
+    assert statuses.count("birrt") > 100, statuses
+    return digest.hexdigest()
+"""
+
+
+def test_trajectories_are_equal_bit_for_bit_in_two_processes(weights):
+    """Residual and Hybrid, connects by sampling-based search included."""
+    shared = [inspect.getsource(f) for f in (make, skill_policy, hybrid_of, without_clock)]
+    imports = (
+        "import gymnasium as gym, reinforcegen_envs\n"
+        "from reinforcegen_envs.policies.shipped import weights_folder\n"
+        "from reinforcegen_envs.policies.skill import SkillPolicy\n"
+        "from reinforcegen_envs.tasks import ThreadingTask\n"
+        f"NOISE = {NOISE}\n"
+    )
+    script = imports + "\n".join(shared) + TWO_PROCESSES
+    space: dict = {}
+    exec(script, space)
+    here = [space["trajectory"](mode, weights) for mode in ("Residual", "Hybrid")]
+    script += f"\nfor mode in ('Residual', 'Hybrid'): print(trajectory(mode, {weights!r}))"
+    there = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert there.stdout.split() == here, there.stderr
+    assert here[0] != here[1]
+
+
+@pytest.mark.parametrize("kind", ["sync", "threads", "processes"])
+def test_vector_environments_repeat_single_ones(kind, weights):
+    """Observations, rewards, ends and infos, connects and resets included."""
+    settings = {"pose_noise": NOISE}
+    fns = [lambda: make("Residual", weights, **settings) for _ in range(2)]
+    if kind == "sync":
+        envs = SyncVectorEnv(fns)
+    elif kind == "threads":
+        envs = ThreadVectorEnv(fns, num_threads=2)
+    else:
+        envs = AsyncVectorEnv(fns, context="forkserver")
+    try:
+        rng = np.random.default_rng(0)
+        actions = rng.uniform(-0.3, 0.3, (130, 2, 7)).astype(np.float32)
+        steps = [envs.reset(seed=7)]
+        steps += [envs.step(action) for action in actions]
+    finally:
+        envs.close()
+    for i, fn in enumerate(fns):
+        env = fn()
+        obs, info = env.reset(seed=7 + i)
+        np.testing.assert_array_equal(steps[0][0][i], obs)
+        done, resets = False, 0
+        for action, (got, reward, terminated, truncated, infos) in zip(actions, steps[1:], strict=True):
+            if done:
+                expected = (*env.reset(),)
+                expected = (expected[0], 0.0, False, False, expected[1])
+                resets += 1
+            else:
+                expected = env.step(action[i])
+            np.testing.assert_array_equal(got[i], expected[0])
+            assert (reward[i], terminated[i], truncated[i]) == expected[1:4]
+            info = expected[4]
+            for key in ("success", "stage", "stage_name", "sim_steps", "failure", "reference_success"):
+                assert infos[key][i] == info[key]
+            assert infos["planner"]["status"][i] == info["planner"]["status"]
+            assert infos["planner"]["collision_checks"][i] == info["planner"]["collision_checks"]
+            done = bool(expected[2] or expected[3])
+        assert resets >= 1
+
+
+@pytest.mark.parametrize(
+    ("mode", "settings"),
+    [
+        ("Hybrid", {"termination": "predictor", "initiation": "student"}),
+        ("Residual", {"replan": True}),
+        ("Skill", {"stage": "insert"}),
+        ("Residual", {"stage": "grasp", "termination": "predictor"}),
+    ],
+)
+def test_replay_from_a_snapshot_is_equal_bit_for_bit(mode, settings, weights, good_seed):
+    """From moments in every stage, in another environment, through connects and into the next episode."""
+    env = make(mode, weights, pose_noise=(0.003, 0.01), **settings)
+    other = make(mode, weights, pose_noise=(0.003, 0.01), **settings)
+    get_state, set_state = (env.get_wrapper_attr(name) for name in ("get_state", "set_state"))
+    base = skill_policy(weights)
+    other.reset(seed=99)
+    obs, _ = env.reset(seed=good_seed)
+    states, actions, trajectory, done, stages = [], [], [], False, set()
+    while not done:
+        states.append(get_state())
+        stages.add(env.unwrapped.stage)
+        actions.append(0.1 * np.ones(7, np.float32) if mode == "Residual" else base(obs))
+        obs, reward, terminated, truncated, info = env.step(actions[-1])
+        trajectory.append((obs, reward, terminated, truncated, {**info, "planner": None}))
+        done = terminated or truncated
+    final = get_state()
+    following, _ = env.reset()
+    assert stages == ({0, 1} if "stage" not in settings else {env.unwrapped.stage})
+    moments = {0, 1, len(states) // 4, len(states) // 2, len(states) - 2, len(states) - 1}
+    for moment in moments:
+        other.get_wrapper_attr("set_state")(states[moment])
+        replayed = []
+        for action in actions[moment:]:
+            obs, reward, terminated, truncated, info = other.step(action)
+            replayed.append((obs, reward, terminated, truncated, {**info, "planner": None}))
+        assert_same(replayed, trajectory[moment:])
+        state = other.get_wrapper_attr("get_state")()
+        assert state.keys() == final.keys()
+        for key, value in final.items():
+            np.testing.assert_equal(state[key], value)
+    np.testing.assert_array_equal(other.reset()[0], following)
+    set_state(final)
+    with pytest.raises(gym.error.ResetNeeded):  # the end of an episode is part of the state
+        env.step(ZERO)
+
+
+# --- Skill: resets, live and from a pool ---
+
+
+def test_insert_starts_with_the_needle_in_the_hand_near_the_ring(weights):
+    env = make("Skill", weights, stage="insert")
+    core, base = env.unwrapped, skill_policy(weights)
+    ends = set()
+    for seed in range(5):
+        obs, info = env.reset(seed=seed)
+        assert info["stage_name"] == "insert" and info["failure"] == "" and info["sim_steps"] > 20
+        assert core.task.grasped(core.sim, "needle")
+        needle, tripod = (core.task.object_pose(core.sim, name) for name in ("needle", "tripod"))
+        shaft, ring = needle @ [0, -0.02, 0, 1], tripod @ [0, 0, 0.088, 1]
+        assert np.linalg.norm(shaft - ring) < 0.2 and not info["predicates"]["through_ring"]
+        done, steps = False, 0
+        while not done:
+            obs, _, terminated, truncated, info = env.step(base(obs))
+            done, steps = terminated or truncated, steps + 1
+        assert steps <= ThreadingTask.stages[1].horizon and info["stage_name"] == "insert"
+        assert truncated == (steps == ThreadingTask.stages[1].horizon and not terminated)
+        ends.add(info["success"])
+    assert True in ends
+
+
+def test_grasp_ends_with_the_stage(weights):
+    env = make("Skill", weights, stage="grasp")
+    core, base = env.unwrapped, skill_policy(weights)
+    successes = 0
+    for seed in range(5):
+        last = play(env, base, seed)[-1]
+        assert last[4]["stage_name"] == "grasp"
+        if last[4]["success"]:
+            successes += 1
+            assert last[2] and last[1] == 1.0 and core.task.grasped(core.sim, "needle")
+            assert not all(last[4]["predicates"].values())
+    assert successes
+
+
+def test_hopeless_earlier_stages_are_reported(weights):
+    settings = {"stage": "insert", "earlier_policy": lambda obs: np.array([0, 0, 1.0, 0, 0, 0, -1])}
+    env = make("Skill", weights, **settings)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("reinforcegen_envs.wrappers.skill.MAX_RESETS", 2)
+        with pytest.raises(RuntimeError, match="before 'insert' failed in 2 scenes.*pool"):
+            env.reset(seed=0)
+
+
+@pytest.fixture(scope="module")
+def pool_file(weights, tmp_path_factory):
+    """A pool of starts of Threading D2's insertion, made by the command's function."""
+    path = tmp_path_factory.mktemp("pool") / "insert.npz"
+    fill_pool.fill(fill_pool.Args(stage="insert", count=6, seed=20, weights=weights, out=path, workers=1))
+    return path
+
+
+def test_a_pools_snapshots_are_live_starts(pool_file, weights):
+    pool = StartPool.load(pool_file, task="Threading", variant="D2", stage="insert")
+    assert len(pool) == 6 and pool.manifest["seed"] == 20 and pool.manifest["count"] == 6
+    env = make("Skill", weights, stage="insert")
+    for i in (0, 3):  # snapshot i is made from seed + i alone, whatever came before
+        env.reset(seed=20 + i)
+        np.testing.assert_array_equal(env.get_wrapper_attr("get_state")()["simulation"], pool._simulation[i])
+
+
+def test_drawing_from_a_pool(pool_file, weights):
+    env = make("Residual", weights, stage="insert", pool=str(pool_file))
+    pool = StartPool.load(pool_file)
+    get_state = env.get_wrapper_attr("get_state")
+
+    def draws(seed):
+        firsts = [env.reset(seed=seed)[0], *(env.reset()[0] for _ in range(20))]
+        return np.array(firsts)
+
+    first = draws(0)
+    np.testing.assert_array_equal(first, draws(0))
+    assert not np.array_equal(first, draws(1))
+    assert len(np.unique(first, axis=0)) > 3
+    snapshots = [state.tobytes() for state in pool._simulation]
+    seconds = []
+    for _ in range(50):
+        began = time.perf_counter()
+        obs, info = env.reset()
+        seconds.append(time.perf_counter() - began)
+        assert get_state()["simulation"].tobytes() in snapshots
+        assert set(info) == INFO_KEYS and info["sim_steps"] == 0 and info["stage_name"] == "insert"
+    assert np.median(seconds) < 0.003
+    # What follows from a start is what follows from the live one.
+    index = snapshots.index(get_state()["simulation"].tobytes())
+    live = make("Residual", weights, stage="insert")
+    live.reset(seed=20 + index)
+    for _ in range(20):
+        a, b = env.step(ZERO), live.step(ZERO)
+        np.testing.assert_array_equal(a[0], b[0])
+        assert a[1:4] == b[1:4]
+    with pytest.raises(ValueError, match="layout.*pool=None"):
+        env.reset(options={"layout": {}, "joints": np.zeros(7)})
+
+
+def test_pools_for_something_else_are_refused(pool_file, weights, tmp_path):
+    def refuse(path, message, stage="insert", variant="D2"):
+        with pytest.raises(PoolError, match=message):
+            make("Skill", weights, variant=variant, stage=stage, pool=str(path))
+
+    refuse(pool_file, "for stage 'insert', but 'grasp' is needed", stage="grasp")
+    refuse(pool_file, "for variant 'D2', but 'D0' is needed", variant="D0")
+    pool = StartPool.load(pool_file)
+    other = tmp_path / "other.npz"
+    StartPool(pool._simulation, pool._scalars, {**pool.manifest, "task": "Coffee"}).save(other)
+    refuse(other, "for task 'Coffee', but 'Threading' is needed")
+    StartPool(pool._simulation[:0], pool._scalars, pool.manifest).save(other)
+    refuse(other, "no snapshots.*at least one")
+    StartPool(pool._simulation, pool._scalars, {**pool.manifest, "format": "other"}).save(other)
+    refuse(other, "format 'other'")
+    with pytest.raises(PoolError, match="at least one"):
+        StartPool.of([], {})
+    refuse(tmp_path / "missing.npz", "no pool file.*fill_pool")
+    whole = pool_file.read_bytes()
+    for content in (whole[: len(whole) // 2], whole[:10], b"", b"not a pool"):
+        other.write_bytes(content)
+        refuse(other, "not a complete pool file.*make it again")
+    np.save(tmp_path / "array.npy", np.zeros(3))
+    refuse(tmp_path / "array.npy", "not a complete pool file")
+    np.savez(other, something=np.zeros(3))
+    refuse(other, "not a complete pool file.*manifest")
+
+
+# --- connects ---
+
+
+@pytest.mark.parametrize("metres, radians", [(0.01, np.deg2rad(3.0)), (0.0, 0.05), (0.005, 0.0)])
+def test_pose_noise_has_the_asked_spread(metres, radians, weights):
+    env = make("Skill", weights, stage="grasp", pose_noise=(metres, radians))
+    hybrid, core = hybrid_of(env), env.unwrapped
+    offsets = []
+    env.reset(seed=0)
+    for _ in range(60):
+        _, info = env.reset()
+        assert info["failure"] == ""
+        goal = hybrid._goal(hybrid._skeleton.tools[hybrid._source, 0, 0])
+        offset = invert(goal) @ core.sim.eef_pose()
+        offsets.append(np.concatenate([offset[:3, 3], matrix_to_rotvec(offset[:3, :3])]))
+    spread = np.sqrt(np.mean(np.square(np.array(offsets).reshape(-1, 2, 3)), axis=(0, 2)))
+    # The arm stops within some 2 mm and 0.01 rad of where the planner sends it.
+    np.testing.assert_allclose(spread[0], metres, rtol=0.2, atol=0.0025)
+    np.testing.assert_allclose(spread[1], radians, rtol=0.2, atol=0.012)
+
+
+def move_during_connect(env, name, shift, at=8):
+    """Shift an object, once, at the ``at``-th control step of connects from now on."""
+    core = env.unwrapped
+    track = core.sim.track_joints
+    count = 0
+
+    def tracked(*args):
+        nonlocal count
+        track(*args)
+        count += 1
+        if count == at:
+            address = core.task.object_qpos[name]
+            core.data.qpos[address : address + 3] += shift
+            core.sim.refresh(new_goal=False)
+
+    core.sim.track_joints = tracked
+    return lambda: count
+
+
+@pytest.mark.parametrize("replan", [False, True])
+@pytest.mark.parametrize("stage, name", [("grasp", "needle"), ("insert", "tripod")])
+def test_replanning_follows_a_goal_that_is_moved_meanwhile(stage, name, replan, weights, good_seed):
+    """Without replanning the hand goes to where the goal was."""
+    env = make("Residual", weights, replan=replan)
+    hybrid, core = hybrid_of(env), env.unwrapped
+    shift = np.array([0.03, 0.0 if name == "needle" else 0.03, 0.0])
+    if stage == "grasp":
+        moved = move_during_connect(env, name, shift)
+        _, info = env.reset(seed=good_seed)
+    else:
+        _, info = env.reset(seed=good_seed)
+        moved = move_during_connect(env, name, shift)
+        while core.stage == 0:
+            _, _, terminated, truncated, info = env.step(ZERO)
+            assert not truncated and (core.stage == 1 or not terminated)
+    assert moved() > 8 and info["stage_name"] == stage and info["failure"] == ""
+    goal = hybrid._goal(hybrid._skeleton.tools[hybrid._source, core.stage, 0])
+    metres, radians = distance(core.sim.eef_pose(), goal)
+    if replan:
+        assert metres < 0.01 and radians < 0.1
+    else:
+        assert metres == pytest.approx(np.linalg.norm(shift), abs=0.01)
+
+
+@pytest.mark.parametrize("from_the_end", [1, 2])
+def test_replanning_follows_a_goal_moved_at_the_very_end(from_the_end, weights, good_seed):
+    """No control step of the connect is too late, though the goal is looked at only now and then."""
+    steps = make("Skill", weights, stage="grasp").reset(seed=good_seed)[1]["sim_steps"]
+    env = make("Skill", weights, stage="grasp", replan=True)
+    moved = move_during_connect(env, "needle", np.array([0.03, 0.0, 0.0]), at=steps - from_the_end)
+    _, info = env.reset(seed=good_seed)
+    hybrid = hybrid_of(env)
+    assert moved() > steps and info["sim_steps"] == moved()
+    goal = hybrid._goal(hybrid._skeleton.tools[hybrid._source, 0, 0])
+    assert distance(env.unwrapped.sim.eef_pose(), goal)[0] < 0.01
+
+
+def test_a_goal_that_never_rests_fails_the_connect(weights, good_seed):
+    env = make("Hybrid", weights, replan=True)
+    core = env.unwrapped
+    track, angle = core.sim.track_joints, 0.0
+
+    def tracked(*args):  # in a circle
+        nonlocal angle
+        track(*args)
+        angle += 0.3
+        address = core.task.object_qpos["needle"]
+        core.data.qpos[address : address + 2] += 0.015 * np.array([np.cos(angle), np.sin(angle)])
+        core.sim.refresh(new_goal=False)
+
+    core.sim.track_joints = tracked
+    _, info = env.reset(seed=good_seed)
+    assert info["failure"] == "connect: goal keeps moving"
+    assert core.data.time == pytest.approx(info["sim_steps"] * CONTROL_STEP)
+
+
+@pytest.mark.parametrize("stage", [0, 1])
+def test_a_failed_plan_is_reported_and_never_raised(stage, weights, good_seed):
+    env = make("Residual", weights)
+    core, connector = env.unwrapped, hybrid_of(env).connector
+    plan = connector.plan
+    connector.plan = lambda *args: Plan("no_path") if core.stage == stage else plan(*args)
+    obs, info = env.reset(seed=good_seed)
+    total, terminated = 0.0, False
+    if stage == 0:
+        assert info["failure"] == "connect: no_path" and info["planner"]["status"] == "no_path"
+    while not terminated:
+        assert info["failure"] == "" or stage == 0
+        obs, reward, terminated, truncated, info = env.step(ZERO)
+        total += reward
+        assert not truncated
+    assert info["failure"] == "connect: no_path" and info["planner"]["status"] == "no_path"
+    assert info["stage"] == stage and not info["success"] and total == 0.5 * stage
+    assert env.observation_space.contains(obs)
+    connector.plan = plan
+    assert env.reset(seed=good_seed)[1]["failure"] == ""
+
+
+def test_an_object_out_of_reach_is_a_failed_connect(weights):
+    env = make("Hybrid", weights)
+    far = {"needle": np.array([0.37, 0.37, 0.82, 1, 0, 0, 0])}
+    _, info = env.reset(seed=0, options={"layout": far})
+    assert info["failure"] == "connect: no source within reach" and info["planner"]["status"] == "none"
+    _, reward, terminated, truncated, info = env.step(ZERO)
+    assert terminated and not truncated and reward == 0 and info["failure"].startswith("connect")
+
+
+# --- learned decisions ---
+
+
+def test_the_termination_predictor_ends_skills_without_simulator_truth(weights, good_seed):
+    """With predicates that lie, everything but the success accounting is the same bit for bit."""
+    honest = play(make("Residual", weights, termination="predictor"), lambda _: ZERO, good_seed)
+    env = make("Residual", weights, termination="predictor")
+    env.unwrapped.task.predicates = lambda sim: {"never": False}
+    env.unwrapped.task.stage_done = lambda sim, stage: False
+    lying = play(env, lambda _: ZERO, good_seed)
+    assert len(honest) == len(lying) and {step[4]["stage"] for step in honest} == {0, 1}
+    for a, b in zip(honest, lying, strict=True):
+        np.testing.assert_array_equal(a[0], b[0])
+        assert a[2:4] == b[2:4] and not b[4]["success"] and b[1] == 0
+    assert lying[-1][4]["failure"] == "termination"
+
+
+def test_the_termination_predictor_ends_skills_near_the_truth(weights):
+    env = make("Residual", weights, stage="grasp", termination="predictor")
+    core, late = env.unwrapped, []
+    for seed in range(10):
+        env.reset(seed=seed)
+        finished, steps, done = None, 0, False
+        while not done:
+            _, _, terminated, truncated, info = env.step(ZERO)
+            steps, done = steps + 1, terminated or truncated
+            if core.stage_finished and finished is None:
+                finished = steps
+        if terminated and info["success"]:
+            late.append(steps - finished)
+    assert late and np.median(late) <= 6
+
+
+def test_the_student_chooses_initiation_poses(weights):
+    """The source that the predictor ranks first is copied, unless it is out of reach."""
+    env = make("Skill", weights, stage="grasp", initiation="student")
+    hybrid = hybrid_of(env)
+    sources = np.arange(len(hybrid._skeleton.tools))
+    np.testing.assert_array_equal(np.sort(hybrid._initiation.rank(env.unwrapped.observe())), sources)
+    chosen = []
+    for first in sources:
+        hybrid._initiation.rank = lambda obs, first=first: np.roll(sources, -first)
+        _, info = env.reset(seed=0)
+        assert info["failure"] == ""
+        chosen.append(hybrid._source)
+    assert len(set(chosen)) >= 3 and sum(chosen == sources) >= 3

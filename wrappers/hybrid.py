@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import gymnasium as gym
@@ -59,8 +60,6 @@ class Hybrid(gym.Wrapper):
             raise ValueError(f"unknown termination {termination!r}; choose one of {TERMINATIONS}")
         if initiation not in INITIATIONS:
             raise ValueError(f"unknown initiation {initiation!r}; choose one of {INITIATIONS}")
-        if len(pose_noise) != 2 or not all(np.isfinite(part) and part >= 0 for part in pose_noise):
-            raise ValueError(f"pose_noise {pose_noise!r} must be (metres, radians), both at least 0")
         self.core = env.unwrapped
         task = type(self.core.task)
         folder = weights_folder(task, weights)
@@ -71,11 +70,12 @@ class Hybrid(gym.Wrapper):
         self._termination = (
             TerminationPredictor.load(folder / "termination.safetensors", task) if termination == "predictor" else None
         )
-        self._pose_noise = (float(pose_noise[0]), float(pose_noise[1]))
+        self._pose_noise = checked_pose_noise(pose_noise)
         self._replan = replan
         self._connector: Connector | None = None
         self._steps = self._skill_steps = 0
         self._finished = False  # the current stage has been finished, by simulator truth
+        self._paid = 0.0  # reward of this episode so far
         self._over = True
         self._last_connect: Connect | None = None
         self._source: int | None = None
@@ -96,6 +96,7 @@ class Hybrid(gym.Wrapper):
 
     def _begin_episode(self) -> None:
         self._steps = 0
+        self._paid = 0.0
         self._source = None
         self._over = False
         self._failure = ""
@@ -125,14 +126,14 @@ class Hybrid(gym.Wrapper):
         self._skill_steps += 1
         steps = 1
         reward = 0.0
-        if core.stage_finished and not self._finished:
+        last = core.stage == self._last_stage()
+        if core.stage_finished and not self._finished and not last:
             self._finished = True
-            reward = self._stage_reward()
+            reward = 1.0 / len(core.task.stages)
         failure = core.task.failure(core.sim, core.stage)
         terminated = bool(failure)
         truncated = False
         if not terminated and self._skill_over():
-            last = core.stage == self._last_stage()
             if not core.stage_finished:
                 failure = "termination"
             if last:
@@ -149,10 +150,12 @@ class Hybrid(gym.Wrapper):
             truncated = self._skill_steps >= horizon or self._steps >= core.task.horizon
             failure = "skill timeout" if truncated else ""
         self._over = terminated or truncated
+        if self._over and last and core.stage_finished:
+            # A learned termination may come after success was lost again, or skip a stage's reward: what is paid in the
+            # end makes the return 1 with success and less without it.
+            reward = 1.0 - self._paid
+        self._paid += reward
         return core.observe(), reward, terminated, truncated, self._info(steps, failure)
-
-    def _stage_reward(self) -> float:
-        return 1.0 / len(self.core.task.stages)
 
     def _last_stage(self) -> int:
         return len(self.core.task.stages) - 1
@@ -178,21 +181,23 @@ class Hybrid(gym.Wrapper):
             self._termination.reset()
         self._last_connect = None
         connect = None
+        steps = 0
         noisy = any(self._pose_noise)
         for source in self._ranked_sources()[:MAX_SOURCES]:
             for _ in range(NOISE_TRIES if noisy else 1):
                 connect = self._connect(source)
+                steps += connect.steps  # a replan that fails comes after some
                 if connect.plan.solved:
                     break
             assert connect is not None
             if connect.plan.solved:
                 self._source = source
                 break
-        self._last_connect = connect
+        self._last_connect = None if connect is None else replace(connect, steps=steps)
         if connect is None:
             self._failure = "connect: no source within reach"
         else:
-            self._steps += connect.steps
+            self._steps += steps
             self._failure = f"connect: {connect.failure}" if connect.failure else ""
         core.judge_predicates()
         return self._failure
@@ -237,11 +242,11 @@ class Hybrid(gym.Wrapper):
                 plan, goal, held, stop=lambda goal=goal: self._moved(goal, start, offset), every=REPLAN_EVERY
             )
             steps += connect.steps
-            if not connect.interrupted:
-                break
+            if connect.failure or not (connect.interrupted or self._moved(goal, start, offset)):
+                return Connect(connect.plan, steps, connect.failure)
             goal = self._goal(start) @ offset
             plan = self.connector.plan(goal, held)
-        return Connect(connect.plan, steps, connect.failure)
+        return Connect(plan, steps, "goal keeps moving")
 
     def _moved(self, goal: np.ndarray, start: np.ndarray, offset: np.ndarray) -> bool:
         from reinforcegen_envs.poses import distance
@@ -263,6 +268,7 @@ class Hybrid(gym.Wrapper):
             "steps": self._steps,
             "skill_steps": self._skill_steps,
             "finished": self._finished,
+            "paid": self._paid,
             "source": -1 if self._source is None else self._source,
             "termination_count": 0 if self._termination is None else self._termination.count,
             "over": self._over,
@@ -278,6 +284,7 @@ class Hybrid(gym.Wrapper):
         self.core.set_state(state)
         self._steps, self._skill_steps = int(state.get("steps", 0)), int(state.get("skill_steps", 0))
         self._finished = bool(state.get("finished", False))
+        self._paid = float(state.get("paid", 0.0))
         source = int(state.get("source", -1))
         self._source = None if source < 0 else source
         self._over = bool(state.get("over", False))
@@ -285,3 +292,18 @@ class Hybrid(gym.Wrapper):
         self._last_connect = None
         if self._termination is not None:
             self._termination.count = int(state.get("termination_count", 0))
+
+
+def checked_pose_noise(pose_noise) -> tuple[float, float]:
+    """``pose_noise`` as two floats.
+
+    Raises:
+        ValueError: it is anything but two finite numbers of at least 0.
+    """
+    try:
+        metres, radians = (float(part) for part in pose_noise)
+    except (TypeError, ValueError):
+        metres = radians = -1.0
+    if not (0.0 <= metres < np.inf and 0.0 <= radians < np.inf):
+        raise ValueError(f"pose_noise {pose_noise!r} must be (metres, radians), both at least 0")
+    return metres, radians

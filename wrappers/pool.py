@@ -66,7 +66,7 @@ class StartPool:
                 manifest = json.loads(str(arrays["manifest"]))
                 simulation = arrays["simulation"]
                 scalars = {name: arrays[name] for name in _SCALARS}
-        except (OSError, KeyError, ValueError, EOFError) as error:
+        except Exception as error:  # a damaged archive raises a dozen different ones
             raise PoolError(f"{path} is not a complete pool file ({error}); make it again") from error
         if manifest.get("format") != FORMAT:
             raise PoolError(f"{path} is of format {manifest.get('format')!r}, not {FORMAT!r}; make it again")

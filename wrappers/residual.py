@@ -38,11 +38,12 @@ class Residual(gym.Wrapper):
         env: a `Hybrid` or `Skill` environment.
         scale: size of the residual in normalised action units.
         base_policy: None for the base policy of ``weights``, a path to base weights, or a callable: observation without
-            base action -> action (7,) in the world frame; a callable with a ``reset`` method is told when episodes begin.
+            base action -> action (7,) in the world frame (cut to [-1, 1]); a callable with a ``reset`` method is told when
+            episodes begin.
         weights: folder of weights; None means the shipped ones.
 
     Raises:
-        ValueError: scale is not in (0, 1].
+        ValueError: scale is not in (0, 1], or base_policy is neither a path nor a callable.
         WeightsError: weights are missing, damaged, or made for another task.
     """
 
@@ -54,8 +55,10 @@ class Residual(gym.Wrapper):
         weights: str | None = None,
     ):
         super().__init__(env)
-        if not 0.0 < scale <= 1.0:
-            raise ValueError(f"residual_scale {scale} must be in (0, 1]")
+        if not (isinstance(scale, (int, float, np.number)) and 0.0 < scale <= 1.0):
+            raise ValueError(f"residual_scale {scale!r} must be a number in (0, 1]")
+        if not (base_policy is None or callable(base_policy) or isinstance(base_policy, (str, os.PathLike))):
+            raise ValueError(f"base_policy {base_policy!r} must be None, a path to base weights, or a callable")
         core = env.unwrapped
         task = type(core.task)
         if base_policy is None:
@@ -91,7 +94,7 @@ class Residual(gym.Wrapper):
         return self._extend(obs), reward, terminated, truncated, info
 
     def _extend(self, obs: np.ndarray) -> np.ndarray:
-        self._base_action = np.asarray(self._base(obs), np.float64)
+        self._base_action = checked_action(self._base(obs), "the base policy's action")
         self._frame = obs[self._rotation].astype(np.float64)
         return np.concatenate([obs, rotate_action(self._base_action, self._frame, True).astype(np.float32)])
 

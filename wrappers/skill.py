@@ -63,8 +63,11 @@ class Skill(Hybrid):
 
         Raises:
             SkillResetError: the earlier stages failed in 100 scenes in a row.
+            ValueError: options that the plain environment does not have, or any with a pool.
         """
         if self._pool is not None:
+            if options:
+                raise ValueError(f"reset options {sorted(options)} have no effect with a pool; use pool=None")
             if seed is not None:
                 self.env.reset(seed=seed)  # starts the generator anew; the scene is replaced below
             self.set_state(self._pool.draw(self.core.np_random))
@@ -103,9 +106,6 @@ class Skill(Hybrid):
                     return steps, False
                 steps += self._last_steps()
         return steps, True
-
-    def _stage_reward(self) -> float:
-        return 1.0
 
     def _last_stage(self) -> int:
         return self.stage

@@ -51,7 +51,7 @@ class Skeleton:
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 return cls(arrays["tools"], arrays["in_hand"])
-        except (OSError, KeyError, ValueError) as error:
+        except Exception as error:  # a damaged archive raises a dozen different ones
             raise ValueError(
                 f"{path} is not a complete skeleton file ({error}); make it again with python -m reinforcegen_envs.agents.bc"
             ) from error
