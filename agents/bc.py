@@ -221,7 +221,7 @@ def main(args: Args) -> None:
     """Train everything and write it to ``args.out``."""
     torch.set_num_threads(args.torch_threads)
     task = TASKS[task_name(read_attrs(args.data)["env_args"]["env_name"])]
-    layout = ObservationLayout(task.objects, len(task.stages))
+    layout = ObservationLayout.of(task)
     sources = [cut(demo, task) for demo in read_demos(args.source or source_file(task.name), task.name)]
     began = time.time()
     stages = load_stages(args, task, layout)

@@ -61,7 +61,7 @@ class ManipulationEnv(gym.Env):
         self.variant = variant
         self.sim = Simulation(load_scene(task_class.scene), controller)
         self.task = task_class(self.sim.model)
-        self.layout = ObservationLayout(self.task.objects, len(self.task.stages))
+        self.layout = ObservationLayout.of(self.task)
         self._state_size = self.layout.size  # Residual puts a longer layout in place of this one
         self._reference_bodies = [self.task.object_body[stage.reference] for stage in self.task.stages]
         # Nothing bounds positions and velocities; Gymnasium's checker takes infinite bounds for a mistake, though.
@@ -183,6 +183,7 @@ class ManipulationEnv(gym.Env):
             self.sim.controller,
             self.task.bodies,
             self._reference_bodies[self.stage],
+            self.task.joint_qpos,
             self.stage,
             len(self.task.stages),
         )

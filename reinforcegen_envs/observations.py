@@ -20,14 +20,18 @@ class ObservationLayout:
     Args:
         objects: object names, in order.
         stages: number of stages.
+        joints: number of observed joints of objects.
         base_action: whether the base policy's action follows at the end.
     """
 
-    def __init__(self, objects: Sequence[str], stages: int, base_action: bool = False):
+    def __init__(self, objects: Sequence[str], stages: int, joints: int = 0, base_action: bool = False):
         entries = [("eef_pos_in_ref", 3), ("eef_rot6d_in_ref", ROT6D), ("gripper", 2)]
         for name in objects:
             entries += [(f"{name}_pos_in_ref", 3), (f"{name}_rot6d_in_ref", ROT6D)]
-        entries += [("ref_pos_world", 3), ("ref_rot6d_world", ROT6D), ("eef_vel_in_ref", 6), ("stage", stages)]
+        entries += [("ref_pos_world", 3), ("ref_rot6d_world", ROT6D), ("eef_vel_in_ref", 6)]
+        if joints:
+            entries.append(("joints", joints))
+        entries.append(("stage", stages))
         if base_action:
             entries.append(("base_action", ACTION_SIZE))
         self.objects = tuple(objects)
@@ -42,6 +46,11 @@ class ObservationLayout:
     def names(self) -> list[str]:
         """One name a number, for tables and plots."""
         return [f"{name}[{i}]" for name, part in self.slices.items() for i in range(part.stop - part.start)]
+
+    @classmethod
+    def of(cls, task, base_action: bool = False) -> ObservationLayout:
+        """The layout of a task (class or instance)."""
+        return cls(task.objects, len(task.stages), len(task.joints), base_action)
 
     def indices(self, *names: str) -> np.ndarray:
         """Indices of the numbers of some entries, in the order named."""
@@ -65,7 +74,9 @@ def _relative(out, start, reference, reference_position, rotation, position):
 
 
 @numba.njit(cache=True, nogil=True)
-def fill_state(out, views, xpos, xmat, ids, finger_qpos, controller, bodies, reference_body, stage, stages):
+def fill_state(
+    out, views, xpos, xmat, ids, finger_qpos, controller, bodies, reference_body, joint_qpos, stage, stages
+):
     """Write the observation without base action into ``out`` (float32), in the order of `ObservationLayout`."""
     qpos, qvel = views[0], views[1]
     site_position, site_rotation = views[4][ids[2]], views[5][ids[2]]
@@ -95,6 +106,9 @@ def fill_state(out, views, xpos, xmat, ids, finger_qpos, controller, bodies, ref
                 value += reference[3 * k + i] * velocity[3 * part + k]
             out[position + 3 * part + i] = value
     position += 6
+    for address in joint_qpos:
+        out[position] = qpos[address]
+        position += 1
     for i in range(stages):
         out[position + i] = 1.0 if i == stage else 0.0
     return position + stages

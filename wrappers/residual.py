@@ -65,7 +65,7 @@ class Residual(gym.Wrapper):
             base_policy = weights_folder(task, weights) / "base.safetensors"
         self._base = base_policy if callable(base_policy) else SkillPolicy.load(base_policy, task)
         self.residual_scale = float(scale)
-        self.layout = ObservationLayout(task.objects, len(task.stages), base_action=True)
+        self.layout = ObservationLayout.of(task, base_action=True)
         core.layout = self.layout  # env.unwrapped.layout describes what the agent sees
         self.observation_space = gym.spaces.Box(-MAX_FLOAT, MAX_FLOAT, (self.layout.size,), np.float32)
         self._rotation = self.layout.slices["ref_rot6d_world"]

@@ -25,7 +25,7 @@ class TerminationPredictor:
     """
 
     def __init__(self, task: type[Task], networks: Mapping[str, MLP], threshold: float = 0.5):
-        layout = ObservationLayout(task.objects, len(task.stages))
+        layout = ObservationLayout.of(task)
         self._networks = [networks[stage.name] for stage in task.stages]
         self._features = [stage_features(layout, task, i) for i in range(len(task.stages))]
         self._stage = layout.slices["stage"]
@@ -39,7 +39,7 @@ class TerminationPredictor:
         Raises:
             WeightsError: the file is missing or damaged, or was made for another task, version or observation.
         """
-        size = ObservationLayout(task.objects, len(task.stages)).size
+        size = ObservationLayout.of(task).size
         networks, card = load_mlps(path, kind="termination", task=task.name, version=VERSION, observation_size=size)
         return cls(task, networks, card.get("threshold", 0.5))
 
@@ -67,7 +67,7 @@ class InitiationPredictor:
 
     def __init__(self, task: type[Task], networks: Mapping[str, MLP]):
         self._networks = [networks[stage.name] for stage in task.stages]
-        layout = ObservationLayout(task.objects, len(task.stages))
+        layout = ObservationLayout.of(task)
         self._stage = layout.slices["stage"]
         self._features = initiation_features(layout)
 
@@ -78,7 +78,7 @@ class InitiationPredictor:
         Raises:
             WeightsError: the file is missing or damaged, or was made for another task, version or observation.
         """
-        size = ObservationLayout(task.objects, len(task.stages)).size
+        size = ObservationLayout.of(task).size
         networks, _ = load_mlps(path, kind="initiation", task=task.name, version=VERSION, observation_size=size)
         return cls(task, networks)
 

@@ -41,7 +41,7 @@ class SkillPolicy:
 
     def __init__(self, task: type[Task], networks: Mapping[str, MLP]):
         self.task = task
-        layout = ObservationLayout(task.objects, len(task.stages))
+        layout = ObservationLayout.of(task)
         self._networks = [networks[stage.name] for stage in task.stages]
         self._features = [stage_features(layout, task, i) for i in range(len(task.stages))]
         self._stage = layout.slices["stage"]
@@ -55,7 +55,7 @@ class SkillPolicy:
         Raises:
             WeightsError: the file is missing or damaged, or was made for another task, version or observation.
         """
-        size = ObservationLayout(task.objects, len(task.stages)).size
+        size = ObservationLayout.of(task).size
         networks, _ = load_mlps(path, kind="base", task=task.name, version=VERSION, observation_size=size)
         return cls(task, networks)
 

@@ -66,7 +66,8 @@ class Task(ABC):
     """A task reads and places objects in a `Simulation`; it holds no state of its own.
 
     Class attributes declare it: ``name``, ``scene``, ``objects`` (body names, in observation order), ``shapes``,
-    ``variants`` (variant -> object -> Placement), ``stages``, ``horizon`` (control steps), ``interface`` (name in
+    ``joints`` (joints of objects that are observed, with their reset positions), ``variants`` (variant -> object ->
+    Placement), ``stages``, ``horizon`` (control steps), ``interface`` (name in
     datagen_info) and ``success_steps`` (consecutive control steps for which the predicates must hold).
     """
 
@@ -74,6 +75,7 @@ class Task(ABC):
     interface: ClassVar[str]
     scene: ClassVar[Scene]
     objects: ClassVar[tuple[str, ...]]
+    joints: ClassVar[Mapping[str, float]] = {}
     shapes: ClassVar[Mapping[str, Shape]]
     variants: ClassVar[Mapping[str, Mapping[str, Placement]]]
     stages: ClassVar[tuple[Stage, ...]]
@@ -81,14 +83,21 @@ class Task(ABC):
     success_steps: ClassVar[int] = 5
 
     def __init__(self, model: mujoco.MjModel):
-        # Indices by object name: body, geoms, and addresses of the free joint in qpos and qvel.
+        # Indices by object name: body, geoms (of its parts too), mocap index or addresses of the free joint.
         self.bodies = np.array([model.body(name).id for name in self.objects], np.int64)
-        self.object_qpos = {name: int(model.joint(f"{name}_joint").qposadr[0]) for name in self.objects}
-        self.object_dof = {name: int(model.joint(f"{name}_joint").dofadr[0]) for name in self.objects}
         self.object_body = dict(zip(self.objects, (int(b) for b in self.bodies), strict=True))
-        pads = [model.geom(f"gripper0_right_finger{i}_pad_collision").id for i in (1, 2)]
-        self._pads = pads
-        self.object_geoms = {name: np.flatnonzero(model.geom_bodyid == self.object_body[name]) for name in self.objects}
+        self.object_mocap = {
+            name: int(model.body_mocapid[body])
+            for name, body in self.object_body.items()
+            if model.body_mocapid[body] >= 0
+        }
+        free = [name for name in self.objects if name not in self.object_mocap]
+        self.object_qpos = {name: int(model.joint(f"{name}_joint").qposadr[0]) for name in free}
+        self.object_dof = {name: int(model.joint(f"{name}_joint").dofadr[0]) for name in free}
+        root = model.body_rootid[model.geom_bodyid]
+        self.object_geoms = {name: np.flatnonzero(root == body) for name, body in self.object_body.items()}
+        self._pads = [model.geom(f"gripper0_right_finger{i}_pad_collision").id for i in (1, 2)]
+        self.joint_qpos = np.array([model.joint(name).qposadr[0] for name in self.joints], np.int64)
 
     @classmethod
     def stage_index(cls, name: str) -> int:
@@ -122,16 +131,25 @@ class Task(ABC):
                 if clear:
                     break
             else:
-                raise PlacementError(f"no free place for {name} in {variant} after {MAX_PLACEMENT_TRIES} tries")
+                raise PlacementError(
+                    f"no free place for {name} in {variant} after {MAX_PLACEMENT_TRIES} tries"
+                )
             z = self.scene.table_height + shape.height
             layout[name] = np.concatenate([[x, y, z], yaw_quat(yaw)])
         return layout
 
     def place(self, sim: Simulation, layout: Mapping[str, np.ndarray]) -> None:
-        """Write object poses into the simulation (call ``sim.refresh()`` afterwards)."""
+        """Write object poses, and the joints' reset positions, into the simulation (call ``sim.refresh()`` afterwards)."""
         for name, pose7 in layout.items():
+            if (mocap := self.object_mocap.get(name)) is not None:
+                sim.data.mocap_pos[mocap] = pose7[:3]
+                sim.data.mocap_quat[mocap] = pose7[3:]
+                continue
             sim.data.qpos[self.object_qpos[name] : self.object_qpos[name] + 7] = pose7
             sim.data.qvel[self.object_dof[name] : self.object_dof[name] + 6] = 0.0
+
+        for address, name in zip(self.joint_qpos, self.joints, strict=True):
+            sim.data.qpos[address] = self.joints[name]
 
     def object_pose(self, sim: Simulation, name: str) -> np.ndarray:
         """4x4 pose of an object's root body, world frame."""

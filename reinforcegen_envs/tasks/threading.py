@@ -36,7 +36,13 @@ def _ring_geoms() -> tuple[Geom, ...]:
     """Perimeter of a 6 x 6 grid of 4 mm cells in the y-z plane."""
     cells = [0.004 * (i - 2.5) for i in range(6)]
     return tuple(
-        Geom("box", (0.005, 0.002, 0.002), (0.0, y, RING_CENTRE[2] + z), friction=SLIPPERY, name=f"ring_{i}_{j}")
+        Geom(
+            "box",
+            (0.005, 0.002, 0.002),
+            (0.0, y, RING_CENTRE[2] + z),
+            friction=SLIPPERY,
+            name=f"ring_{i}_{j}",
+        )
         for i, y in enumerate(cells)
         for j, z in enumerate(cells)
         if i in (0, 5) or j in (0, 5)
@@ -46,7 +52,13 @@ def _ring_geoms() -> tuple[Geom, ...]:
 NEEDLE = Body(
     "needle",
     (
-        Geom("box", (0.005, SHAFT_HALF_LENGTH, 0.005), tuple(SHAFT_CENTRE), friction=SLIPPERY, name="needle_shaft"),
+        Geom(
+            "box",
+            (0.005, SHAFT_HALF_LENGTH, 0.005),
+            tuple(SHAFT_CENTRE),
+            friction=SLIPPERY,
+            name="needle_shaft",
+        ),
         Geom("box", (0.02, 0.02, 0.02), (0.0, 0.06, 0.0), name="needle_handle"),
     ),
     density=100.0,
@@ -58,8 +70,20 @@ TRIPOD = Body(
         *_ring_geoms(),
         Geom("box", (0.05, 0.05, 0.005), (0.0, 0.0, -0.015), name="tripod_plate"),
         Geom("box", (0.005, 0.005, 0.043), (0.0, 0.0, 0.033), name="tripod_post"),
-        Geom("capsule", (0.01, 0.03), (-0.04, -0.04, -0.06), (0.96593, -0.18301, 0.18301, 0.0), name="tripod_leg_0"),
-        Geom("capsule", (0.01, 0.03), (-0.04, 0.04, -0.06), (0.96593, 0.18301, 0.18301, 0.0), name="tripod_leg_1"),
+        Geom(
+            "capsule",
+            (0.01, 0.03),
+            (-0.04, -0.04, -0.06),
+            (0.96593, -0.18301, 0.18301, 0.0),
+            name="tripod_leg_0",
+        ),
+        Geom(
+            "capsule",
+            (0.01, 0.03),
+            (-0.04, 0.04, -0.06),
+            (0.96593, 0.18301, 0.18301, 0.0),
+            name="tripod_leg_1",
+        ),
         Geom("capsule", (0.01, 0.03), (0.04, 0.0, -0.06), (0.96593, 0.0, -0.25882, 0.0), name="tripod_leg_2"),
     ),
     density=100.0,
@@ -107,7 +131,9 @@ class ThreadingTask(Task):
         xpos, xmat = sim.data.xpos, sim.data.xmat
         needle_rotation, tripod_rotation = xmat[needle].reshape(3, 3), xmat[tripod].reshape(3, 3)
         centre_world = xpos[needle] + needle_rotation @ SHAFT_CENTRE
-        return tripod_rotation.T @ (centre_world - xpos[tripod]) - RING_CENTRE, tripod_rotation.T @ needle_rotation[:, 1]
+        return tripod_rotation.T @ (
+            centre_world - xpos[tripod]
+        ) - RING_CENTRE, tripod_rotation.T @ needle_rotation[:, 1]
 
     def reference_success(self, sim: Simulation) -> bool:
         centre, _ = self._needle_in_ring(sim)
@@ -124,7 +150,8 @@ class ThreadingTask(Task):
             through = max(abs(y), abs(z)) < RING_OPENING_HALF and reach > RING_HALF_THICKNESS
         qvel = sim.data.qvel
         rest = all(
-            float(np.abs(qvel[self.object_dof[name] : self.object_dof[name] + 3]).max()) < REST_SPEED for name in self.objects
+            float(np.abs(qvel[self.object_dof[name] : self.object_dof[name] + 3]).max()) < REST_SPEED
+            for name in self.objects
         )
         return {
             "centred": bool(centre @ centre < REFERENCE_DISTANCE**2),
@@ -135,7 +162,9 @@ class ThreadingTask(Task):
 
     def stage_done(self, sim: Simulation, stage: int) -> bool:
         if stage == 0:
-            lifted = sim.data.xpos[self.object_body["needle"], 2] > self.scene.table_height + 0.02 + LIFT_HEIGHT
+            lifted = (
+                sim.data.xpos[self.object_body["needle"], 2] > self.scene.table_height + 0.02 + LIFT_HEIGHT
+            )
             return bool(lifted) and self.grasped(sim, "needle")
         return all(self.predicates(sim).values())
 
