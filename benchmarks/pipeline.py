@@ -136,7 +136,9 @@ def main(args: Args) -> None:
         results[name] = json.loads(line)
         low, high = results[name]["interval"]
         parts = "  ".join(f"{k} {v['success']:.3f}" for k, v in results[name]["stages"].items())
-        print(f"{name:<12} {results[name]['success']:.3f} [{low:.3f}, {high:.3f}]  {parts}  {results[name]['failures']}")
+        print(
+            f"{name:<12} {results[name]['success']:.3f} [{low:.3f}, {high:.3f}]  {parts}  {results[name]['failures']}"
+        )
     total = sum(steps.seconds.values())
     print(f"wall clock {total / 60:.1f} min: " + ", ".join(f"{k} {v:.0f} s" for k, v in steps.seconds.items()))
     with atomic_path(args.out / "result.json") as temporary:

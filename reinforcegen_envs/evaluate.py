@@ -300,7 +300,9 @@ def write_csv(path: Path, episodes: list[Episode]) -> None:
         writer.writerow(names)
         for episode in episodes:
             row = asdict(episode)
-            writer.writerow(["".join(str(int(x)) for x in row[n]) if isinstance(row[n], list) else row[n] for n in names])
+            writer.writerow(
+                ["".join(str(int(x)) for x in row[n]) if isinstance(row[n], list) else row[n] for n in names]
+            )
 
 
 def write_video(args: Args) -> None:

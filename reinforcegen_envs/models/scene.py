@@ -151,9 +151,7 @@ def scene_xml(scene: Scene, form: str) -> str:
     for body in list(worldbody.findall("body")):
         if body.get("mocap") == "true":  # robosuite's markers for end-effector targets
             worldbody.remove(body)
-    for element in root.findall(
-        "sensor"
-    ):  # force sensors cost an inverse-dynamics pass a step; nothing reads them
+    for element in root.findall("sensor"):  # force sensors cost an inverse-dynamics pass a step; nothing reads them
         root.remove(element)
     for element in root.findall("size"):  # njmax, nconmax 5000 reserve gigabytes of address space an MjData
         root.remove(element)
