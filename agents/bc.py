@@ -32,7 +32,6 @@ from reinforcegen_envs.policies.predictors import initiation_features
 from reinforcegen_envs.policies.skill import VERSION, stage_features
 from reinforcegen_envs.tasks import TASKS, Task
 
-
 DWELL = 0.004  # metres
 LOG_EVERY = 250  # steps
 

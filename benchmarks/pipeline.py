@@ -38,7 +38,9 @@ class Args:
     """folder for data, weights, runs and results"""
     demos: int = 1500
     """demonstrations to generate"""
-    td3_steps: int = 80_000
+    start_noise: tuple[float, float] = (0.005, 0.0262)
+    """initiation augmentation in generation: metres and radians per axis"""
+    td3_steps: int = 60_000
     """control steps of residual RL, every stage"""
     pool: int = 800
     """reset states, every stage"""
@@ -100,7 +102,17 @@ def main(args: Args) -> None:
     common = ["--task", args.task, "--variant", args.variant]
     steps.run(
         "generate",
-        ["-m", "reinforcegen_envs.demos.generate", *common, "--count", str(args.demos), "--out", str(data)],
+        [
+            "-m",
+            "reinforcegen_envs.demos.generate",
+            *common,
+            "--count",
+            str(args.demos),
+            "--start-noise",
+            *(str(part) for part in args.start_noise),
+            "--out",
+            str(data),
+        ],
     )
     steps.run("bc", ["-m", "reinforcegen_envs.agents.bc", "--data", str(data), "--out", str(weights)])
     steps.run("evaluate-base", evaluation(args, weights, "base", ("0", "0"), "base"))
