@@ -141,7 +141,9 @@ def scene_xml(scene: Scene, form: str) -> str:
 
     robot = Panda(idn=0)
     robot.add_base(RethinkMount(idn=0))
-    robot.add_gripper(PandaGripper(idn="0_right"), robot.eef_name["right"])
+    # robosuite itself names grippers so, though it declares a number.
+    gripper = PandaGripper(idn="0_right")  # pyright: ignore[reportArgumentType]
+    robot.add_gripper(gripper, robot.eef_name["right"])
     robot.set_base_xpos(robot.base_xpos_offset["table"](TABLE_SIZE[0]))
     arena = TableArena(TABLE_SIZE, TABLE_FRICTION, (0, 0, scene.table_height))
     arena.set_origin([0, 0, 0])
