@@ -28,12 +28,13 @@ from reinforcegen_envs.demos.segments import cut
 from reinforcegen_envs.demos.skeleton import Skeleton
 from reinforcegen_envs.observations import ObservationLayout, rotate_action
 from reinforcegen_envs.policies.mlp import MLP, save_mlps
-from reinforcegen_envs.policies.predictors import initiation_features
+from reinforcegen_envs.policies.predictors import initiation_features, termination_features
 from reinforcegen_envs.policies.skill import VERSION, stage_features
 from reinforcegen_envs.tasks import TASKS, Task
 
 DWELL = 0.004  # metres
 LOG_EVERY = 250  # steps
+THRESHOLD = 0.7  # probability above which a termination output is positive
 
 
 @dataclass
@@ -55,7 +56,7 @@ class Args:
 
     # Algorithm specific
     steps: int = 12_000
-    """gradient steps of a base policy; predictors take a quarter"""
+    """gradient steps of a base policy; termination predictors take half of them"""
     batch_size: int = 256
     """transitions in a batch"""
     learning_rate: float = 1e-3
@@ -70,7 +71,8 @@ class Args:
 class StageData:
     """The transitions of one stage: features, what to learn from them, and the whole observation."""
 
-    features: np.ndarray  # (N, F)
+    features: np.ndarray  # (N, F) of the base policy
+    termination_features: np.ndarray  # (N, G)
     actions: np.ndarray  # (N, 7) reference frame; the last column is 1 for closing
     finished: np.ndarray  # (N,) whether the stage was over
     first_obs: np.ndarray  # (demos, obs) when each skill began
@@ -85,7 +87,8 @@ def load_stages(args: Args, task: type[Task], layout: ObservationLayout) -> list
     """
     rotation = layout.slices["ref_rot6d_world"]
     stages: list[dict[str, list]] = [
-        {"features": [], "actions": [], "finished": [], "first_obs": [], "source": []} for _ in task.stages
+        {"features": [], "termination": [], "actions": [], "finished": [], "first_obs": [], "source": []}
+        for _ in task.stages
     ]
     for count, demo in enumerate(iter_demos(args.data, task.name)):
         if args.max_demos and count == args.max_demos:
@@ -100,6 +103,7 @@ def load_stages(args: Args, task: type[Task], layout: ObservationLayout) -> list
         for index, data in enumerate(stages):
             steps = np.flatnonzero(demo.datagen_info["stage"] == index)
             data["features"].append(obs[steps][:, stage_features(layout, task, index)])
+            data["termination"].append(obs[steps][:, termination_features(layout, task, index)])
             frames = obs[steps][:, rotation].astype(np.float64)
             actions = np.array(
                 [rotate_action(a.astype(np.float64), f, True) for a, f in zip(labels[steps], frames, strict=True)]
@@ -116,6 +120,7 @@ def load_stages(args: Args, task: type[Task], layout: ObservationLayout) -> list
         out.append(
             StageData(
                 np.concatenate(data["features"]),
+                np.concatenate(data["termination"]),
                 actions,
                 np.concatenate(data["finished"]).astype(np.float32),
                 np.stack(data["first_obs"]),
@@ -197,14 +202,15 @@ def fit_base(data: StageData, args: Args, log: list[dict], name: str) -> MLP:
 
 
 def fit_termination(data: StageData, args: Args, log: list[dict], name: str) -> MLP:
-    """Classify whether the stage is over; classes weigh the same."""
-    positive = float(data.finished.mean())
-    weight = torch.tensor((1 - positive) / max(positive, 1e-6))
+    """Classify whether the stage is over.
+
+    The classes are not weighted: stopping too early ends the episode, stopping late costs a few steps.
+    """
 
     def loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        return F.binary_cross_entropy_with_logits(output[:, 0], target, pos_weight=weight.clamp(max=5.0))
+        return F.binary_cross_entropy_with_logits(output[:, 0], target)
 
-    return fit(data.features, data.finished, 1, loss, args.steps // 4, args, log, name)
+    return fit(data.termination_features, data.finished, 1, loss, args.steps // 2, args, log, name)
 
 
 def fit_initiation(
@@ -244,7 +250,9 @@ def main(args: Args) -> None:
         "seed": args.seed,
     }
     save_mlps(args.out / "base.safetensors", base, {**card, "kind": "base"})
-    save_mlps(args.out / "termination.safetensors", termination, {**card, "kind": "termination", "threshold": 0.5})
+    save_mlps(
+        args.out / "termination.safetensors", termination, {**card, "kind": "termination", "threshold": THRESHOLD}
+    )
     save_mlps(args.out / "initiation.safetensors", initiation, {**card, "kind": "initiation"})
     Skeleton.of(sources).save(args.out / "skeleton.npz")
     with open(args.out / "losses.csv", "w", newline="") as file:
