@@ -158,11 +158,15 @@ class Adapter:
         reference = env.task.object_pose(env.sim, stage.reference)
         noise = np.zeros(6)
         slack = SLACK_FREE if stage.held is None else SLACK_HELD
+        in_hand = np.eye(4)
         step, waited, held_end, after = 0, 0, 0, 0
         while True:
             if stage.held is not None:
                 reference = env.task.object_pose(env.sim, stage.reference)
-            target = self._target(reference, stage.held, segment.tool[step])
+                # A hand that has let go moves on as if it still held the object, which may fall or turn meanwhile.
+                if step == 0 or segment.gripper[step] > 0:
+                    in_hand = self._connector.in_hand(stage.held)
+            target = reference @ segment.tool[step] @ invert(in_hand)
             eef = env.sim.eef_pose()
             label = action_to_pose(eef, target, segment.gripper[step], GAIN)
             noise = self._memory * noise + np.sqrt(1 - self._memory**2) * self._noise * rng.normal(size=6)

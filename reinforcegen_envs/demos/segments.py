@@ -21,7 +21,7 @@ class Segment:
 
     Args:
         tool: (T, 4, 4) where the tool was asked to be, in the reference object's frame: the object in the hand if the
-            stage has one, else the grip site.
+            stage has one, else the grip site. Once the hand has let go, an object that moves on with it.
         actual: (T, 4, 4) where the tool was at the same moments, in the same frame: how far it lagged.
         gripper: (T,) gripper actions.
     """
@@ -87,10 +87,11 @@ def cut(demo: Demo, task: type[Task]) -> list[Segment]:
         # Without a held object the reference is read once, when the skill begins: it may leave with the hand.
         fixed = invert(reference[begin])
         tool, actual = [], []
+        to_tool = np.eye(4)
         for t in range(begin, end):
             frame = fixed if stage.held is None else invert(reference[t])
-            to_tool = np.eye(4)
-            if stage.held is not None:
+            # After the hand lets go, what it held may fall or turn: the hand is followed as if it still held it.
+            if stage.held is not None and (t == begin or demo.gripper_action[t, 0] > 0):
                 to_tool = invert(demo.eef_pose[t]) @ demo.object_poses[stage.held][t]
             tool.append(frame @ demo.target_pose[t] @ to_tool)
             actual.append(frame @ demo.eef_pose[t] @ to_tool)
