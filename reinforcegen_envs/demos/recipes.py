@@ -140,7 +140,6 @@ SQUARE_STYLES = (
     NutStyle(False, 0.3, HALF_TURN),
     NutStyle(False, -0.42, 0.0),
     NutStyle(True, 0.15, HALF_TURN),
-    NutStyle(False, 0.1, 1.5 * HALF_TURN),
     NutStyle(False, 0.0, HALF_TURN),
 )
 
