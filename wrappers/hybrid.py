@@ -204,14 +204,15 @@ class Hybrid(gym.Wrapper):
         return self._failure
 
     def _ranked_sources(self) -> list[int]:
-        """Source demonstrations to copy, best first; an episode stays with the source it began with."""
+        """Source demonstrations to copy, best first; an episode stays with its source until a stage that may have another."""
         core = self.core
         if self._initiation is not None:
             order = [int(i) for i in self._initiation.rank(core.observe())]
         else:
             margins = self._skeleton.margins(core, self.connector.checker.kinematics, core.stage)
             order = [int(i) for i in np.argsort(-margins, kind="stable") if margins[i] > 0]
-        if self._source in order:  # another source's start may not suit the grasp of this one
+        # Another source's start may not suit the grasp of this one.
+        if self._source in order and not core.task.stages[core.stage].new_source:
             order.remove(self._source)
             order.insert(0, self._source)
         return order
