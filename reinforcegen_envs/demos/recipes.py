@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reinforcegen_envs.models.nuts import PEG_HEIGHT, PEG_TOP, SQUARE, Fit
+from reinforcegen_envs.models.nuts import PEG_HEIGHT, PEG_TOP, ROUND, SQUARE, Fit
 from reinforcegen_envs.poses import matrix_from, rotation, translation
 from reinforcegen_envs.tasks.threading import RING_CENTRE, SHAFT_CENTRE
 
@@ -144,6 +144,16 @@ SQUARE_STYLES = (
 )
 
 
+# The round nut goes on at any yaw.
+ROUND_STYLES = (
+    NutStyle(False, 0.25, 0.75 * HALF_TURN),
+    NutStyle(True, -0.42, -0.25 * HALF_TURN),
+    NutStyle(True, 0.0, HALF_TURN),
+    NutStyle(False, 0.0, 0.5 * HALF_TURN),
+    NutStyle(True, -0.15, 0.75 * HALF_TURN),
+)
+
+
 def nut_keyframes(rng: np.random.Generator, fit: Fit, stage: int, style: NutStyle) -> list[Keyframe]:
     """Take a nut by its handle from above, hold it over the peg, lower it, let go and withdraw.
 
@@ -219,7 +229,14 @@ def square_recipe(rng: np.random.Generator) -> list[Keyframe]:
     return nut_keyframes(rng, SQUARE, 0, SQUARE_STYLES[rng.integers(len(SQUARE_STYLES))])
 
 
+def nut_assembly_recipe(rng: np.random.Generator) -> list[Keyframe]:
+    """Nut Assembly: first the square nut, then the round one."""
+    square, round_ = SQUARE_STYLES[rng.integers(len(SQUARE_STYLES))], ROUND_STYLES[rng.integers(len(ROUND_STYLES))]
+    return nut_keyframes(rng, SQUARE, 0, square) + nut_keyframes(rng, ROUND, 2, round_)
+
+
 RECIPES: dict[str, Callable[[np.random.Generator], list[Keyframe]]] = {
     "Threading": threading_recipe,
     "Square": square_recipe,
+    "NutAssembly": nut_assembly_recipe,
 }

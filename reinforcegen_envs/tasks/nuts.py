@@ -38,11 +38,11 @@ def nut_stages(fit: Fit, name: str, last: bool) -> tuple[Stage, Stage]:
         name: what follows "grasp" and "insert" in the stages' names: "" or "_square_nut".
         last: whether the task is over with this.
     """
+    signals = f"grasp{name}", None if last else f"insert{name}"
     return (
-        Stage(f"grasp{name}", fit.nut, None, 100, f"grasp{name}", skill_radius=0.09, end_offset=16),
-        Stage(
-            f"insert{name}", fit.peg, fit.nut, 130, None if last else f"insert{name}", skill_radius=0.15, end_offset=0
-        ),
+        # What was done with one nut has no bearing on how the next is taken.
+        Stage(f"grasp{name}", fit.nut, None, 100, signals[0], skill_radius=0.09, end_offset=16, new_source=True),
+        Stage(f"insert{name}", fit.peg, fit.nut, 130, signals[1], skill_radius=0.15, end_offset=0),
     )
 
 
