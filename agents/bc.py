@@ -32,7 +32,6 @@ from reinforcegen_envs.policies.predictors import initiation_features
 from reinforcegen_envs.policies.skill import VERSION, stage_features
 from reinforcegen_envs.tasks import TASKS, Task
 
-
 DWELL = 0.004  # metres
 LOG_EVERY = 250  # steps
 
@@ -95,7 +94,9 @@ def load_stages(args: Args, task: type[Task], layout: ObservationLayout) -> list
             raise DemoFileError(f"{args.data}: {demo.name} has no label_action; train on the output of demos.generate")
         obs, labels = demo.obs["state"], demo.datagen_info["label_action"]
         if obs.shape[1] != layout.size:
-            raise DemoFileError(f"{args.data}: observations of {obs.shape[1]} numbers, {layout.size} are needed; generate again")
+            raise DemoFileError(
+                f"{args.data}: observations of {obs.shape[1]} numbers, {layout.size} are needed; generate again"
+            )
         for index, data in enumerate(stages):
             steps = np.flatnonzero(demo.datagen_info["stage"] == index)
             data["features"].append(obs[steps][:, stage_features(layout, task, index)])
@@ -177,9 +178,7 @@ def fit(
             bar.set_postfix(loss=f"{total / LOG_EVERY:.4f}")
             total = 0.0
     layers = [m for m in network if isinstance(m, nn.Linear)]
-    return MLP(
-        [m.weight.detach().numpy() for m in layers], [m.bias.detach().numpy() for m in layers], mean, std
-    )
+    return MLP([m.weight.detach().numpy() for m in layers], [m.bias.detach().numpy() for m in layers], mean, std)
 
 
 def fit_base(data: StageData, args: Args, log: list[dict], name: str) -> MLP:
@@ -235,9 +234,7 @@ def main(args: Args) -> None:
     for stage, data in zip(task.stages, stages, strict=True):
         base[stage.name] = fit_base(data, args, log, f"base {stage.name}")
         termination[stage.name] = fit_termination(data, args, log, f"termination {stage.name}")
-        initiation[stage.name] = fit_initiation(
-            data, layout, len(sources), args, log, f"initiation {stage.name}"
-        )
+        initiation[stage.name] = fit_initiation(data, layout, len(sources), args, log, f"initiation {stage.name}")
     card = {
         "task": task.name,
         "version": VERSION,

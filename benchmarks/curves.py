@@ -115,7 +115,14 @@ def main(args: Args) -> None:
             for seed, progress in enumerate(files, start=1):
                 with open(progress, newline="") as rows:
                     for row in csv.DictReader(rows):
-                        keep = ("step", "seconds", "charts/success", "eval/success", "eval/success_low", "eval/success_high")
+                        keep = (
+                            "step",
+                            "seconds",
+                            "charts/success",
+                            "eval/success",
+                            "eval/success_low",
+                            "eval/success_high",
+                        )
                         line = {"stage": stage, "seed": seed, **{key: row[key] for key in keep}}
                         if writer is None:
                             writer = csv.DictWriter(file, list(line))

@@ -200,7 +200,7 @@ def play(env: gym.Env, policy: Callable[[np.ndarray], np.ndarray], seed: int, on
         obs, reward, terminated, truncated, info = env.step(policy(obs))
         episode.control_steps += info["sim_steps"]
         episode.connect_steps += max(info["sim_steps"] - 1, 0)
-        episode.finished[stage] |= reward > 0
+        episode.finished[stage] |= float(reward) > 0
         episode.reference_success |= info["reference_success"]
         if on_step is not None:
             on_step(env)
@@ -300,7 +300,9 @@ def write_csv(path: Path, episodes: list[Episode]) -> None:
         writer.writerow(names)
         for episode in episodes:
             row = asdict(episode)
-            writer.writerow(["".join(str(int(x)) for x in row[n]) if isinstance(row[n], list) else row[n] for n in names])
+            writer.writerow(
+                ["".join(str(int(x)) for x in row[n]) if isinstance(row[n], list) else row[n] for n in names]
+            )
 
 
 def write_video(args: Args) -> None:

@@ -73,9 +73,7 @@ def test_episodes_depend_on_their_seed_alone(result, weights):
 
 
 def test_one_stage_alone(weights):
-    args = arguments(
-        weights, stage="grasp", episodes=4, seeds=1, termination="predicate", initiation="teacher"
-    )
+    args = arguments(weights, stage="grasp", episodes=4, seeds=1, termination="predicate", initiation="teacher")
     result = evaluate.evaluate(args)
     stages = result["stages"]
     assert stages["insert"]["entered"] == 0 and stages["insert"]["interval"] == (0.0, 1.0)
@@ -92,9 +90,7 @@ def test_pose_noise_and_terminations_reach_the_environment(weights):
 
 @pytest.mark.parametrize("mode", ["Hybrid", "Skill", "Residual"])
 def test_random_actions_on_every_mode(mode, weights):
-    args = arguments(
-        weights, env_id=f"ReinforceGen/D0-Threading-{mode}-v0", policy="random", episodes=2, seeds=1
-    )
+    args = arguments(weights, env_id=f"ReinforceGen/D0-Threading-{mode}-v0", policy="random", episodes=2, seeds=1)
     result = evaluate.evaluate(args)
     assert result["each"][0].control_steps > 0
     second = dataclasses.replace(args, episodes=1, first_seed=args.first_seed + 1)

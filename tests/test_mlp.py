@@ -5,6 +5,7 @@ import dataclasses
 import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -15,6 +16,7 @@ from reinforcegen_envs.demos.generate import Args as GenerateArgs
 from reinforcegen_envs.demos.generate import generate, source_file
 from reinforcegen_envs.demos.hdf5 import TASK_OBJECTS
 from reinforcegen_envs.demos.skeleton import Skeleton
+from reinforcegen_envs.observations import ObservationLayout
 from reinforcegen_envs.policies.mlp import ACTIVATIONS, MLP, OUTPUTS, WeightsError, load_mlps, save_mlps
 from reinforcegen_envs.policies.predictors import InitiationPredictor, TerminationPredictor
 from reinforcegen_envs.policies.skill import SkillPolicy
@@ -25,7 +27,7 @@ torch = pytest.importorskip("torch")
 from reinforcegen_envs.agents import bc  # noqa: E402
 
 
-def random_mlp(rng, sizes, **kwargs):
+def random_mlp(rng, sizes, **kwargs) -> Any:
     weights = [rng.normal(0, 1 / np.sqrt(m), (n, m)) for m, n in zip(sizes[:-1], sizes[1:], strict=True)]
     biases = [rng.normal(0, 0.5, n) for n in sizes[1:]]
     mean, std = rng.normal(0, 1, sizes[0]), rng.uniform(0.1, 2, sizes[0])
@@ -93,7 +95,7 @@ def test_save_and_load(tmp_path):
 
 
 def test_arrays_that_do_not_fit_are_refused():
-    good = {"weights": [np.zeros((4, 3)), np.zeros((2, 4))], "biases": [np.zeros(4), np.zeros(2)]}
+    good: dict[str, Any] = {"weights": [np.zeros((4, 3)), np.zeros((2, 4))], "biases": [np.zeros(4), np.zeros(2)]}
     MLP(**good)
     for change in (
         {"biases": [np.zeros(4), np.zeros(3)]},
@@ -108,7 +110,7 @@ def test_arrays_that_do_not_fit_are_refused():
         MLP(**good, activation="gelu")
     with pytest.raises(WeightsError, match="'softmax' is not one of .*linear.*clip"):
         MLP(**good, output="softmax")
-    for x in (np.zeros(4), np.zeros(2), np.zeros((1, 3)), 0.0):
+    for x in (np.zeros(4), np.zeros(2), np.zeros((1, 3)), np.array(0.0)):
         with pytest.raises(ValueError, match=r"input has shape .*; this network takes \(3,\)"):
             MLP(**good)(x)
 
@@ -155,7 +157,7 @@ def test_a_short_run_writes_weights_that_load(trained):
     termination = TerminationPredictor.load(trained / "termination.safetensors", ThreadingTask)
     initiation = InitiationPredictor.load(trained / "initiation.safetensors", ThreadingTask)
     sources = len(Skeleton.load(trained / "skeleton.npz").tools)
-    settings = {"termination": "predictor", "initiation": "student", "weights": str(trained)}
+    settings: dict[str, Any] = {"termination": "predictor", "initiation": "student", "weights": str(trained)}
     env = gym.make("ReinforceGen/D2-Threading-Hybrid-v0", disable_env_checker=True, **settings)
     obs, _ = env.reset(seed=0)
     assert sorted(initiation.rank(obs)) == list(range(sources))
@@ -176,7 +178,7 @@ def test_a_short_run_writes_weights_that_load(trained):
 def test_the_clone_acts_like_its_demonstrations(trained, data):
     """Even a short run moves the hand the way the labels say, on average."""
     task = ThreadingTask
-    stages = bc.load_stages(bc.Args(data), task, reinforcegen_envs.env.ObservationLayout.of(task))
+    stages = bc.load_stages(bc.Args(data), task, ObservationLayout.of(task))
     networks, _ = load_mlps(trained / "base.safetensors")
     for stage, part in zip(task.stages, stages, strict=True):
         assert len(part.features) == len(part.actions) == len(part.finished)
@@ -214,7 +216,7 @@ def test_data_that_cannot_be_trained_on(data, tmp_path):
     other = tmp_path / "other.hdf5"
     shutil.copy(data, other)
     with h5py.File(other, "r+") as file:
-        attrs = json.loads(file["data"].attrs["env_args"])
+        attrs = json.loads(str(file["data"].attrs["env_args"]))
     for task in ("Origami", *(set(TASK_OBJECTS) - set(TASKS))):
         with h5py.File(other, "r+") as file:
             name = f"ReinforceGen/D0-{task}-v0"
@@ -222,8 +224,9 @@ def test_data_that_cannot_be_trained_on(data, tmp_path):
         refuse(other, f"{task}.*Threading")
     with h5py.File(other, "r+") as file:
         file["data"].attrs["env_args"] = json.dumps(attrs)
+        steps = file["data/demo_0"].attrs["num_samples"]
         del file["data/demo_0/obs/state"]
-        file["data/demo_0/obs/state"] = np.zeros((len(file["data/demo_0/actions"]), 12), np.float32)
+        file["data/demo_0/obs/state"] = np.zeros((int(str(steps)), 12), np.float32)
     refuse(other, "observations of 12 numbers.*generate again")
     for name in ("steps", "batch_size", "hidden"):
         with pytest.raises(ValueError, match=f"{name} is 0; it must be at least 1"):

@@ -13,7 +13,7 @@ import json
 import multiprocessing
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,8 @@ GAIN = 1.5  # stiffness of following, relative to the operator's
 EXTRA_STEPS = 4  # control steps recorded after a stage is finished: what termination looks like
 # Noise on rotation is smaller: 0.05 would swing the tip of a 12 cm needle by its clearance of 3 mm (ours).
 NOISE_SHAPE = np.array([1.0, 1.0, 1.0, 0.4, 0.4, 0.4])
+MAX_SOURCES = 4  # source demonstrations tried where one's first connect cannot be planned
+UNPLANNED = ("unreachable", "goal_collision", "no_path")
 FINAL_STEPS = 16  # control steps that the last target is held while success settles
 
 
@@ -101,14 +103,16 @@ class Adapter:
         self._skeleton = Skeleton.of(sources)
         self._connector = Connector(env)
 
-    def choose(self, rng: np.random.Generator, stage: int = 0) -> int | None:
+    def choose(self, rng: np.random.Generator, stage: int = 0, tried: Collection[int] = ()) -> int | None:
         """A source whose key poses are all in reach here, drawn with odds that grow with its joint-limit margin.
 
         Args:
             rng: draws it.
             stage: index of the stage from which on it will be copied.
+            tried: sources that are not to be chosen.
         """
         margins = self._skeleton.margins(self._env, self._connector.checker.kinematics, stage)
+        margins[list(tried)] = -1.0
         feasible = np.flatnonzero(margins > 0)
         if not len(feasible):
             return None
@@ -129,8 +133,20 @@ class Adapter:
             sources.append(source)
         record: list[dict[str, Any]] = []
         for index, stage in enumerate(env.task.stages):
+            failure = self._connect(index, self._sources[sources[index]][index], rng)
+            tried: list[int] = []
+            while failure in UNPLANNED and (index == 0 or stage.new_source) and len(tried) < MAX_SOURCES - 1:
+                # Nothing has moved yet, and the hand of another source may have more room.
+                tried.append(sources[index])
+                source = self.choose(rng, index, tried)
+                if source is None:
+                    break
+                for later in range(index, len(sources)):
+                    if later > index and env.task.stages[later].new_source:
+                        break
+                    sources[later] = source
+                failure = self._connect(index, self._sources[source][index], rng)
             segment = self._sources[sources[index]][index]
-            failure = self._connect(index, segment, rng)
             if failure:
                 return f"{stage.name}: connect ({failure})", None
             if not self._skill(index, segment, rng, record):
@@ -154,9 +170,7 @@ class Adapter:
         goal = self._target(reference, stage.held, segment.start)
         metres, radians = self._start_noise
         if metres or radians:
-            goal = goal @ matrix_from(
-                rotvec_to_matrix(rng.normal(0.0, radians, 3)), rng.normal(0.0, metres, 3)
-            )
+            goal = goal @ matrix_from(rotvec_to_matrix(rng.normal(0.0, radians, 3)), rng.normal(0.0, metres, 3))
         ahead = tuple(
             self._target(reference, stage.held, tool) for tool in (segment.middle, segment.tool[-1])
         )
