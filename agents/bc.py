@@ -112,7 +112,7 @@ def load_stages(args: Args, task: type[Task], layout: ObservationLayout) -> list
             data["actions"].append(actions)
             data["finished"].append(demo.datagen_info["finished"][steps])
             data["first_obs"].append(obs[steps[0]])
-            data["source"].append(int(demo.attrs["source"]))
+            data["source"].append(int(demo.attrs["sources"][index] if "sources" in demo.attrs else demo.attrs["source"]))
     out = []
     for data in stages:
         actions = np.concatenate([np.asarray(a, np.float32) for a in data["actions"]])

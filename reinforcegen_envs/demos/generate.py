@@ -13,7 +13,7 @@ import json
 import multiprocessing
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,8 @@ GAIN = 1.5  # stiffness of following, relative to the operator's
 EXTRA_STEPS = 4  # control steps recorded after a stage is finished: what termination looks like
 # Noise on rotation is smaller: 0.05 would swing the tip of a 12 cm needle by its clearance of 3 mm (ours).
 NOISE_SHAPE = np.array([1.0, 1.0, 1.0, 0.4, 0.4, 0.4])
+MAX_SOURCES = 4  # source demonstrations tried where one's first connect cannot be planned
+UNPLANNED = ("unreachable", "goal_collision", "no_path")
 FINAL_STEPS = 16  # control steps that the last target is held while success settles
 
 
@@ -101,9 +103,16 @@ class Adapter:
         self._skeleton = Skeleton.of(sources)
         self._connector = Connector(env)
 
-    def choose(self, rng: np.random.Generator) -> int | None:
-        """A source whose key poses are all in reach here, drawn with odds that grow with its joint-limit margin."""
-        margins = self._skeleton.margins(self._env, self._connector.checker.kinematics, 0)
+    def choose(self, rng: np.random.Generator, stage: int = 0, tried: Collection[int] = ()) -> int | None:
+        """A source whose key poses are all in reach here, drawn with odds that grow with its joint-limit margin.
+
+        Args:
+            rng: draws it.
+            stage: index of the stage from which on it will be copied.
+            tried: sources that are not to be chosen.
+        """
+        margins = self._skeleton.margins(self._env, self._connector.checker.kinematics, stage)
+        margins[list(tried)] = -1.0
         feasible = np.flatnonzero(margins > 0)
         if not len(feasible):
             return None
@@ -115,25 +124,44 @@ class Adapter:
         env = self._env
         rng = np.random.default_rng(seed)
         env.reset(seed=int(rng.integers(2**31)))
-        source = self.choose(rng)
-        if source is None:
-            return "unreachable", None
+        # Objects do not move before they are handled, so it can all be chosen now.
+        sources: list[int] = []
+        for index, stage in enumerate(env.task.stages):
+            source = self.choose(rng, index) if index == 0 or stage.new_source else sources[-1]
+            if source is None:
+                return "unreachable", None
+            sources.append(source)
         record: list[dict[str, Any]] = []
         for index, stage in enumerate(env.task.stages):
-            segment = self._sources[source][index]
-            failure = self._connect(index, segment, rng)
+            failure = self._connect(index, self._sources[sources[index]][index], rng)
+            tried: list[int] = []
+            while failure in UNPLANNED and (index == 0 or stage.new_source) and len(tried) < MAX_SOURCES - 1:
+                # Nothing has moved yet, and the hand of another source may have more room.
+                tried.append(sources[index])
+                source = self.choose(rng, index, tried)
+                if source is None:
+                    break
+                for later in range(index, len(sources)):
+                    if later > index and env.task.stages[later].new_source:
+                        break
+                    sources[later] = source
+                failure = self._connect(index, self._sources[source][index], rng)
+            segment = self._sources[sources[index]][index]
             if failure:
                 return f"{stage.name}: connect ({failure})", None
             if not self._skill(index, segment, rng, record):
                 return f"{stage.name}: skill", None
             if index + 1 < len(env.task.stages):
                 env.enter_stage(index + 1)
-        return "success", self._demo(record, seed, source)
+        return "success", self._demo(record, seed, sources)
 
     def _target(self, reference: np.ndarray, held: str | None, tool: np.ndarray) -> np.ndarray:
         """Grip-site pose, world, that brings the tool to ``tool`` in the reference frame."""
-        goal = reference @ tool
-        return goal if held is None else goal @ invert(self._connector.in_hand(held))
+        return reference @ tool @ self._to_hand(held)
+
+    def _to_hand(self, held: str | None) -> np.ndarray:
+        """4x4 pose of the hand in the tool's frame."""
+        return np.eye(4) if held is None else invert(self._connector.in_hand(held))
 
     def _connect(self, index: int, segment: Segment, rng: np.random.Generator) -> str:
         env = self._env
@@ -144,7 +172,7 @@ class Adapter:
         if metres or radians:
             goal = goal @ matrix_from(rotvec_to_matrix(rng.normal(0.0, radians, 3)), rng.normal(0.0, metres, 3))
         ahead = tuple(
-            self._target(reference, stage.held, tool) for tool in (segment.tool[len(segment) // 2], segment.tool[-1])
+            self._target(reference, stage.held, tool) for tool in (segment.middle, segment.tool[-1])
         )
         plan = self._connector.plan(goal, stage.held, ahead)
         return self._connector.follow(plan, goal, stage.held).failure
@@ -156,11 +184,16 @@ class Adapter:
         reference = env.task.object_pose(env.sim, stage.reference)
         noise = np.zeros(6)
         slack = SLACK_FREE if stage.held is None else SLACK_HELD
+        to_hand = self._to_hand(stage.held)
         step, waited, held_end, after = 0, 0, 0, 0
         while True:
             if stage.held is not None:
                 reference = env.task.object_pose(env.sim, stage.reference)
-            target = self._target(reference, stage.held, segment.tool[step])
+                if step < segment.release:  # what is let go stays behind; the hand goes on as if it were not
+                    to_hand = self._to_hand(stage.held)
+                else:
+                    slack = SLACK_FREE
+            target = reference @ segment.tool[step] @ to_hand
             eef = env.sim.eef_pose()
             label = action_to_pose(eef, target, segment.gripper[step], GAIN)
             noise = self._memory * noise + np.sqrt(1 - self._memory**2) * self._noise * rng.normal(size=6)
@@ -200,7 +233,7 @@ class Adapter:
             "signals": [env.stage > i for i, s in enumerate(env.task.stages) if s.signal],
         }
 
-    def _demo(self, record: list[dict[str, Any]], seed: tuple[int, int], source: int) -> Demo:
+    def _demo(self, record: list[dict[str, Any]], seed: tuple[int, int], sources: list[int]) -> Demo:
         task = self._env.task
 
         def stack(key: str) -> np.ndarray:
@@ -225,7 +258,7 @@ class Adapter:
                 "label_action": stack("label"),
                 "finished": stack("finished").astype(np.int8),
             },
-            attrs={"seed": list(seed), "source": source},
+            attrs={"seed": list(seed), "source": sources[0], "sources": sources},
         )
 
 

@@ -51,6 +51,7 @@ class Stage:
         skill_radius: metres; in a demonstration without annotated skill segments, the skill starts when the hand last
             comes this near to where it is at the end signal.
         end_offset: control steps that the skill goes on after the end signal, in such a demonstration.
+        new_source: whether this stage, and those after it, may copy another source demonstration than those before.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Stage:
     signal: str | None
     skill_radius: float
     end_offset: int
+    new_source: bool = False
 
 
 class Task(ABC):
