@@ -219,8 +219,13 @@ def fit_initiation(
 
 def main(args: Args) -> None:
     """Train everything and write it to ``args.out``."""
+    cli.at_least(1, args, "steps", "batch_size", "hidden", "torch_threads")
+    cli.at_least(0, args, "max_demos", "seed")
     torch.set_num_threads(args.torch_threads)
-    task = TASKS[task_name(read_attrs(args.data)["env_args"]["env_name"])]
+    name = task_name(read_attrs(args.data)["env_args"]["env_name"])
+    if name not in TASKS:
+        raise DemoFileError(f"{args.data} is for task {name!r}; data of {sorted(TASKS)} can be trained on")
+    task = TASKS[name]
     layout = ObservationLayout.of(task)
     sources = [cut(demo, task) for demo in read_demos(args.source or source_file(task.name), task.name)]
     began = time.time()

@@ -25,12 +25,17 @@ from tqdm import tqdm
 import reinforcegen_envs  # noqa: F401  (registers the ids)
 from reinforcegen_envs import cli
 from reinforcegen_envs.files import atomic_path
-from reinforcegen_envs.policies.mlp import MLP, WeightsError, load_mlps
+from reinforcegen_envs.observations import ACTION_SIZE
+from reinforcegen_envs.policies.mlp import MLP, WeightsError, check_networks, load_mlps
 from reinforcegen_envs.policies.shipped import weights_folder
+from reinforcegen_envs.registration import MODES, NAMESPACE, VARIANTS, env_id
 from reinforcegen_envs.statistics import wilson_interval
 from reinforcegen_envs.tasks import TASKS, Task
 
 FIRST_SEED = 1_000_000  # training uses seeds below
+_ALLOWED_IDS = "choose {} with variant {}, task {}, mode {}".format(
+    env_id("TASK", "VARIANT", "MODE"), *(", ".join(filter(None, names)) for names in (VARIANTS, sorted(TASKS), MODES))
+)
 
 
 @dataclass
@@ -107,8 +112,12 @@ class ResidualPolicy:
         scales = set()
         for path in paths:
             found, card = load_mlps(path, kind="residual", task=task.name, observation_size=observation_size)
+            names = ["all", *(stage.name for stage in task.stages)]
+            if unknown := set(found) - set(names):
+                raise WeightsError(f"{path} is for stages {sorted(unknown)}; {task.name} has {names[1:]}")
+            check_networks(path, found, {name: (observation_size, ACTION_SIZE) for name in found})
             networks |= found
-            scales.add(float(card["residual_scale"]))
+            scales.add(float(card.get("residual_scale", np.nan)))
         if len(scales) != 1:
             raise WeightsError(f"residual weights of different scales {sorted(scales)} cannot be combined")
         return cls(task, networks), scales.pop()
@@ -120,6 +129,18 @@ class ResidualPolicy:
         return np.zeros(7, np.float32) if network is None else network(obs)
 
 
+class RandomPolicy:
+    """Uniform actions, drawn anew for every episode from its seed: which process plays it does not matter."""
+
+    def reset(self, seed: int) -> None:
+        """Begin the episode of ``seed``."""
+        self._rng = np.random.default_rng(seed)
+
+    def __call__(self, obs: np.ndarray) -> np.ndarray:
+        """The next action (7,); the observation does not matter."""
+        return self._rng.uniform(-1.0, 1.0, 7)
+
+
 def make(args: Args, render_mode: str | None = None) -> tuple[gym.Env, Callable[[np.ndarray], np.ndarray]]:
     """The environment and the policy that ``args`` name.
 
@@ -129,10 +150,10 @@ def make(args: Args, render_mode: str | None = None) -> tuple[gym.Env, Callable[
     try:
         spec = gym.spec(args.env_id)
     except gym.error.Error as error:
-        raise ValueError(f"unknown id {args.env_id!r} ({error}); see gymnasium.pprint_registry()") from error
+        raise ValueError(f"unknown id {args.env_id!r} ({error}); {_ALLOWED_IDS}") from error
     mode = spec.kwargs.get("mode")
-    if spec.namespace != "ReinforceGen" or mode is None:
-        raise ValueError(f"{args.env_id} has no hybrid control; name a Residual, Hybrid or Skill id")
+    if spec.namespace != NAMESPACE or mode is None:
+        raise ValueError(f"{args.env_id} has no hybrid control; {_ALLOWED_IDS}")
     task = TASKS[spec.kwargs["task"]]
     kwargs: dict[str, Any] = {
         "termination": args.termination,
@@ -144,9 +165,7 @@ def make(args: Args, render_mode: str | None = None) -> tuple[gym.Env, Callable[
     if args.stage is not None or mode == "Skill":
         kwargs["stage"] = args.stage
     if args.policy == "random":
-        env = gym.make(args.env_id, disable_env_checker=True, **kwargs)
-        rng = np.random.default_rng(args.first_seed)
-        return env, lambda obs: rng.uniform(-1.0, 1.0, 7)
+        return gym.make(args.env_id, disable_env_checker=True, **kwargs), RandomPolicy()
     if mode != "Residual":
         raise ValueError(f"policy {args.policy!r} acts on a Residual id; {args.env_id} takes full actions (use random)")
     policy: Callable[[np.ndarray], np.ndarray]
@@ -168,6 +187,8 @@ def make(args: Args, render_mode: str | None = None) -> tuple[gym.Env, Callable[
 def play(env: gym.Env, policy: Callable[[np.ndarray], np.ndarray], seed: int, on_step=None) -> Episode:
     """Play one episode to its end."""
     stages = len(env.unwrapped.task.stages)  # type: ignore[attr-defined]
+    if isinstance(policy, RandomPolicy):
+        policy.reset(seed)
     obs, info = env.reset(seed=seed)
     episode = Episode(seed, False, False, [False] * stages, [False] * stages)
     episode.connect_steps = episode.control_steps = info["sim_steps"]
@@ -304,6 +325,8 @@ def write_video(args: Args) -> None:
 
 def main(args: Args) -> None:
     """Evaluate, and print and write what was asked for."""
+    if args.video is not None:
+        write_video(args)  # first: whoever has no OpenGL hears of it at once
     result = evaluate(args)
     episodes = result.pop("each")
     low, high = result["interval"]
@@ -319,8 +342,6 @@ def main(args: Args) -> None:
             print(f"  failed: {failure:<40} {count}")
     if args.csv is not None:
         write_csv(args.csv, episodes)
-    if args.video is not None:
-        write_video(args)
     if args.json:
         print(json.dumps(result, default=str))
 
