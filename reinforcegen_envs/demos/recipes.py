@@ -188,7 +188,7 @@ def brew(rng: np.random.Generator, stage: int, grasp: np.ndarray, lean: float, y
         return matrix_from(turn @ grasp[:3, :3], np.array([0.0, y, z]))
 
     released = pod_at(let_go) @ grasp
-    behind, push = rng.uniform(-0.026, -0.018), rng.uniform(0.178, 0.183)
+    behind, push = rng.uniform(-0.026, -0.02), rng.uniform(0.164, 0.168)
     machine = "coffee_machine"
     return [
         Keyframe(
@@ -226,7 +226,13 @@ def brew(rng: np.random.Generator, stage: int, grasp: np.ndarray, lean: float, y
         Keyframe(stage, machine, hand_at(behind, 0.222), gripper=CLOSE, speed=0.02 * pace, tolerance=(0.012, 0.1)),
         Keyframe(stage, machine, hand_at(behind, push), gripper=CLOSE, speed=0.016 * pace, tolerance=(0.01, 0.1)),
         Keyframe(
-            stage, machine, hand_at(0.085, push), gripper=CLOSE, speed=0.014 * pace, tolerance=(0.01, 0.15), dwell=25
+            stage,
+            machine,
+            hand_at(0.095, push + 0.008),
+            gripper=CLOSE,
+            speed=0.014 * pace,
+            tolerance=(0.01, 0.15),
+            dwell=25,
         ),
     ]
 
@@ -236,11 +242,11 @@ def coffee_recipe(rng: np.random.Generator) -> list[Keyframe]:
 
     Pod and holder are round, so the hand's closing axis is free, but the open lid and the wrist leave two ways over the
     machine, half a turn apart: one for a machine that faces away from the robot, one for a machine that faces it. The hand
-    leans as much when it grasps as when it lets go, since the pod stays upright.
+    leans back over the machine, so that its palm trails the fingers when they push the lid. It leans as much when it grasps as when it lets go, since the pod stays upright.
     """
     turned = rng.random() < 0.5
-    lean = rng.uniform(0.3, 0.4) if turned else rng.uniform(-0.05, 0.12)
-    angle = np.deg2rad(110.0 if turned else 135.0) + rng.uniform(-0.2, 0.2)  # of the closing axis when it grasps
+    lean = rng.uniform(0.3, 0.4) if turned else -rng.uniform(0.18, 0.3)
+    angle = np.deg2rad(110.0 if turned else 200.0) + rng.uniform(-0.2, 0.2)  # of the closing axis when it grasps
     grasp = matrix_from(
         hand_down(angle, lean), np.array([*rng.normal(0, 0.001, 2), 0.021 + rng.uniform(-0.001, 0.001)])
     )
