@@ -149,7 +149,7 @@ class Adapter:
                 rotvec_to_matrix(rng.normal(0.0, radians, 3)), rng.normal(0.0, metres, 3)
             )
         ahead = tuple(
-            self._target(reference, stage.held, tool) for tool in (segment.tool[len(segment) // 2], segment.tool[-1])
+            self._target(reference, stage.held, tool) for tool in (segment.middle, segment.tool[-1])
         )
         plan = self._connector.plan(goal, stage.held, ahead)
         return self._connector.follow(plan, goal, stage.held).failure

@@ -220,7 +220,7 @@ def brew(rng: np.random.Generator, stage: int, grasp: np.ndarray, lean: float, y
             speed=0.006 * pace,
             tolerance=(0.0025, 0.05),
         ),
-        Keyframe(stage, machine, released, dwell=int(rng.integers(5, 8)), tolerance=(0.01, 0.1)),
+        Keyframe(stage, machine, released, dwell=int(rng.integers(11, 14)), tolerance=(0.01, 0.1)),
         Keyframe(stage, machine, translation(0, 0, 0.04) @ released, speed=0.014 * pace, tolerance=(0.015, 0.1)),
         Keyframe(stage, machine, hand_at(0.09, 0.22), gripper=CLOSE, speed=0.02 * pace, tolerance=(0.02, 0.1)),
         Keyframe(stage, machine, hand_at(behind, 0.222), gripper=CLOSE, speed=0.02 * pace, tolerance=(0.012, 0.1)),
@@ -245,7 +245,7 @@ def coffee_recipe(rng: np.random.Generator) -> list[Keyframe]:
     leans back over the machine, so that its palm trails the fingers when they push the lid. It leans as much when it grasps as when it lets go, since the pod stays upright.
     """
     turned = rng.random() < 0.5
-    lean = rng.uniform(0.3, 0.4) if turned else -rng.uniform(0.18, 0.3)
+    lean = rng.uniform(0.24, 0.32) if turned else -rng.uniform(0.18, 0.3)
     angle = np.deg2rad(110.0 if turned else 200.0) + rng.uniform(-0.2, 0.2)  # of the closing axis when it grasps
     grasp = matrix_from(
         hand_down(angle, lean), np.array([*rng.normal(0, 0.001, 2), 0.021 + rng.uniform(-0.001, 0.001)])

@@ -39,6 +39,13 @@ class Segment:
         return self.actual[0]
 
     @property
+    def middle(self) -> np.ndarray:
+        """(4, 4) target farthest from both ends of the skill: where one that goes out and comes back turns."""
+        places = self.tool[:, :3, 3]
+        away = [np.linalg.norm(places - end, axis=1) for end in (places[0], places[-1])]
+        return self.tool[int(np.argmax(np.minimum(*away)))]
+
+    @property
     def release(self) -> int:
         """The step at which the fingers let go of what they held; the segment's length if they never do."""
         return release_step(self.gripper)

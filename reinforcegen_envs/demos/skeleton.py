@@ -39,7 +39,7 @@ class Skeleton:
     @classmethod
     def of(cls, sources: list[list[Segment]]) -> Skeleton:
         """Take the key poses of cut source demonstrations."""
-        tools = [[[s.start, s.tool[len(s) // 2], s.tool[-1]] for s in segments] for segments in sources]
+        tools = [[[s.start, s.middle, s.tool[-1]] for s in segments] for segments in sources]
         in_hand = [[invert(s.tool[int(np.argmax(s.gripper > 0))]) for s in segments] for segments in sources]
         left = [[s.left for s in segments] for segments in sources]
         return cls(np.array(tools), np.array(in_hand), np.array(left))
