@@ -188,7 +188,7 @@ def brew(rng: np.random.Generator, stage: int, grasp: np.ndarray, lean: float, y
         return matrix_from(turn @ grasp[:3, :3], np.array([0.0, y, z]))
 
     released = pod_at(let_go) @ grasp
-    behind, push = rng.uniform(-0.026, -0.02), rng.uniform(0.164, 0.168)
+    behind, push = rng.uniform(-0.012, -0.006), rng.uniform(0.165, 0.169)
     machine = "coffee_machine"
     return [
         Keyframe(
@@ -223,12 +223,12 @@ def brew(rng: np.random.Generator, stage: int, grasp: np.ndarray, lean: float, y
         Keyframe(stage, machine, released, dwell=int(rng.integers(11, 14)), tolerance=(0.01, 0.1)),
         Keyframe(stage, machine, translation(0, 0, 0.04) @ released, speed=0.014 * pace, tolerance=(0.015, 0.1)),
         Keyframe(stage, machine, hand_at(0.09, 0.22), gripper=CLOSE, speed=0.02 * pace, tolerance=(0.02, 0.1)),
-        Keyframe(stage, machine, hand_at(behind, 0.222), gripper=CLOSE, speed=0.02 * pace, tolerance=(0.012, 0.1)),
+        Keyframe(stage, machine, hand_at(behind, 0.22), gripper=CLOSE, speed=0.02 * pace, tolerance=(0.012, 0.1)),
         Keyframe(stage, machine, hand_at(behind, push), gripper=CLOSE, speed=0.016 * pace, tolerance=(0.01, 0.1)),
         Keyframe(
             stage,
             machine,
-            hand_at(0.095, push + 0.008),
+            hand_at(0.095, push + (0.008 if abs(lean) > 0.2 else 0.014)),
             gripper=CLOSE,
             speed=0.014 * pace,
             tolerance=(0.01, 0.15),
@@ -242,10 +242,11 @@ def coffee_recipe(rng: np.random.Generator) -> list[Keyframe]:
 
     Pod and holder are round, so the hand's closing axis is free, but the open lid and the wrist leave two ways over the
     machine, half a turn apart: one for a machine that faces away from the robot, one for a machine that faces it. The hand
-    leans back over the machine, so that its palm trails the fingers when they push the lid. It leans as much when it grasps as when it lets go, since the pod stays upright.
+    leans back over the machine as far as the former needs, not further: the palm would trail the fingers when they push the
+    lid, but far machines would take the arm near its stretched pose, where the controller loses it. It leans as much when it grasps as when it lets go, since the pod stays upright.
     """
     turned = rng.random() < 0.5
-    lean = rng.uniform(0.24, 0.32) if turned else -rng.uniform(0.18, 0.3)
+    lean = rng.uniform(0.22, 0.28) if turned else -rng.uniform(0.0, 0.08)
     angle = np.deg2rad(110.0 if turned else 200.0) + rng.uniform(-0.2, 0.2)  # of the closing axis when it grasps
     grasp = matrix_from(
         hand_down(angle, lean), np.array([*rng.normal(0, 0.001, 2), 0.021 + rng.uniform(-0.001, 0.001)])
