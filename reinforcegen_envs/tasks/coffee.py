@@ -147,7 +147,7 @@ class CoffeeTask(CoffeeMachineTask):
     }
     stages = (
         Stage("grasp", "coffee_pod", None, 100, "grasp", skill_radius=0.09, end_offset=10),
-        Stage("insert", "coffee_machine", "coffee_pod", 250, None, skill_radius=0.1, end_offset=0),
+        Stage("insert", "coffee_machine", "coffee_pod", 200, None, skill_radius=0.1, end_offset=0),
     )
     horizon = 400
 
