@@ -31,6 +31,7 @@ MATERIALS = {
     "wood_dark": "dark-wood.png",
     "wood_red": "red-wood.png",
     "brass": "brass-ambra.png",
+    "ceramic": "ceramic.png",
     "steel": "steel-scratched.png",
 }
 

@@ -1,10 +1,24 @@
 """The tasks, by name."""
 
 from reinforcegen_envs.tasks.base import Placement, PlacementError, Shape, Stage, Task
+from reinforcegen_envs.tasks.coffee import CoffeeTask
 from reinforcegen_envs.tasks.nut_assembly import NutAssemblyTask
 from reinforcegen_envs.tasks.square import SquareTask
 from reinforcegen_envs.tasks.threading import ThreadingTask
 
-TASKS: dict[str, type[Task]] = {task.name: task for task in (ThreadingTask, SquareTask, NutAssemblyTask)}
+TASKS: dict[str, type[Task]] = {
+    task.name: task for task in (ThreadingTask, SquareTask, NutAssemblyTask, CoffeeTask)
+}
 
-__all__ = ["TASKS", "NutAssemblyTask", "Placement", "PlacementError", "Shape", "SquareTask", "Stage", "Task", "ThreadingTask"]
+__all__ = [
+    "TASKS",
+    "CoffeeTask",
+    "NutAssemblyTask",
+    "Placement",
+    "PlacementError",
+    "Shape",
+    "SquareTask",
+    "Stage",
+    "Task",
+    "ThreadingTask",
+]
