@@ -2,9 +2,9 @@
 
     python benchmarks/planner.py
 
-Each reset plays one source demonstration adapted to the scene, without noise, so the second connect starts with the
-needle really in the hand. Goals are the adapted starts of the skills, as in generation. A reset is unreachable if
-inverse kinematics puts no source demonstration's key poses within reach.
+Each reset plays one source demonstration adapted to the scene, without noise, so the second connect starts
+with the needle really in the hand. Goals are the adapted starts of the skills, as in generation. A reset is
+unreachable if inverse kinematics puts no source demonstration's key poses within reach.
 """
 
 from __future__ import annotations
@@ -78,7 +78,8 @@ def measure(args: Args) -> list[dict]:
 def summarise(rows: list[dict], resets: int) -> list[Figure]:
     """The table's figures, for each connect and for both together."""
     figures = []
-    groups = {stage: [row for row in rows if row["stage"] == stage] for stage in dict.fromkeys(r["stage"] for r in rows)}
+    stages = dict.fromkeys(row["stage"] for row in rows)
+    groups = {stage: [row for row in rows if row["stage"] == stage] for stage in stages}
     for name, group in {**groups, "both": rows}.items():
         statuses = Counter(row["status"] for row in group)
         solved = sum(statuses[status] for status in SOLVED)
@@ -94,6 +95,10 @@ def summarise(rows: list[dict], resets: int) -> list[Figure]:
         figures.append(Figure(f"{name}: time, median", median, "ms", "<= 10" if both else ""))
         detail = f"slowest {times.max():.0f} ms"
         figures.append(Figure(f"{name}: time, 95%", late, "ms", "<= 100" if both else "", detail))
+    followed = [row for row in rows if row["status"] in SOLVED]
+    arrived = sum(not row["outcome"].startswith(f"{row['stage']}: connect") for row in followed)
+    detail = f"{arrived}/{len(followed)}: the hand came to where the skill starts, and nothing fell"
+    figures.append(Figure("both: arrived, of solved", arrived / max(len(followed), 1), "", "", detail))
     success = sum(row["outcome"] == "success" for row in groups[next(iter(groups))]) / resets
     figures.append(Figure("attempts that succeed, without noise", success, detail=f"{resets} resets"))
     return figures

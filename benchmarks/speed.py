@@ -20,18 +20,22 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
+import gymnasium as gym
 import mujoco
 import numpy as np
 import tyro
 from report import Figure, write_report
 
+import reinforcegen_envs  # noqa: F401 (registers the ids)
 from reinforcegen_envs.env import ManipulationEnv
 from reinforcegen_envs.sim import kernel
 from reinforcegen_envs.sim.simulation import PHYSICS_STEPS, Simulation
 from reinforcegen_envs.vector import ThreadVectorEnv
 
 FORBIDDEN = ("robosuite", "pybullet", "pybullet_planning", "matplotlib", "torch", "OpenGL")
+ENV_ID = "ReinforceGen/D2-Threading-v0"
 STATE = int(mujoco.mjtState.mjSTATE_INTEGRATION)
 
 
@@ -151,8 +155,9 @@ def over_bare(
 
 
 def threading_env(seed: int) -> ManipulationEnv:
-    """The plain Threading D2 environment, just reset."""
-    env = ManipulationEnv("Threading", "D2")
+    """The plain Threading D2 environment without Gymnasium's wrappers, just reset."""
+    env = gym.make(ENV_ID).unwrapped
+    assert isinstance(env, ManipulationEnv)
     env.reset(seed=seed)
     return env
 
@@ -162,13 +167,22 @@ def full_step(args: Args) -> list[Figure]:
     env = threading_env(args.seed)
     actions = random_actions(args.steps, args.seed).astype(np.float32)
     figure = over_bare(args, "env.step over 25 bare mj_step", env.sim, env.step, actions, ">= 0.85", env)
+    wrapped = gym.make(ENV_ID)
+    wrapped.reset(seed=args.seed)
+    core = cast(ManipulationEnv, wrapped.unwrapped)
+    name = "the same with the wrappers of gym.make"
+    in_wrappers = over_bare(args, name, core.sim, wrapped.step, actions, "", core)
     milliseconds = []
     for seed in range(args.resets):
         began = time.perf_counter()
         env.reset(seed=seed)
         milliseconds.append(1e3 * (time.perf_counter() - began))
     detail = f"95%: {np.percentile(milliseconds, 95):.2f} ms"
-    return [figure, Figure("reset, median", float(np.median(milliseconds)), "ms", "<= 2", detail)]
+    return [
+        figure,
+        in_wrappers,
+        Figure("reset, median", float(np.median(milliseconds)), "ms", "<= 2", detail),
+    ]
 
 
 def two_threads(args: Args) -> list[Figure]:
@@ -213,7 +227,7 @@ def _seconds(work: list[Callable[[], None]]) -> float:
 def vector_env(args: Args) -> Figure:
     """`ThreadVectorEnv` of 8 environments with two threads over the same with one."""
     rates = {}
-    vectors = {n: ThreadVectorEnv([lambda: ManipulationEnv("Threading", "D2")] * 8, n) for n in (1, 2)}
+    vectors = {n: ThreadVectorEnv([lambda: gym.make(ENV_ID)] * 8, n) for n in (1, 2)}
     actions = random_actions(max(args.steps // 8, 4), args.seed).astype(np.float32)
     for threads, vector in vectors.items():
         times = []
@@ -233,8 +247,7 @@ MAKE = """
 import numba, sys, time
 began = time.perf_counter()
 import gymnasium, reinforcegen_envs
-from reinforcegen_envs.env import ManipulationEnv
-env = ManipulationEnv("Threading", "D2")
+env = gymnasium.make("ReinforceGen/D2-Threading-v0")
 made = time.perf_counter()
 loaded = [name for name in {forbidden!r} if name in sys.modules]
 env.reset(seed=0)

@@ -45,13 +45,15 @@ def first_look() -> None:
     print(f"{ENV_ID}: observation {env.observation_space.shape}, action {env.action_space.shape}")
     for seed in range(3):
         obs, info = env.reset(seed=seed)
-        steps, done = info["sim_steps"], False
+        steps, done, connects = info["sim_steps"], False, [info["planner"]["status"]]
         while not done:
             obs, reward, terminated, truncated, info = env.step(np.zeros(7, np.float32))
             steps += info["sim_steps"]
+            if info["planner"]["status"] != "none":  # a skill has ended, and the planner has connected to the next
+                connects.append(info["planner"]["status"])
             done = terminated or truncated
         outcome = "success" if info["success"] else info["failure"]
-        print(f"  seed {seed}: {steps} control steps, {outcome}; last connect: {info['planner']}")
+        print(f"  seed {seed}: {steps} control steps, {outcome}; connects: {connects}")
     env.close()
 
 

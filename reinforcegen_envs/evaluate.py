@@ -25,12 +25,17 @@ from tqdm import tqdm
 import reinforcegen_envs  # noqa: F401  (registers the ids)
 from reinforcegen_envs import cli
 from reinforcegen_envs.files import atomic_path
-from reinforcegen_envs.policies.mlp import MLP, WeightsError, load_mlps
+from reinforcegen_envs.observations import ACTION_SIZE
+from reinforcegen_envs.policies.mlp import MLP, WeightsError, check_networks, load_mlps
 from reinforcegen_envs.policies.shipped import weights_folder
+from reinforcegen_envs.registration import MODES, NAMESPACE, VARIANTS, env_id
 from reinforcegen_envs.statistics import wilson_interval
 from reinforcegen_envs.tasks import TASKS, Task
 
 FIRST_SEED = 1_000_000  # training uses seeds below
+_ALLOWED_IDS = "choose {} with variant {}, task {}, mode {}".format(
+    env_id("TASK", "VARIANT", "MODE"), *(", ".join(filter(None, names)) for names in (VARIANTS, sorted(TASKS), MODES))
+)
 
 
 @dataclass
@@ -107,8 +112,12 @@ class ResidualPolicy:
         scales = set()
         for path in paths:
             found, card = load_mlps(path, kind="residual", task=task.name, observation_size=observation_size)
+            names = ["all", *(stage.name for stage in task.stages)]
+            if unknown := set(found) - set(names):
+                raise WeightsError(f"{path} is for stages {sorted(unknown)}; {task.name} has {names[1:]}")
+            check_networks(path, found, {name: (observation_size, ACTION_SIZE) for name in found})
             networks |= found
-            scales.add(float(card["residual_scale"]))
+            scales.add(float(card.get("residual_scale", np.nan)))
         if len(scales) != 1:
             raise WeightsError(f"residual weights of different scales {sorted(scales)} cannot be combined")
         return cls(task, networks), scales.pop()
@@ -129,10 +138,10 @@ def make(args: Args, render_mode: str | None = None) -> tuple[gym.Env, Callable[
     try:
         spec = gym.spec(args.env_id)
     except gym.error.Error as error:
-        raise ValueError(f"unknown id {args.env_id!r} ({error}); see gymnasium.pprint_registry()") from error
+        raise ValueError(f"unknown id {args.env_id!r} ({error}); {_ALLOWED_IDS}") from error
     mode = spec.kwargs.get("mode")
-    if spec.namespace != "ReinforceGen" or mode is None:
-        raise ValueError(f"{args.env_id} has no hybrid control; name a Residual, Hybrid or Skill id")
+    if spec.namespace != NAMESPACE or mode is None:
+        raise ValueError(f"{args.env_id} has no hybrid control; {_ALLOWED_IDS}")
     task = TASKS[spec.kwargs["task"]]
     kwargs: dict[str, Any] = {
         "termination": args.termination,

@@ -255,3 +255,25 @@ def test_following_to_where_the_goal_is_not(env, connector):
     plan = connector.plan(goal, None)
     assert connector.follow(plan, translation(0, 0, 0.03) @ goal, None).failure == "goal not reached"
     assert to_pose7(env.sim.eef_pose())[2] == pytest.approx(0.95, abs=0.003)
+
+
+@pytest.mark.parametrize("controller", ["osc_pose", "osc_pose_v1_4"])
+def test_snapshots_on_the_way_and_at_the_end_of_a_connect_replay_bit_for_bit(controller):
+    env, other = (ManipulationEnv("Threading", "D2", controller=controller) for _ in range(2))
+    connector = Connector(env)
+    goal = translation(0, 0, 0.05) @ LEFT
+    start_at(env, connector, LEFT, tripod=np.array([0.2, 0.25, 0.8958, 1, 0, 0, 0]))
+    plan = connector.plan(goal, None)
+    connect = connector.follow(plan, goal, None, stop=lambda: True, every=4)
+    assert connect.interrupted and connect.steps == 4
+    actions = np.random.default_rng(0).uniform(-1, 1, (40, 7))
+    actions[::2, 3:6] = 0.0  # with 1.4's latched orientation goal
+    other.reset(seed=5)
+    for _ in range(2):
+        other.set_state(env.get_state())
+        for action in actions:
+            for a, b in zip(env.step(action)[:3], other.step(action)[:3], strict=True):
+                np.testing.assert_array_equal(a, b)
+        np.testing.assert_array_equal(env.get_state()["simulation"], other.get_state()["simulation"])
+        plan = connector.plan(goal, None)
+        assert connector.follow(plan, goal, None).failure == ""

@@ -259,8 +259,10 @@ def test_rewards_infos_and_simulated_time(mode, stage, termination, weights):
             action = ZERO if mode == "Residual" else base(obs)
             obs, reward, terminated, truncated, info = env.step(action)
             steps, total, done = steps + info["sim_steps"], total + reward, terminated or truncated
-            if not terminated and stage is not None:
-                assert info["sim_steps"] == 1
+            if info["sim_steps"] == 1:  # no connect in this step
+                assert info["planner"]["status"] == "none" and info["planner"]["milliseconds"] == 0
+            else:
+                assert stage is None
         assert set(info) == INFO_KEYS
         assert core.data.time == pytest.approx(steps * CONTROL_STEP)
         assert not (terminated and truncated)
@@ -392,7 +394,7 @@ def trajectory(mode, weights):
         digest.update(env.unwrapped.data.qpos.tobytes())
         if terminated or truncated:
             obs, info = env.reset()
-    assert statuses.count("birrt") > 100, statuses
+    assert statuses.count("birrt") >= 2, statuses
     return digest.hexdigest()
 """
 
@@ -481,7 +483,7 @@ def test_replay_from_a_snapshot_is_equal_bit_for_bit(mode, settings, weights, go
         stages.add(env.unwrapped.stage)
         actions.append(0.1 * np.ones(7, np.float32) if mode == "Residual" else base(obs))
         obs, reward, terminated, truncated, info = env.step(actions[-1])
-        trajectory.append((obs, reward, terminated, truncated, {**info, "planner": None}))
+        trajectory.append((obs, reward, terminated, truncated, without_clock(info)))
         done = terminated or truncated
     final = get_state()
     following, _ = env.reset()
@@ -492,7 +494,7 @@ def test_replay_from_a_snapshot_is_equal_bit_for_bit(mode, settings, weights, go
         replayed = []
         for action in actions[moment:]:
             obs, reward, terminated, truncated, info = other.step(action)
-            replayed.append((obs, reward, terminated, truncated, {**info, "planner": None}))
+            replayed.append((obs, reward, terminated, truncated, without_clock(info)))
         assert_same(replayed, trajectory[moment:])
         state = other.get_wrapper_attr("get_state")()
         assert state.keys() == final.keys()
@@ -742,7 +744,8 @@ def test_a_failed_plan_is_reported_and_never_raised(stage, weights, good_seed):
         obs, reward, terminated, truncated, info = env.step(ZERO)
         total += reward
         assert not truncated
-    assert info["failure"] == "connect: no_path" and info["planner"]["status"] == "no_path"
+    assert info["failure"] == "connect: no_path"
+    assert info["planner"]["status"] == ("no_path" if stage else "none")  # of this step's connect
     assert info["stage"] == stage and not info["success"] and total == 0.5 * stage
     assert env.observation_space.contains(obs)
     connector.plan = plan

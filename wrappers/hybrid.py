@@ -114,6 +114,7 @@ class Hybrid(gym.Wrapper):
         if self._over:
             raise gym.error.ResetNeeded("the episode is over (or was never begun); call reset()")
         action = checked_action(action)
+        self._last_connect = None  # info tells of this call alone
         if self._failure:  # the first connect failed: nothing can be done
             self._over = True
             return self.core.observe(), 0.0, True, False, self._info(0, self._failure)

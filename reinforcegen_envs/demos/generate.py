@@ -256,7 +256,7 @@ def make_adapter(args: Args) -> Adapter:
 def _work(job: tuple[int, int, int]) -> tuple[int, list[tuple[str, Demo | None]]]:
     seed, chunk, size = job
     assert _adapter is not None
-    return chunk, [_adapter.attempt((seed, chunk * CHUNK + i)) for i in range(size)]
+    return chunk, [_adapter.attempt((seed, chunk * size + i)) for i in range(size)]
 
 
 def _save_chunk(path: Path, results: list[tuple[str, Demo | None]]) -> None:
@@ -319,7 +319,7 @@ def generate(args: Args) -> dict[str, Any]:
     with bar, DemoWriter(args.out, env_args, {"settings": json.dumps(settings)}) as writer:
         for results in _chunks(args, parts):
             for outcome, demo in results:
-                if successes == args.count:
+                if successes == args.count or attempts == args.max_attempts:
                     break
                 attempts += 1
                 outcomes[outcome] = outcomes.get(outcome, 0) + 1
@@ -359,7 +359,8 @@ def _chunks(args: Args, parts: Path) -> Iterator[list[tuple[str, Demo | None]]]:
         chunk += 1
     if chunk == total:
         return
-    jobs = ((args.seed, c, min(CHUNK, args.max_attempts - c * CHUNK)) for c in range(chunk, total))
+    # All chunks are whole, so that the files still fit when the run is taken up with more attempts.
+    jobs = ((args.seed, c, CHUNK) for c in range(chunk, total))
     workers = args.workers or os.cpu_count() or 1
     # Forked children would inherit MuJoCo and numba state half set up; spawn starts clean.
     with multiprocessing.get_context("spawn").Pool(workers, _start_worker, (args,)) as pool:

@@ -81,6 +81,9 @@ class MLP:
         clip: normalised inputs are cut to [-clip, clip], so that a far-away state cannot blow up the output.
         activation: "relu" or "tanh", between layers.
         output: "linear", "tanh" or "clip" (to [-1, 1]), after the last layer.
+
+    Raises:
+        WeightsError: unknown activation or output, or arrays whose shapes do not fit together.
     """
 
     weights: Sequence[np.ndarray]
@@ -101,6 +104,12 @@ class MLP:
         self.sizes = np.array([n_in, *(w.shape[0] for w in self.weights)], np.int64)
         self.mean = np.zeros(n_in, np.float32) if self.mean is None else np.asarray(self.mean, np.float32)
         self.std = np.ones(n_in, np.float32) if self.std is None else np.asarray(self.std, np.float32)
+        # The compiled loops check no bounds.
+        outputs = self.sizes[1:].tolist()
+        fits = [w.shape for w in self.weights] == list(zip(outputs, self.sizes[:-1].tolist(), strict=True))
+        fits &= [b.shape for b in self.biases] == [(size,) for size in outputs]
+        if not (fits and self.mean.shape == self.std.shape == (n_in,)):
+            raise WeightsError(f"weights, biases, mean and std do not fit together; layer sizes {self.sizes.tolist()}")
         self._inverse_std = (1.0 / self.std).astype(np.float32)
         self._weights_t = np.concatenate(
             [np.ascontiguousarray(w.T, np.float32).ravel() for w in self.weights]
@@ -113,9 +122,16 @@ class MLP:
         return int(self.sizes[0])
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
-        """Map one observation (in,) to one output (out,), both float32."""
+        """Map one observation (in,) to one output (out,), both float32.
+
+        Raises:
+            ValueError: ``x`` is of another shape.
+        """
+        x = np.ascontiguousarray(x, np.float32)
+        if x.shape != (self.sizes[0],):
+            raise ValueError(f"input has shape {x.shape}; this network takes ({self.sizes[0]},)")
         return _forward(
-            np.ascontiguousarray(x, np.float32),
+            x,
             self.mean,
             self._inverse_std,
             np.float32(self.clip),
@@ -177,22 +193,54 @@ def load_mlps(path: str | os.PathLike[str], **expected: Any) -> tuple[dict[str, 
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path} is not a complete safetensors file ({error}); copy or train it again") from error
-    card = json.loads(metadata.get("card", "{}"))
+    try:
+        card = json.loads(metadata.get("card", "{}"))
+    except json.JSONDecodeError:
+        card = {}
     if card.get("format") != FORMAT:
         raise WeightsError(f"{path} is of format {card.get('format')!r}, not {FORMAT!r}; it was not written by this package")
     for key, value in expected.items():
         if card.get(key) != value:
             raise WeightsError(f"{path} was made for {key} {card.get(key)!r}, but {value!r} is needed; train or choose weights for it")
-    mlps = {}
-    for name, shape in card["networks"].items():
-        count = sum(key.startswith(f"{name}.layers.") and key.endswith(".weight") for key in tensors)
-        mlps[name] = MLP(
-            [tensors[f"{name}.layers.{i}.weight"] for i in range(count)],
-            [tensors[f"{name}.layers.{i}.bias"] for i in range(count)],
-            tensors[f"{name}.mean"],
-            tensors[f"{name}.std"],
-            shape["clip"],
-            shape["activation"],
-            shape["output"],
-        )
-    return mlps, card
+    try:
+        return {name: _mlp(name, settings, tensors) for name, settings in card["networks"].items()}, card
+    except (KeyError, IndexError, TypeError, AttributeError, WeightsError) as error:
+        raise WeightsError(f"{path} does not hold the networks that its card names ({error}); train it again") from error
+
+
+def _mlp(name: str, settings: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> MLP:
+    """One network of a file."""
+    count = sum(key.startswith(f"{name}.layers.") and key.endswith(".weight") for key in tensors)
+    return MLP(
+        [tensors[f"{name}.layers.{i}.weight"] for i in range(count)],
+        [tensors[f"{name}.layers.{i}.bias"] for i in range(count)],
+        tensors[f"{name}.mean"],
+        tensors[f"{name}.std"],
+        settings["clip"],
+        settings["activation"],
+        settings["output"],
+    )
+
+
+def check_networks(
+    path: str | os.PathLike[str], mlps: Mapping[str, MLP], sizes: Mapping[str, tuple[int, int]]
+) -> None:
+    """Check the networks of a file against what will be asked of them.
+
+    Args:
+        path: where they come from, for the message.
+        mlps: name -> network.
+        sizes: name -> numbers of inputs and outputs, of every network that is needed.
+
+    Raises:
+        WeightsError: a network is missing or of another size.
+    """
+    for name, size in sizes.items():
+        if name not in mlps:
+            raise WeightsError(f"{path} lacks network {name!r}, it has {sorted(mlps)}; train weights for {sorted(sizes)}")
+        found = (int(mlps[name].sizes[0]), int(mlps[name].sizes[-1]))
+        if found != size:
+            raise WeightsError(
+                f"{path}: network {name!r} maps {found[0]} numbers to {found[1]}, needed are {size[0]} to {size[1]}; "
+                "train it again with this version"
+            )

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from reinforcegen_envs.observations import ObservationLayout
-from reinforcegen_envs.policies.mlp import MLP, load_mlps
+from reinforcegen_envs.policies.mlp import MLP, check_networks, load_mlps
 from reinforcegen_envs.policies.skill import VERSION, stage_features
 from reinforcegen_envs.tasks import Task
 
@@ -39,8 +39,11 @@ class TerminationPredictor:
         Raises:
             WeightsError: the file is missing or damaged, or was made for another task, version or observation.
         """
-        size = ObservationLayout.of(task).size
-        networks, card = load_mlps(path, kind="termination", task=task.name, version=VERSION, observation_size=size)
+        layout = ObservationLayout.of(task)
+        expected = {"task": task.name, "version": VERSION, "observation_size": layout.size}
+        networks, card = load_mlps(path, kind="termination", **expected)
+        inputs = {stage.name: len(stage_features(layout, task, i)) for i, stage in enumerate(task.stages)}
+        check_networks(path, networks, {name: (size, 1) for name, size in inputs.items()})
         return cls(task, networks, card.get("threshold", 0.5))
 
     def reset(self) -> None:
@@ -78,8 +81,12 @@ class InitiationPredictor:
         Raises:
             WeightsError: the file is missing or damaged, or was made for another task, version or observation.
         """
-        size = ObservationLayout.of(task).size
-        networks, _ = load_mlps(path, kind="initiation", task=task.name, version=VERSION, observation_size=size)
+        layout = ObservationLayout.of(task)
+        expected = {"task": task.name, "version": VERSION, "observation_size": layout.size}
+        networks, _ = load_mlps(path, kind="initiation", **expected)
+        sources = max((int(network.sizes[-1]) for network in networks.values()), default=0)
+        size = (len(initiation_features(layout)), sources)
+        check_networks(path, networks, {stage.name: size for stage in task.stages})
         return cls(task, networks)
 
     def rank(self, obs: np.ndarray) -> np.ndarray:

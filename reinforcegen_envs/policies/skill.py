@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from reinforcegen_envs.observations import ObservationLayout, rotate_action
-from reinforcegen_envs.policies.mlp import MLP, load_mlps
+from reinforcegen_envs.observations import ACTION_SIZE, ObservationLayout, rotate_action
+from reinforcegen_envs.policies.mlp import MLP, check_networks, load_mlps
 from reinforcegen_envs.tasks import Task
 
 VERSION = "0"
@@ -55,8 +55,10 @@ class SkillPolicy:
         Raises:
             WeightsError: the file is missing or damaged, or was made for another task, version or observation.
         """
-        size = ObservationLayout.of(task).size
-        networks, _ = load_mlps(path, kind="base", task=task.name, version=VERSION, observation_size=size)
+        layout = ObservationLayout.of(task)
+        networks, _ = load_mlps(path, kind="base", task=task.name, version=VERSION, observation_size=layout.size)
+        inputs = {stage.name: len(stage_features(layout, task, i)) for i, stage in enumerate(task.stages)}
+        check_networks(path, networks, {name: (size, ACTION_SIZE) for name, size in inputs.items()})
         return cls(task, networks)
 
     def __call__(self, obs: np.ndarray) -> np.ndarray:

@@ -1,0 +1,131 @@
+"""The id table: every id makes, keeps Gymnasium's contract, is plain data, and loads no more than it needs."""
+
+import pickle
+import subprocess
+import sys
+import warnings
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.utils.env_checker import check_env
+
+import reinforcegen_envs
+from reinforcegen_envs.registration import MODES, env_id, make_env, register_envs
+
+VARIANTS = ("D0", "D1", "D2")
+SUFFIXES = ("", "-Hybrid", "-Skill", "-Residual")
+IDS = [f"ReinforceGen/{variant}-Threading{suffix}-v0" for variant in VARIANTS for suffix in SUFFIXES]
+# What a make does not need: scene building, search, training, plotting, rendering, data files, command lines.
+UNNEEDED = ("robosuite", "pybullet", "torch", "matplotlib", "OpenGL", "h5py", "imageio", "tyro", "minari")
+
+
+def settings(name, weights):
+    """Arguments that an id takes besides the defaults: where to find weights."""
+    return {} if name.endswith("Threading-v0") else {"weights": weights}
+
+
+def test_threading_has_twelve_ids():
+    found = [name for name in gym.registry if name.startswith("ReinforceGen/") and "Threading" in name]
+    assert sorted(found) == sorted(IDS)
+    before = dict(gym.registry)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        register_envs()
+        gym.register_envs(reinforcegen_envs)
+    assert dict(gym.registry) == before
+    assert [env_id("Threading", "D1", mode) for mode in MODES] == [n for n in IDS if "/D1-" in n]
+
+
+@pytest.mark.parametrize("name", IDS)
+def test_check_env_without_a_warning(name, weights):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        # The modes are wrappers, which is all that this one says.
+        warnings.filterwarnings("ignore", message=".*different from the unwrapped version")
+        env = gym.make(name, **settings(name, weights))
+        check_env(env, skip_render_check=True)
+        obs, _ = env.reset(seed=0)
+        for _ in range(5):
+            obs, *_ = env.step(env.action_space.sample())
+        assert obs.dtype == np.float32 and env.action_space == gym.spaces.Box(-1, 1, (7,), np.float32)
+    env.close()
+
+
+@pytest.mark.parametrize("name", IDS)
+def test_specs_are_plain_data(name, weights):
+    """Through JSON and pickle, and made again from what came out."""
+    spec = gym.spec(name)
+    assert EnvSpec.from_json(spec.to_json()) == spec and pickle.loads(pickle.dumps(spec)) == spec
+    assert spec.namespace == "ReinforceGen" and spec.version == 0
+    kwargs = settings(name, weights)
+    if kwargs:
+        kwargs |= {"termination": "predictor", "pose_noise": (0.001, 0.002)}
+    env = gym.make(name, **kwargs)
+    assert env.spec is not None
+    first, _ = env.reset(seed=5)
+    for again in (
+        gym.make(env.spec),
+        gym.make(EnvSpec.from_json(env.spec.to_json())),
+        gym.make(pickle.loads(pickle.dumps(env.spec))),
+    ):
+        assert again.spec == env.spec or again.spec.kwargs.keys() == env.spec.kwargs.keys()
+        np.testing.assert_array_equal(again.reset(seed=5)[0], first)
+        again.close()
+
+
+def test_modes_nest_as_wrappers(weights):
+    """Each mode is made of the same wrappers that a user may put together."""
+    from reinforcegen_envs.env import ManipulationEnv
+    from reinforcegen_envs.wrappers import Hybrid, Residual, Skill
+
+    by_hand = Residual(Skill(ManipulationEnv("Threading", "D2"), "grasp", weights=weights), weights=weights)
+    made = gym.make("ReinforceGen/D2-Threading-Residual-v0", stage="grasp", weights=weights)
+    np.testing.assert_array_equal(by_hand.reset(seed=1)[0], made.reset(seed=1)[0])
+    for mode, kinds in (
+        (None, [ManipulationEnv]),
+        ("Hybrid", [Hybrid, ManipulationEnv]),
+        ("Skill", [Skill, ManipulationEnv]),
+        ("Residual", [Residual, Hybrid, ManipulationEnv]),
+    ):
+        env = make_env("Threading", "D0", mode, **({"weights": weights} if mode else {}))
+        for kind in kinds:
+            assert type(env) is kind
+            env = getattr(env, "env", None)
+
+
+def test_without_weights_kwargs_the_shipped_ones_are_meant():
+    """Either they are there, or the error says how to train some."""
+    from reinforcegen_envs.policies.mlp import WeightsError
+    from reinforcegen_envs.policies.shipped import SHIPPED
+
+    if (SHIPPED / "threading" / "base.safetensors").is_file():
+        gym.make("ReinforceGen/D2-Threading-Residual-v0").close()
+    else:
+        with pytest.raises(WeightsError, match="agents.bc"):
+            gym.make("ReinforceGen/D2-Threading-Residual-v0")
+
+
+def run_python(code, *arguments):
+    """Standard output of ``python -c code arguments`` in a fresh interpreter."""
+    run = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
+def test_the_module_prefix_registers_and_making_needs_little(weights):
+    """``gym.make("module:id")`` without importing the package; all modes reset and step without heavy modules."""
+    code = f"""
+import sys
+import gymnasium as gym
+assert "reinforcegen_envs" not in sys.modules
+env = gym.make("reinforcegen_envs:ReinforceGen/D2-Threading-v0")
+for suffix in {SUFFIXES}:
+    kwargs = {{"weights": sys.argv[1]}} if suffix else {{}}
+    env = gym.make(f"ReinforceGen/D2-Threading{{suffix}}-v0", disable_env_checker=True, **kwargs)
+    env.reset(seed=0)
+    env.step(env.action_space.sample())
+    print(suffix or "plain", *[name for name in {UNNEEDED} if name in sys.modules], sep=",")
+"""
+    assert run_python(code, weights).split() == ["plain", *SUFFIXES[1:]]
