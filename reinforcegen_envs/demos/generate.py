@@ -132,8 +132,11 @@ class Adapter:
 
     def _target(self, reference: np.ndarray, held: str | None, tool: np.ndarray) -> np.ndarray:
         """Grip-site pose, world, that brings the tool to ``tool`` in the reference frame."""
-        goal = reference @ tool
-        return goal if held is None else goal @ invert(self._connector.in_hand(held))
+        return reference @ tool @ self._to_hand(held)
+
+    def _to_hand(self, held: str | None) -> np.ndarray:
+        """4x4 pose of the hand in the tool's frame."""
+        return np.eye(4) if held is None else invert(self._connector.in_hand(held))
 
     def _connect(self, index: int, segment: Segment, rng: np.random.Generator) -> str:
         env = self._env
@@ -158,11 +161,16 @@ class Adapter:
         reference = env.task.object_pose(env.sim, stage.reference)
         noise = np.zeros(6)
         slack = SLACK_FREE if stage.held is None else SLACK_HELD
+        to_hand = self._to_hand(stage.held)
         step, waited, held_end, after = 0, 0, 0, 0
         while True:
             if stage.held is not None:
                 reference = env.task.object_pose(env.sim, stage.reference)
-            target = self._target(reference, stage.held, segment.tool[step])
+                if segment.gripper[step] > 0:  # what is let go stays behind; the hand goes on as if it were not
+                    to_hand = self._to_hand(stage.held)
+                else:
+                    slack = SLACK_FREE
+            target = reference @ segment.tool[step] @ to_hand
             eef = env.sim.eef_pose()
             label = action_to_pose(eef, target, segment.gripper[step], GAIN)
             noise = self._memory * noise + np.sqrt(1 - self._memory**2) * self._noise * rng.normal(size=6)

@@ -21,7 +21,7 @@ class Segment:
 
     Args:
         tool: (T, 4, 4) where the tool was asked to be, in the reference object's frame: the object in the hand if the
-            stage has one, else the grip site.
+            stage has one, else the grip site. Once let go, the object is thought of as still in the hand, where it was.
         actual: (T, 4, 4) where the tool was at the same moments, in the same frame: how far it lagged.
         gripper: (T,) gripper actions.
     """
@@ -37,6 +37,12 @@ class Segment:
     def start(self) -> np.ndarray:
         """(4, 4) where the tool was when the skill began."""
         return self.actual[0]
+
+    @property
+    def left(self) -> np.ndarray:
+        """(4, 4) where the tool was when the hand opened, or at the end if it stayed closed."""
+        opening = np.flatnonzero((self.gripper[1:] <= 0) & (self.gripper[:-1] > 0))
+        return self.actual[opening[0] + 1] if len(opening) else self.actual[-1]
 
 
 def skill_bounds(demo: Demo, task: type[Task]) -> list[tuple[int, int]]:
@@ -87,10 +93,10 @@ def cut(demo: Demo, task: type[Task]) -> list[Segment]:
         # Without a held object the reference is read once, when the skill begins: it may leave with the hand.
         fixed = invert(reference[begin])
         tool, actual = [], []
+        to_tool = np.eye(4)
         for t in range(begin, end):
             frame = fixed if stage.held is None else invert(reference[t])
-            to_tool = np.eye(4)
-            if stage.held is not None:
+            if stage.held is not None and (t == begin or demo.gripper_action[t, 0] > 0):
                 to_tool = invert(demo.eef_pose[t]) @ demo.object_poses[stage.held][t]
             tool.append(frame @ demo.target_pose[t] @ to_tool)
             actual.append(frame @ demo.eef_pose[t] @ to_tool)
