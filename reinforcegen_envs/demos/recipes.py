@@ -140,7 +140,7 @@ def three_piece_assembly_recipe(rng: np.random.Generator) -> list[Keyframe]:
             Keyframe(stage, piece, above, skill=False, speed=0.018 * pace, tolerance=(0.03, 0.3)),
             Keyframe(stage, piece, before, skill=False, speed=0.016 * pace, tolerance=(0.012, 0.12)),
             Keyframe(stage, piece, grip @ translation(0, 0, -0.02), speed=0.010 * pace, tolerance=(0.008, 0.08)),
-            Keyframe(stage, piece, grip, speed=0.006 * pace, tolerance=(0.003, 0.03)),
+            Keyframe(stage, piece, grip, speed=0.006 * pace, tolerance=(0.004, 0.04)),
             Keyframe(stage, piece, grip, gripper=CLOSE, dwell=dwell, track_frame=False),
             Keyframe(stage, piece, lifted, gripper=CLOSE, speed=0.009 * pace, tolerance=(0.012, 0.1), track_frame=False),
         ]
