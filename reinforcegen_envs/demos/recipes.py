@@ -184,8 +184,8 @@ def three_piece_assembly_recipe(rng: np.random.Generator) -> list[Keyframe]:
             ),
         ]
 
-    grip_1 = grasp(rng.uniform(-0.2, 0.05), 0.035, rng.uniform(-0.006, 0.006))
-    grip_2 = grasp(rng.uniform(-0.15, 0.1), 0.06, rng.uniform(-0.003, 0.003))
+    grip_1 = grasp(rng.uniform(-0.2, 0.1), 0.035, rng.uniform(-0.006, 0.006))
+    grip_2 = grasp(rng.uniform(-0.2, 0.1), 0.06, rng.uniform(-0.003, 0.003))
     quarter = rotation([0.0, 0.0, np.pi / 2])
     return [
         *take(0, "piece_1", grip_1),
