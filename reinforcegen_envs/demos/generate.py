@@ -36,6 +36,9 @@ CHUNK = 20  # attempts a worker makes between two writes
 # Metres and radians that a tool may lag behind its target more than the source's did before the segment waits for it:
 # with an object in the hand, clearances count.
 SLACK_FREE, SLACK_HELD = (0.004, 0.06), (0.001, 0.02)
+# Where the source had its tool this near to the target, metres, it was lining it up: the tool must stay there for some
+# control steps. Close to its base the arm swings before it comes to rest.
+PRECISE, CALM_STEPS = 0.0025, 3
 MAX_WAIT = 60  # control steps that a segment waits for it, in all
 GAIN = 1.5  # stiffness of following, relative to the operator's
 EXTRA_STEPS = 4  # control steps recorded after a stage is finished: what termination looks like
@@ -162,7 +165,7 @@ class Adapter:
         noise = np.zeros(6)
         slack = SLACK_FREE if stage.held is None else SLACK_HELD
         to_hand = self._to_hand(stage.held)
-        step, waited, held_end, after = 0, 0, 0, 0
+        step, waited, held_end, after, calm = 0, 0, 0, 0, 0
         while True:
             if stage.held is not None:
                 reference = env.task.object_pose(env.sim, stage.reference)
@@ -188,7 +191,9 @@ class Adapter:
             # Wait for a hand that was pushed off its way, as the operator would: it should be where his was.
             metres, radians = distance(eef, target)
             usual = distance(segment.actual[step], segment.tool[step])
-            if (metres > usual[0] + slack[0] or radians > usual[1] + slack[1]) and waited < MAX_WAIT:
+            calm = calm + 1 if metres <= usual[0] + slack[0] and radians <= usual[1] + slack[1] else 0
+            precise = stage.held is not None and segment.gripper[step] > 0 and usual[0] < PRECISE
+            if calm < (CALM_STEPS if precise else 1) and waited < MAX_WAIT:
                 waited += 1
             elif step < len(segment) - 1:
                 step += 1

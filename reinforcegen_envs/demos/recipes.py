@@ -166,12 +166,12 @@ def three_piece_assembly_recipe(rng: np.random.Generator) -> list[Keyframe]:
                 stage,
                 frame,
                 translation(0, 0, enters + 0.006) @ seated,
-                speed=0.008 * pace,
+                speed=0.0065 * pace,
                 tolerance=(0.0016, 0.03),
                 **carry,
             ),
             Keyframe(
-                stage, frame, translation(0, 0, 0.001) @ seated, speed=0.0045 * pace, tolerance=(0.0025, 0.04), **carry
+                stage, frame, translation(0, 0, 0.001) @ seated, speed=0.004 * pace, tolerance=(0.0025, 0.04), **carry
             ),
             Keyframe(stage, piece, grip, dwell=int(rng.integers(6, 9)), tolerance=(0.008, 0.1), track_frame=False),
             Keyframe(
