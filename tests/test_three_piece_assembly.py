@@ -8,7 +8,7 @@ from reinforcegen_envs.demos.hdf5 import read_demos
 from reinforcegen_envs.demos.replay import replay, restore_first_state
 from reinforcegen_envs.demos.segments import cut
 from reinforcegen_envs.env import ManipulationEnv
-from reinforcegen_envs.poses import from_pose7, invert, matrix_from, rotation, to_pose7, translation
+from reinforcegen_envs.poses import from_pose7, invert, rotation, to_pose7, translation
 from reinforcegen_envs.tasks import ThreePieceAssemblyTask
 
 PI = np.pi
@@ -101,7 +101,7 @@ def test_merged_boxes_weigh_and_fill_what_the_cubes_do(env, name):
     np.testing.assert_allclose(body.ipos, com, atol=1e-9)
     np.testing.assert_allclose(np.sort(body.inertia), np.sort(np.diag(inertia)), rtol=1e-9)
     # Same shape: random points are inside a box exactly if they are inside a cube.
-    points = np.random.default_rng(0).uniform(-0.11, 0.11, (20_000, 3))
+    points = np.random.default_rng(0).uniform(-0.11, 0.11, (5_000, 3))
     in_cube = (np.abs(points[:, None] - centres).max(axis=2) < half).any(axis=1)
     geoms = [env.model.geom(i) for i in np.flatnonzero(env.model.geom_bodyid == body.id)]
     in_box = np.zeros(len(points), bool)
@@ -192,16 +192,9 @@ def test_the_whole_play_of_the_pieces_counts(env, corner):
     assert play(env, 30) == (True, True)
 
 
-def test_hovering_piece_2_fools_only_the_reference(env):
-    assert arrange(env, in_hole(), astride(up=-0.005), floating=("piece_2",)) is True  # inside the base, say
-    assert not env.predicates()["piece_2_seated"]
-    assert arrange(env, in_hole(up=0.012), astride(), floating=("piece_1", "piece_2"))
-    assert play(env, 3)[0] is False
-    assert not env.predicates()["piece_1_seated"]
-
-
 def test_hovering_piece_1_fools_only_the_reference(env):
-    assert arrange(env, in_hole(up=0.013), astride(), floating=("piece_1",))
+    # Piece_2's legs leave its plate 4 mm; higher up there is no place for it.
+    assert arrange(env, in_hole(up=0.0036), astride(), floating=("piece_1",))
     assert play(env, 8) == (False, True)
     assert not env.predicates()["piece_1_seated"]
 
@@ -258,7 +251,7 @@ def test_strict_implies_reference(env):
     rng = np.random.default_rng(0)
     strict = fooled = 0
     env.reset(seed=0)
-    for _ in range(4000):
+    for _ in range(2000):
         wild = rng.random() < 0.5
         metres, radians = (0.008, 0.2) if wild else (0.0015, 0.012)
         quarter = rng.integers(4) * PI / 2
@@ -277,7 +270,7 @@ def test_strict_implies_reference(env):
         assert reference or not holds
         strict += holds
         fooled += reference and not holds
-    assert strict > 100 and fooled > 100  # the test has met both
+    assert strict > 50 and fooled > 50  # the test has met both
 
 
 # --- stages, on the way of a demonstration ---
@@ -381,4 +374,3 @@ def test_a_skill_goes_on_from_where_the_hand_let_go(demos):
         np.testing.assert_allclose(segment.left[:3, :3], seat[:3, :3], atol=0.06)
         rise = (invert(segment.left) @ segment.actual[-1])[2, 3]
         assert 0.03 < rise < 0.12
-        assert matrix_from(np.eye(3), np.zeros(3)).shape == segment.tool[-1].shape
