@@ -28,13 +28,13 @@ from reinforcegen_envs.demos.segments import cut
 from reinforcegen_envs.demos.skeleton import Skeleton
 from reinforcegen_envs.observations import ObservationLayout, rotate_action
 from reinforcegen_envs.policies.mlp import MLP, save_mlps
-from reinforcegen_envs.policies.predictors import initiation_features
+from reinforcegen_envs.policies.predictors import initiation_features, termination_features
 from reinforcegen_envs.policies.skill import VERSION, stage_features
 from reinforcegen_envs.tasks import TASKS, Task
 
-
 DWELL = 0.004  # metres
 LOG_EVERY = 250  # steps
+THRESHOLD = 0.7  # probability above which a termination output is positive
 
 
 @dataclass
@@ -56,7 +56,7 @@ class Args:
 
     # Algorithm specific
     steps: int = 12_000
-    """gradient steps of a base policy; predictors take a quarter"""
+    """gradient steps of a base policy; termination predictors take half of them"""
     batch_size: int = 256
     """transitions in a batch"""
     learning_rate: float = 1e-3
@@ -71,7 +71,8 @@ class Args:
 class StageData:
     """The transitions of one stage: features, what to learn from them, and the whole observation."""
 
-    features: np.ndarray  # (N, F)
+    features: np.ndarray  # (N, F) of the base policy
+    termination_features: np.ndarray  # (N, G)
     actions: np.ndarray  # (N, 7) reference frame; the last column is 1 for closing
     finished: np.ndarray  # (N,) whether the stage was over
     first_obs: np.ndarray  # (demos, obs) when each skill began
@@ -86,7 +87,8 @@ def load_stages(args: Args, task: type[Task], layout: ObservationLayout) -> list
     """
     rotation = layout.slices["ref_rot6d_world"]
     stages: list[dict[str, list]] = [
-        {"features": [], "actions": [], "finished": [], "first_obs": [], "source": []} for _ in task.stages
+        {"features": [], "termination": [], "actions": [], "finished": [], "first_obs": [], "source": []}
+        for _ in task.stages
     ]
     for count, demo in enumerate(iter_demos(args.data, task.name)):
         if args.max_demos and count == args.max_demos:
@@ -95,10 +97,13 @@ def load_stages(args: Args, task: type[Task], layout: ObservationLayout) -> list
             raise DemoFileError(f"{args.data}: {demo.name} has no label_action; train on the output of demos.generate")
         obs, labels = demo.obs["state"], demo.datagen_info["label_action"]
         if obs.shape[1] != layout.size:
-            raise DemoFileError(f"{args.data}: observations of {obs.shape[1]} numbers, {layout.size} are needed; generate again")
+            raise DemoFileError(
+                f"{args.data}: observations of {obs.shape[1]} numbers, {layout.size} are needed; generate again"
+            )
         for index, data in enumerate(stages):
             steps = np.flatnonzero(demo.datagen_info["stage"] == index)
             data["features"].append(obs[steps][:, stage_features(layout, task, index)])
+            data["termination"].append(obs[steps][:, termination_features(layout, task, index)])
             frames = obs[steps][:, rotation].astype(np.float64)
             actions = np.array(
                 [rotate_action(a.astype(np.float64), f, True) for a, f in zip(labels[steps], frames, strict=True)]
@@ -115,6 +120,7 @@ def load_stages(args: Args, task: type[Task], layout: ObservationLayout) -> list
         out.append(
             StageData(
                 np.concatenate(data["features"]),
+                np.concatenate(data["termination"]),
                 actions,
                 np.concatenate(data["finished"]).astype(np.float32),
                 np.stack(data["first_obs"]),
@@ -177,9 +183,7 @@ def fit(
             bar.set_postfix(loss=f"{total / LOG_EVERY:.4f}")
             total = 0.0
     layers = [m for m in network if isinstance(m, nn.Linear)]
-    return MLP(
-        [m.weight.detach().numpy() for m in layers], [m.bias.detach().numpy() for m in layers], mean, std
-    )
+    return MLP([m.weight.detach().numpy() for m in layers], [m.bias.detach().numpy() for m in layers], mean, std)
 
 
 def fit_base(data: StageData, args: Args, log: list[dict], name: str) -> MLP:
@@ -198,14 +202,15 @@ def fit_base(data: StageData, args: Args, log: list[dict], name: str) -> MLP:
 
 
 def fit_termination(data: StageData, args: Args, log: list[dict], name: str) -> MLP:
-    """Classify whether the stage is over; classes weigh the same."""
-    positive = float(data.finished.mean())
-    weight = torch.tensor((1 - positive) / max(positive, 1e-6))
+    """Classify whether the stage is over.
+
+    The classes are not weighted: stopping too early ends the episode, stopping late costs a few steps.
+    """
 
     def loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        return F.binary_cross_entropy_with_logits(output[:, 0], target, pos_weight=weight.clamp(max=5.0))
+        return F.binary_cross_entropy_with_logits(output[:, 0], target)
 
-    return fit(data.features, data.finished, 1, loss, args.steps // 4, args, log, name)
+    return fit(data.termination_features, data.finished, 1, loss, args.steps // 2, args, log, name)
 
 
 def fit_initiation(
@@ -219,8 +224,13 @@ def fit_initiation(
 
 def main(args: Args) -> None:
     """Train everything and write it to ``args.out``."""
+    cli.at_least(1, args, "steps", "batch_size", "hidden", "torch_threads")
+    cli.at_least(0, args, "max_demos", "seed")
     torch.set_num_threads(args.torch_threads)
-    task = TASKS[task_name(read_attrs(args.data)["env_args"]["env_name"])]
+    name = task_name(read_attrs(args.data)["env_args"]["env_name"])
+    if name not in TASKS:
+        raise DemoFileError(f"{args.data} is for task {name!r}; data of {sorted(TASKS)} can be trained on")
+    task = TASKS[name]
     layout = ObservationLayout.of(task)
     sources = [cut(demo, task) for demo in read_demos(args.source or source_file(task.name), task.name)]
     began = time.time()
@@ -230,9 +240,7 @@ def main(args: Args) -> None:
     for stage, data in zip(task.stages, stages, strict=True):
         base[stage.name] = fit_base(data, args, log, f"base {stage.name}")
         termination[stage.name] = fit_termination(data, args, log, f"termination {stage.name}")
-        initiation[stage.name] = fit_initiation(
-            data, layout, len(sources), args, log, f"initiation {stage.name}"
-        )
+        initiation[stage.name] = fit_initiation(data, layout, len(sources), args, log, f"initiation {stage.name}")
     card = {
         "task": task.name,
         "version": VERSION,
@@ -242,7 +250,9 @@ def main(args: Args) -> None:
         "seed": args.seed,
     }
     save_mlps(args.out / "base.safetensors", base, {**card, "kind": "base"})
-    save_mlps(args.out / "termination.safetensors", termination, {**card, "kind": "termination", "threshold": 0.5})
+    save_mlps(
+        args.out / "termination.safetensors", termination, {**card, "kind": "termination", "threshold": THRESHOLD}
+    )
     save_mlps(args.out / "initiation.safetensors", initiation, {**card, "kind": "initiation"})
     Skeleton.of(sources).save(args.out / "skeleton.npz")
     with open(args.out / "losses.csv", "w", newline="") as file:

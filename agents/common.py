@@ -130,9 +130,7 @@ def residual_scale(args: RunArgs, envs: ThreadVectorEnv) -> float:
         return float(envs.envs[0].get_wrapper_attr("residual_scale"))
     except AttributeError:
         if "-Residual-" in args.env_id:
-            raise ValueError(
-                f"{args.env_id} has no attribute residual_scale; give --residual-scale"
-            ) from None
+            raise ValueError(f"{args.env_id} has no attribute residual_scale; give --residual-scale") from None
         return 1.0
 
 

@@ -39,9 +39,7 @@ class Evaluation:
         }
 
 
-def run_episode(
-    env: gym.Env, policy: Callable[[np.ndarray], np.ndarray], seed: int
-) -> tuple[bool, float, int]:
+def run_episode(env: gym.Env, policy: Callable[[np.ndarray], np.ndarray], seed: int) -> tuple[bool, float, int]:
     """Play one episode; return success, undiscounted return and number of steps."""
     obs, info = env.reset(seed=seed)
     total, length, done = 0.0, 0, False
@@ -68,9 +66,7 @@ def evaluate_agent(
         num_threads: episodes played side by side.
     """
     envs = [make_env() for _ in range(max(1, min(num_threads, episodes)))]
-    seeds = iter(
-        range(first_seed, first_seed + episodes)
-    )  # shared: a thread takes the next seed when it is free
+    seeds = iter(range(first_seed, first_seed + episodes))  # shared: a thread takes the next seed when it is free
     try:
         with ThreadPoolExecutor(len(envs)) as pool:
             parts = pool.map(lambda env: [run_episode(env, policy, seed) for seed in seeds], envs)

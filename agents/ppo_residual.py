@@ -303,9 +303,7 @@ def main(args: Args) -> dict[str, Any]:
         base = run.checkpoint["base"]
 
     def evaluate(episodes: int) -> Evaluation:
-        return evaluate_agent(
-            env_factory(args, evaluation=True), agent.mlp(), episodes, num_threads=args.num_threads
-        )
+        return evaluate_agent(env_factory(args, evaluation=True), agent.mlp(), episodes, num_threads=args.num_threads)
 
     def checkpoint() -> None:
         counters = {"iteration": iteration, "episodes": episodes, "recent": list(recent), "base": base}
@@ -326,9 +324,7 @@ def main(args: Args) -> dict[str, Any]:
         # at 1. In the first iteration they may: its mean action is 0 whatever the observation.
         if iteration == 0:
             agent.update_statistics(data.obs.flatten(0, 1))
-        values = update(
-            args, agent, optimiser, rng, data, with_actor=iteration >= args.critic_only_iterations
-        )
+        values = update(args, agent, optimiser, rng, data, with_actor=iteration >= args.critic_only_iterations)
         if iteration > 0:
             agent.update_statistics(data.obs.flatten(0, 1))
         previous, step = step, step + args.num_envs * args.num_steps

@@ -28,9 +28,7 @@ MAY_CHANGE_ON_RESUME = {
 }  # fmt: skip
 
 
-def to_mlp(
-    network: nn.Sequential, mean: torch.Tensor, std: torch.Tensor, activation: str, output: str
-) -> MLP:
+def to_mlp(network: nn.Sequential, mean: torch.Tensor, std: torch.Tensor, activation: str, output: str) -> MLP:
     """The same function as ``network`` behind ``clip((x - mean) / std)``, without torch."""
     layers = [layer for layer in network if isinstance(layer, nn.Linear)]
     weights = [layer.weight.detach().numpy().copy() for layer in layers]
@@ -82,24 +80,18 @@ class Run:
         from torch.utils.tensorboard import SummaryWriter
 
         self.args, self.algorithm = args, algorithm
-        default_name = "-".join(
-            [args.env_id.replace("/", "-").replace(":", "-"), args.stage or "all", algorithm]
-        )
+        default_name = "-".join([args.env_id.replace("/", "-").replace(":", "-"), args.stage or "all", algorithm])
         self.folder = Path(args.runs_dir) / (args.run_name or f"{default_name}-seed{args.seed}")
         self.columns = ["step", "seconds", *metrics]
         self.checkpoint: dict[str, Any] | None = None
         path = self.folder / "checkpoint.pt"
         if args.resume:
             if not path.is_file():
-                raise FileNotFoundError(
-                    f"no checkpoint {path} to resume from; start the run without --resume"
-                )
+                raise FileNotFoundError(f"no checkpoint {path} to resume from; start the run without --resume")
             self.checkpoint = checkpoint = torch.load(path, weights_only=True)
             self._check_same_arguments(checkpoint["args"])
         elif path.exists() and not args.overwrite:
-            raise FileExistsError(
-                f"{path} exists; go on with --resume, choose another --run-name, or --overwrite it"
-            )
+            raise FileExistsError(f"{path} exists; go on with --resume, choose another --run-name, or --overwrite it")
         self.command, self.commit = command_line(args, algorithm), commit()
         saved = self.checkpoint or {"step": 0, "seconds": 0.0}
         step = saved["step"]
@@ -126,9 +118,7 @@ class Run:
         """Write one row of progress.csv and the same scalars to TensorBoard."""
         with open(self.folder / "progress.csv", "a", newline="") as file:
             row = {"step": step, "seconds": f"{self.seconds:.1f}"}
-            csv.DictWriter(file, self.columns).writerow(
-                row | {name: f"{value:.6g}" for name, value in values.items()}
-            )
+            csv.DictWriter(file, self.columns).writerow(row | {name: f"{value:.6g}" for name, value in values.items()})
         for name, value in values.items():
             self.writer.add_scalar(name, value, step)
         self._mark = (step, time.monotonic())
@@ -189,9 +179,7 @@ class Run:
         changed = [name for name in now if name not in MAY_CHANGE_ON_RESUME and now[name] != old.get(name)]
         if changed:
             both = ", ".join(f"{name} {old.get(name)!r} -> {now[name]!r}" for name in changed)
-            raise ValueError(
-                f"{self.folder} was started with other arguments ({both}); resume with the same ones"
-            )
+            raise ValueError(f"{self.folder} was started with other arguments ({both}); resume with the same ones")
 
     def _start_csv(self, step: int) -> None:
         """Write the header; keep the rows of an interrupted run up to the checkpoint that it resumes from."""

@@ -121,14 +121,11 @@ class Critics(nn.Module):
         super().__init__()
         sizes = [inputs, *[hidden] * layers, 1]
         self.weights = nn.ParameterList(
-            torch.empty(count, a, b).uniform_(-(a**-0.5), a**-0.5)
-            for a, b in zip(sizes[:-1], sizes[1:], strict=True)
+            torch.empty(count, a, b).uniform_(-(a**-0.5), a**-0.5) for a, b in zip(sizes[:-1], sizes[1:], strict=True)
         )
         self.biases = nn.ParameterList(torch.zeros(count, 1, b) for b in sizes[1:])
 
-    def forward(
-        self, obs: torch.Tensor, action: torch.Tensor, members: torch.Tensor | None = None
-    ) -> torch.Tensor:
+    def forward(self, obs: torch.Tensor, action: torch.Tensor, members: torch.Tensor | None = None) -> torch.Tensor:
         """(batch, size) normalised observations and (batch, 7) residuals to (critics, batch) values.
 
         Args:
@@ -288,9 +285,7 @@ def main(args: Args) -> dict[str, Any]:
         recent.extend(saved["recent"])
 
     def evaluate(episodes: int) -> Evaluation:
-        return evaluate_agent(
-            env_factory(args, evaluation=True), agent.mlp(), episodes, num_threads=args.num_threads
-        )
+        return evaluate_agent(env_factory(args, evaluation=True), agent.mlp(), episodes, num_threads=args.num_threads)
 
     def checkpoint() -> None:
         # The buffers first, then the checkpoint that names them, then older ones go: never a torn pair.
@@ -338,9 +333,7 @@ def main(args: Args) -> dict[str, Any]:
         returns += rewards
         succeeded = episode_successes(infos, done, returns)
         for i in range(args.num_envs):
-            rows = n_step.add(
-                i, obs[i], action[i], float(rewards[i]), after[i], bool(terminated[i]), bool(done[i])
-            )
+            rows = n_step.add(i, obs[i], action[i], float(rewards[i]), after[i], bool(terminated[i]), bool(done[i]))
             replay.add(rows)
             episode_rows[i] += rows
             if done[i]:

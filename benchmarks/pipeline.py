@@ -38,7 +38,9 @@ class Args:
     """folder for data, weights, runs and results"""
     demos: int = 1500
     """demonstrations to generate"""
-    td3_steps: int = 80_000
+    start_noise: tuple[float, float] = (0.005, 0.0262)
+    """initiation augmentation in generation: metres and radians per axis"""
+    td3_steps: int = 60_000
     """control steps of residual RL, every stage"""
     pool: int = 800
     """reset states, every stage"""
@@ -100,7 +102,17 @@ def main(args: Args) -> None:
     common = ["--task", args.task, "--variant", args.variant]
     steps.run(
         "generate",
-        ["-m", "reinforcegen_envs.demos.generate", *common, "--count", str(args.demos), "--out", str(data)],
+        [
+            "-m",
+            "reinforcegen_envs.demos.generate",
+            *common,
+            "--count",
+            str(args.demos),
+            "--start-noise",
+            *(str(part) for part in args.start_noise),
+            "--out",
+            str(data),
+        ],
     )
     steps.run("bc", ["-m", "reinforcegen_envs.agents.bc", "--data", str(data), "--out", str(weights)])
     steps.run("evaluate-base", evaluation(args, weights, "base", ("0", "0"), "base"))
@@ -118,7 +130,7 @@ def main(args: Args) -> None:
         *(
             ["-m", "reinforcegen_envs.agents.td3_residual",
              "--env-id", f"ReinforceGen/{args.variant}-{args.task}-Residual-v0", "--stage", stage,
-             "--weights", str(weights), "--pool", str(args.out / f"pool-{stage}-train.npz"),
+             "--weights", str(weights), "--termination", "predictor", "--pool", str(args.out / f"pool-{stage}-train.npz"),
              "--eval-pool", str(args.out / f"pool-{stage}-held-out.npz"), "--total-steps", str(args.td3_steps),
              "--num-threads", "1", "--seed", str(args.seed), "--runs-dir", str(args.out), "--run-name", f"td3-{stage}"]
             for stage in stages
@@ -136,7 +148,9 @@ def main(args: Args) -> None:
         results[name] = json.loads(line)
         low, high = results[name]["interval"]
         parts = "  ".join(f"{k} {v['success']:.3f}" for k, v in results[name]["stages"].items())
-        print(f"{name:<12} {results[name]['success']:.3f} [{low:.3f}, {high:.3f}]  {parts}  {results[name]['failures']}")
+        print(
+            f"{name:<12} {results[name]['success']:.3f} [{low:.3f}, {high:.3f}]  {parts}  {results[name]['failures']}"
+        )
     total = sum(steps.seconds.values())
     print(f"wall clock {total / 60:.1f} min: " + ", ".join(f"{k} {v:.0f} s" for k, v in steps.seconds.items()))
     with atomic_path(args.out / "result.json") as temporary:

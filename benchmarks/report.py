@@ -68,9 +68,7 @@ def write_report(name: str, figures: list[Figure], command: list[str] | None = N
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["figure", "value", "unit", "target", "met", "detail"])
         for figure in figures:
-            writer.writerow(
-                [figure.name, f"{figure.value:.6g}", figure.unit, figure.target, figure.met, figure.detail]
-            )
+            writer.writerow([figure.name, f"{figure.value:.6g}", figure.unit, figure.target, figure.met, figure.detail])
     report = {
         "command": command or ["python", *sys.argv],
         "figures": [asdict(figure) | {"met": figure.met} for figure in figures],
@@ -87,9 +85,7 @@ def machine() -> dict[str, Any]:
     cpu = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
-        names = [
-            line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line
-        ]
+        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
         cpu = names[0] if names else cpu
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True

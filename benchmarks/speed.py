@@ -110,9 +110,7 @@ def against_robosuite(args: Args) -> list[Figure]:
         seconds["ours"].append(time.perf_counter() - began)
     rate = {name: args.steps / min(times) for name, times in seconds.items()}
     detail = f"{rate['ours']:.0f} over {rate['robosuite']:.0f} control steps/s, no cameras"
-    ratio = Figure(
-        "control step over robosuite's step", rate["ours"] / rate["robosuite"], "", ">= 3.3", detail
-    )
+    ratio = Figure("control step over robosuite's step", rate["ours"] / rate["robosuite"], "", ">= 3.3", detail)
     return [ratio, over_bare(args, "control step over 25 bare mj_step", sim, sim.step, actions, ">= 0.93")]
 
 
@@ -148,9 +146,7 @@ def over_bare(
             theirs[repeat, i] = time.perf_counter() - began
     best, bare_best = ours.min(axis=0).sum(), theirs.min(axis=0).sum()
     median = np.median(theirs) / np.median(ours)
-    detail = (
-        f"{len(actions) / best:.0f} over {len(actions) / bare_best:.0f} control steps/s; medians {median:.3f}"
-    )
+    detail = f"{len(actions) / best:.0f} over {len(actions) / bare_best:.0f} control steps/s; medians {median:.3f}"
     return Figure(name, bare_best / best, "", target, detail)
 
 

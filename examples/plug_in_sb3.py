@@ -1,7 +1,7 @@
 """Any library's agent runs unchanged: Stable-Baselines3's TD3 on one skill's residual.
 
-    pip install stable-baselines3
-    python examples/plug_in_sb3.py
+pip install stable-baselines3
+python examples/plug_in_sb3.py
 """
 
 from __future__ import annotations

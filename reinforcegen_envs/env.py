@@ -16,6 +16,7 @@ from reinforcegen_envs.tasks import TASKS
 OBS_MODES = ("state",)
 STAGE_STEPS = 3  # consecutive control steps for which an intermediate stage must look finished (ours)
 MAX_FLOAT = float(np.finfo(np.float32).max)
+STILL = 0.005  # metres that no object may move while strict success is held (ours)
 NO_PLAN = {"status": "none", "milliseconds": 0.0, "collision_checks": 0}
 
 
@@ -56,7 +57,9 @@ class ManipulationEnv(gym.Env):
         if obs_mode not in OBS_MODES:
             raise ValueError(f"unknown obs_mode {obs_mode!r}; choose one of {OBS_MODES}")
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
-            raise ValueError(f"unknown render_mode {render_mode!r}; choose None or one of {self.metadata['render_modes']}")
+            raise ValueError(
+                f"unknown render_mode {render_mode!r}; choose None or one of {self.metadata['render_modes']}"
+            )
         self.render_mode = render_mode
         self.variant = variant
         self.sim = Simulation(load_scene(task_class.scene), controller)
@@ -71,6 +74,7 @@ class ManipulationEnv(gym.Env):
         self._renderer = None
         self.stage = 0
         self._steady = 0  # consecutive control steps for which the current stage has looked finished
+        self._still_at = np.zeros((len(self.task.bodies), 3))  # where the objects were when it first did
         self.stage_finished = False
         self._success = False
         self._predicates: dict[str, bool] = {}
@@ -148,12 +152,27 @@ class ManipulationEnv(gym.Env):
 
     def judge(self) -> None:
         """Evaluate the predicates of the present state, one control step after the last time."""
-        last = self.stage == len(self.task.stages) - 1
         self.judge_predicates()
-        done = all(self._predicates.values()) if last else self.task.stage_done(self.sim, self.stage)
-        self._steady = self._steady + 1 if done else 0
-        self.stage_finished = self._steady >= (self.task.success_steps if last else STAGE_STEPS)
-        self._success = last and self.stage_finished
+        if not self._last_stage:
+            self._steady = self._steady + 1 if self.task.stage_done(self.sim, self.stage) else 0
+        elif all(self._predicates.values()):
+            # Success must be held still: speeds jitter with the actions, so what counts is how far objects have got.
+            positions = self.sim.data.xpos[self.task.bodies]
+            if self._steady == 0 or np.abs(positions - self._still_at).max() > STILL:
+                self._steady, self._still_at = 0, positions
+            self._steady += 1
+        else:
+            self._steady = 0
+        self._conclude()
+
+    @property
+    def _last_stage(self) -> bool:
+        return self.stage == len(self.task.stages) - 1
+
+    def _conclude(self) -> None:
+        """What follows from how long the stage has looked finished."""
+        self.stage_finished = self._steady >= (self.task.success_steps if self._last_stage else STAGE_STEPS)
+        self._success = self._last_stage and self.stage_finished
 
     def judge_predicates(self) -> None:
         """Evaluate the predicates without counting a control step: for connects, and after a reset."""
@@ -215,6 +234,7 @@ class ManipulationEnv(gym.Env):
             "simulation": self.sim.get_state(),
             "stage": self.stage,
             "steady": self._steady,
+            "still_at": self._still_at.copy(),
             "rng": self.np_random.bit_generator.state,
         }
 
@@ -232,10 +252,10 @@ class ManipulationEnv(gym.Env):
         if state.get("rng") is not None:
             self.np_random.bit_generator.state = state["rng"]
         self.stage = int(state["stage"])
-        # judge() counts one step more, so start one before.
-        self._steady = int(state["steady"]) - 1
-        self.judge()
         self._steady = int(state["steady"])
+        self._still_at = np.array(state.get("still_at", self.sim.data.xpos[self.task.bodies]), np.float64)
+        self.judge_predicates()
+        self._conclude()
         self._needs_reset = False
 
     def object_poses(self) -> dict[str, np.ndarray]:

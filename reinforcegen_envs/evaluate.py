@@ -129,6 +129,18 @@ class ResidualPolicy:
         return np.zeros(7, np.float32) if network is None else network(obs)
 
 
+class RandomPolicy:
+    """Uniform actions, drawn anew for every episode from its seed: which process plays it does not matter."""
+
+    def reset(self, seed: int) -> None:
+        """Begin the episode of ``seed``."""
+        self._rng = np.random.default_rng(seed)
+
+    def __call__(self, obs: np.ndarray) -> np.ndarray:
+        """The next action (7,); the observation does not matter."""
+        return self._rng.uniform(-1.0, 1.0, 7)
+
+
 def make(args: Args, render_mode: str | None = None) -> tuple[gym.Env, Callable[[np.ndarray], np.ndarray]]:
     """The environment and the policy that ``args`` name.
 
@@ -153,9 +165,7 @@ def make(args: Args, render_mode: str | None = None) -> tuple[gym.Env, Callable[
     if args.stage is not None or mode == "Skill":
         kwargs["stage"] = args.stage
     if args.policy == "random":
-        env = gym.make(args.env_id, disable_env_checker=True, **kwargs)
-        rng = np.random.default_rng(args.first_seed)
-        return env, lambda obs: rng.uniform(-1.0, 1.0, 7)
+        return gym.make(args.env_id, disable_env_checker=True, **kwargs), RandomPolicy()
     if mode != "Residual":
         raise ValueError(f"policy {args.policy!r} acts on a Residual id; {args.env_id} takes full actions (use random)")
     policy: Callable[[np.ndarray], np.ndarray]
@@ -177,6 +187,8 @@ def make(args: Args, render_mode: str | None = None) -> tuple[gym.Env, Callable[
 def play(env: gym.Env, policy: Callable[[np.ndarray], np.ndarray], seed: int, on_step=None) -> Episode:
     """Play one episode to its end."""
     stages = len(env.unwrapped.task.stages)  # type: ignore[attr-defined]
+    if isinstance(policy, RandomPolicy):
+        policy.reset(seed)
     obs, info = env.reset(seed=seed)
     episode = Episode(seed, False, False, [False] * stages, [False] * stages)
     episode.connect_steps = episode.control_steps = info["sim_steps"]
@@ -188,7 +200,7 @@ def play(env: gym.Env, policy: Callable[[np.ndarray], np.ndarray], seed: int, on
         obs, reward, terminated, truncated, info = env.step(policy(obs))
         episode.control_steps += info["sim_steps"]
         episode.connect_steps += max(info["sim_steps"] - 1, 0)
-        episode.finished[stage] |= reward > 0
+        episode.finished[stage] |= float(reward) > 0
         episode.reference_success |= info["reference_success"]
         if on_step is not None:
             on_step(env)
@@ -288,7 +300,9 @@ def write_csv(path: Path, episodes: list[Episode]) -> None:
         writer.writerow(names)
         for episode in episodes:
             row = asdict(episode)
-            writer.writerow(["".join(str(int(x)) for x in row[n]) if isinstance(row[n], list) else row[n] for n in names])
+            writer.writerow(
+                ["".join(str(int(x)) for x in row[n]) if isinstance(row[n], list) else row[n] for n in names]
+            )
 
 
 def write_video(args: Args) -> None:
@@ -313,6 +327,8 @@ def write_video(args: Args) -> None:
 
 def main(args: Args) -> None:
     """Evaluate, and print and write what was asked for."""
+    if args.video is not None:
+        write_video(args)  # first: whoever has no OpenGL hears of it at once
     result = evaluate(args)
     episodes = result.pop("each")
     low, high = result["interval"]
@@ -328,8 +344,6 @@ def main(args: Args) -> None:
             print(f"  failed: {failure:<40} {count}")
     if args.csv is not None:
         write_csv(args.csv, episodes)
-    if args.video is not None:
-        write_video(args)
     if args.json:
         print(json.dumps(result, default=str))
 

@@ -74,9 +74,7 @@ def _relative(out, start, reference, reference_position, rotation, position):
 
 
 @numba.njit(cache=True, nogil=True)
-def fill_state(
-    out, views, xpos, xmat, ids, finger_qpos, controller, bodies, reference_body, joint_qpos, stage, stages
-):
+def fill_state(out, views, xpos, xmat, ids, finger_qpos, controller, bodies, reference_body, joint_qpos, stage, stages):
     """Write the observation without base action into ``out`` (float32), in the order of `ObservationLayout`."""
     qpos, qvel = views[0], views[1]
     site_position, site_rotation = views[4][ids[2]], views[5][ids[2]]

@@ -98,9 +98,7 @@ def invert(pose):
     rotation_t = np.ascontiguousarray(pose[:3, :3].T)
     out[:3, :3] = rotation_t
     for i in range(3):
-        out[i, 3] = -(
-            rotation_t[i, 0] * pose[0, 3] + rotation_t[i, 1] * pose[1, 3] + rotation_t[i, 2] * pose[2, 3]
-        )
+        out[i, 3] = -(rotation_t[i, 0] * pose[0, 3] + rotation_t[i, 1] * pose[1, 3] + rotation_t[i, 2] * pose[2, 3])
     return out
 
 

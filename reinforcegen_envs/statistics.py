@@ -21,9 +21,7 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[f
         ValueError: ``successes`` is not within 0 to ``n``, or ``confidence`` not between 0 and 1.
     """
     if not 0 <= successes <= n:
-        raise ValueError(
-            f"{successes} successes of {n} episodes; successes must lie in 0 to the number of episodes"
-        )
+        raise ValueError(f"{successes} successes of {n} episodes; successes must lie in 0 to the number of episodes")
     if not 0.0 < confidence < 1.0:
         raise ValueError(f"confidence {confidence} is not between 0 and 1; 0.95 is usual")
     if n == 0:

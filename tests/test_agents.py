@@ -175,9 +175,7 @@ def test_run_folder_export_and_exact_resume(name, tmp_path):
     assert list(folder.glob("events.out.tfevents.*")) and not list(folder.glob(".*"))
 
     # The exported actor is the torch actor.
-    mlps, card = load_mlps(
-        folder / "actor.safetensors", kind="residual", observation_size=6, residual_scale=0.3
-    )
+    mlps, card = load_mlps(folder / "actor.safetensors", kind="residual", observation_size=6, residual_scale=0.3)
     assert list(mlps) == ["reach"] and card["steps"] == 384 and card["version"] == 3
     assert card["evaluation"]["episodes"] == 10
     obs = np.random.default_rng(0).normal(0, 3, (100, 6)).astype(np.float32)
@@ -311,9 +309,7 @@ def test_advantages_bootstrap_at_truncation_only():
     )
     advantage, target = ppo_residual.advantages(args, agent, data)
     truncated = 0.5 * 8 - 2
-    np.testing.assert_allclose(
-        advantage[:, 0], [0.5 * 2 - 1 + 0.25 * truncated, truncated, 1 - 3, 0.5 * 6 - 4]
-    )
+    np.testing.assert_allclose(advantage[:, 0], [0.5 * 2 - 1 + 0.25 * truncated, truncated, 1 - 3, 0.5 * 6 - 4])
     np.testing.assert_allclose(target[:, 0], advantage[:, 0] + np.array([1, 2, 3, 4]))
 
 
@@ -324,9 +320,7 @@ def test_running_statistics_equal_those_of_all_data():
         agent.update_statistics(part)
     mean, std = agent.statistics()
     torch.testing.assert_close(mean, data.mean(0))
-    torch.testing.assert_close(
-        std, torch.where(data.std(0, correction=0) < 1e-3, 1.0, data.std(0, correction=0))
-    )
+    torch.testing.assert_close(std, torch.where(data.std(0, correction=0) < 1e-3, 1.0, data.std(0, correction=0)))
 
 
 # ------------------------------------------------------------------------------------------- evaluation

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -19,7 +20,7 @@ from reinforcegen_envs.registration import make_env
 NAMES = ("Threading", "Threading-Hybrid", "Threading-Skill", "Threading-Residual")
 
 
-def make(name, weights, **kwargs):
+def make(name, weights, **kwargs: Any) -> Any:
     if "-" in name:
         kwargs.setdefault("weights", weights)
     return gym.make(f"ReinforceGen/D2-{name}-v0", disable_env_checker=True, **kwargs)
@@ -296,9 +297,7 @@ def test_every_command_has_help(module, monkeypatch, capsys):
         ("agents.td3_residual", ["--resume"], ["no checkpoint", "without --resume"]),
     ],
 )
-def test_a_command_says_in_one_line_what_is_wrong(
-    module, options, parts, weights, monkeypatch, capsys, tmp_path
-):
+def test_a_command_says_in_one_line_what_is_wrong(module, options, parts, weights, monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     if module in ("evaluate", "wrappers.fill_pool") or module.endswith("_residual"):
         options = [*options, "--weights", weights]
@@ -321,7 +320,7 @@ def test_a_defect_keeps_its_traceback(monkeypatch):
     from reinforcegen_envs import cli
 
     def defect(args):
-        np.zeros(3) + np.zeros(4)
+        np.add(np.zeros(3), np.zeros(4))
 
     monkeypatch.setattr(sys, "argv", ["command"])
     with pytest.raises(ValueError, match="broadcast"):

@@ -343,9 +343,7 @@ def test_both_forms_have_the_same_dynamics():
     for name in ("nq", "nv", "nu", "nbody", "njnt", "nsite", "nmocap", "neq", "na"):
         assert getattr(physics, name) == getattr(rendered, name), name
     for kind in ("body", "joint", "site", "actuator"):
-        count = {"body": physics.nbody, "joint": physics.njnt, "site": physics.nsite, "actuator": physics.nu}[
-            kind
-        ]
+        count = {"body": physics.nbody, "joint": physics.njnt, "site": physics.nsite, "actuator": physics.nu}[kind]
         names = [[getattr(model, kind)(i).name for i in range(count)] for model in (physics, rendered)]
         assert names[0] == names[1]
     for name in (

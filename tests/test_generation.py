@@ -205,9 +205,7 @@ def test_other_settings_are_refused_while_a_run_is_unfinished(small, monkeypatch
     with monkeypatch.context() as patch, pytest.raises(Killed):
         kill_after(patch, 0)
         generate(small)
-    with pytest.raises(
-        RuntimeError, match=r"out\.hdf5\.parts holds an unfinished run with other settings.*delete"
-    ):
+    with pytest.raises(RuntimeError, match=r"out\.hdf5\.parts holds an unfinished run with other settings.*delete"):
         generate(dataclasses.replace(small, seed=1))
     assert not small.out.exists()
 

@@ -100,9 +100,7 @@ def test_round_trip(path):
 
 
 def test_optional_parts_may_be_absent(path):
-    bare = make_demo(
-        states=None, rewards=None, dones=None, obs={}, datagen_info={}, attrs={}, subtask_term_signals={}
-    )
+    bare = make_demo(states=None, rewards=None, dones=None, obs={}, datagen_info={}, attrs={}, subtask_term_signals={})
     write_demos(path, [bare], ENV_ARGS)
     (back,) = read_demos(path, "Threading")
     assert back.states is None and back.rewards is None and back.dones is None
@@ -275,9 +273,7 @@ def damage(change):
                 "no poses of 'tripod', only of cup, needle",
             )
         ),
-        damage(
-            ("not-a-group", lambda f: f["data"].create_dataset("demo_9", data=1), "demo_9 is not a group")
-        ),
+        damage(("not-a-group", lambda f: f["data"].create_dataset("demo_9", data=1), "demo_9 is not a group")),
     ],
 )
 def test_missing_or_foreign_parts(file, change, message):

@@ -38,9 +38,7 @@ def kinematics(env):
 
 def random_joints(env, rng):
     low, high = env.sim.joint_range.T
-    return np.clip(
-        INITIAL_JOINTS + rng.uniform(-0.6, 0.6, 7), low + 2 * LIMIT_MARGIN, high - 2 * LIMIT_MARGIN
-    )
+    return np.clip(INITIAL_JOINTS + rng.uniform(-0.6, 0.6, 7), low + 2 * LIMIT_MARGIN, high - 2 * LIMIT_MARGIN)
 
 
 def test_forward_is_where_the_simulation_puts_the_hand(env, kinematics):
@@ -76,9 +74,7 @@ def workspace_poses(rng, count):
     for _ in range(count):
         tilt = rotation(np.append(rng.uniform(-0.35, 0.35, 2), 0)) @ rotation([0, 0, rng.uniform(-1.2, 1.2)])
         turn = tilt[:3, :3] @ DOWN
-        yield matrix_from(
-            turn, np.array([rng.uniform(-0.2, 0.1), rng.uniform(-0.25, 0.25), rng.uniform(0.85, 1.0)])
-        )
+        yield matrix_from(turn, np.array([rng.uniform(-0.2, 0.1), rng.uniform(-0.25, 0.25), rng.uniform(0.85, 1.0)]))
 
 
 def null_vector_and_mass(kinematics, joints):

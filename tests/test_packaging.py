@@ -18,8 +18,7 @@ def options():
 
 def test_every_package_is_listed(options):
     inside = {"reinforcegen_envs"} | {
-        ".".join(path.parent.relative_to(ROOT).parts)
-        for path in (ROOT / "reinforcegen_envs").rglob("__init__.py")
+        ".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "reinforcegen_envs").rglob("__init__.py")
     }
     moved = {
         ".".join(["reinforcegen_envs", *path.parent.relative_to(ROOT).parts])

@@ -132,7 +132,7 @@ def test_a_dropped_tripod_stands(env):
     for _ in range(20):
         env.step(np.zeros(7))
     assert env.object_poses()["tripod"][2] == pytest.approx(0.901 - 0.0052, abs=3e-4)
-    assert env.predicates()["tripod_upright"] and env.predicates()["at_rest"]
+    assert env.predicates()["tripod_standing"] and env.predicates()["at_rest"]
 
 
 # --- success ---
@@ -219,7 +219,7 @@ def test_toppled_tripod_with_the_needle_inside_fools_only_the_reference(env):
     _, reference = arrange(env, (0, 0, 0), tripod=lying, floating=("needle", "tripod"))
     assert reference
     assert play(env) == (False, True)
-    assert not env.predicates()["tripod_upright"]
+    assert not env.predicates()["tripod_standing"]
     assert env.task.failure(env.sim, 1) == "tripod toppled"
 
 

@@ -4,6 +4,7 @@ import inspect
 import subprocess
 import sys
 import time
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -36,7 +37,7 @@ INFO_KEYS = {
 }
 
 
-def make(mode, weights, variant="D2", **kwargs):
+def make(mode, weights, variant="D2", **kwargs: Any) -> Any:
     name = f"ReinforceGen/{variant}-Threading-{mode}-v0"
     return gym.make(name, weights=weights, disable_env_checker=True, **kwargs)
 
@@ -45,7 +46,7 @@ def skill_policy(weights):
     return SkillPolicy.load(weights_folder(ThreadingTask, weights) / "base.safetensors", ThreadingTask)
 
 
-def hybrid_of(env):
+def hybrid_of(env) -> Any:
     """The Hybrid or Skill wrapper inside an environment."""
     while not hasattr(env, "connector"):
         env = env.env
@@ -194,7 +195,7 @@ def test_a_base_policy_is_reset_with_every_episode(mode, weights, pool_file):
     fns = [lambda base=base: make("Residual", weights, base_policy=base, **settings) for base in bases]
     envs = SyncVectorEnv(fns, autoreset_mode=mode)
     down = np.tile(np.array([0, 0, 0, 0, 0, 0, -10], np.float32), (2, 1))  # drops the needle: short episodes
-    layout = envs.envs[0].unwrapped.layout
+    layout = fns[0]().unwrapped.layout
 
     def gripper(obs):
         return obs[:, layout.slices["base_action"]][:, 6]
@@ -403,7 +404,7 @@ def test_trajectories_are_equal_bit_for_bit_in_two_processes(weights):
     """Residual and Hybrid, connects by sampling-based search included."""
     shared = [inspect.getsource(f) for f in (make, skill_policy, hybrid_of, without_clock)]
     imports = (
-        "import gymnasium as gym, reinforcegen_envs\n"
+        "from typing import Any\nimport gymnasium as gym, reinforcegen_envs\n"
         "from reinforcegen_envs.policies.shipped import weights_folder\n"
         "from reinforcegen_envs.policies.skill import SkillPolicy\n"
         "from reinforcegen_envs.tasks import ThreadingTask\n"
@@ -422,8 +423,7 @@ def test_trajectories_are_equal_bit_for_bit_in_two_processes(weights):
 @pytest.mark.parametrize("kind", ["sync", "threads", "processes"])
 def test_vector_environments_repeat_single_ones(kind, weights):
     """Observations, rewards, ends and infos, connects and resets included."""
-    settings = {"pose_noise": NOISE}
-    fns = [lambda: make("Residual", weights, **settings) for _ in range(2)]
+    fns = [lambda: make("Residual", weights, pose_noise=NOISE)] * 2
     if kind == "sync":
         envs = SyncVectorEnv(fns)
     elif kind == "threads":
@@ -433,19 +433,19 @@ def test_vector_environments_repeat_single_ones(kind, weights):
     try:
         rng = np.random.default_rng(0)
         actions = rng.uniform(-0.3, 0.3, (130, 2, 7)).astype(np.float32)
-        steps = [envs.reset(seed=7)]
-        steps += [envs.step(action) for action in actions]
+        first, _ = envs.reset(seed=7)
+        steps = [envs.step(action) for action in actions]
     finally:
         envs.close()
     for i, fn in enumerate(fns):
         env = fn()
         obs, info = env.reset(seed=7 + i)
-        np.testing.assert_array_equal(steps[0][0][i], obs)
+        np.testing.assert_array_equal(first[i], obs)
         done, resets = False, 0
-        for action, (got, reward, terminated, truncated, infos) in zip(actions, steps[1:], strict=True):
+        for action, (got, reward, terminated, truncated, infos) in zip(actions, steps, strict=True):
             if done:
-                expected = (*env.reset(),)
-                expected = (expected[0], 0.0, False, False, expected[1])
+                obs, info = env.reset()
+                expected = (obs, 0.0, False, False, info)
                 resets += 1
             else:
                 expected = env.step(action[i])
@@ -783,11 +783,11 @@ def test_the_termination_predictor_ends_skills_near_the_truth(weights):
     core, late = env.unwrapped, []
     for seed in range(10):
         env.reset(seed=seed)
-        finished, steps, done = None, 0, False
+        finished, steps, done = 0, 0, False
         while not done:
             _, _, terminated, truncated, info = env.step(ZERO)
             steps, done = steps + 1, terminated or truncated
-            if core.stage_finished and finished is None:
+            if core.stage_finished and not finished:
                 finished = steps
         if terminated and info["success"]:
             late.append(steps - finished)
@@ -806,4 +806,4 @@ def test_the_student_chooses_initiation_poses(weights):
         _, info = env.reset(seed=0)
         assert info["failure"] == ""
         chosen.append(hybrid._source)
-    assert len(set(chosen)) >= 3 and sum(chosen == sources) >= 3
+    assert len(set(chosen)) >= 3 and np.sum(chosen == sources) >= 3

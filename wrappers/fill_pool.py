@@ -1,6 +1,6 @@
 """Fill a reset pool: run the stages before a skill, connect to it, and keep the state.
 
-    python -m reinforcegen_envs.wrappers.fill_pool --variant D2 --stage insert --count 600 --out pool.npz
+python -m reinforcegen_envs.wrappers.fill_pool --variant D2 --stage insert --count 600 --out pool.npz
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import gymnasium as gym
 import numpy as np
@@ -60,7 +60,7 @@ class Hybrid(gym.Wrapper):
             raise ValueError(f"unknown termination {termination!r}; choose one of {TERMINATIONS}")
         if initiation not in INITIATIONS:
             raise ValueError(f"unknown initiation {initiation!r}; choose one of {INITIATIONS}")
-        self.core = env.unwrapped
+        self.core = cast(ManipulationEnv, env.unwrapped)
         task = type(self.core.task)
         folder = weights_folder(task, weights)
         self._skeleton = Skeleton.load(folder / "skeleton.npz")
@@ -204,13 +204,13 @@ class Hybrid(gym.Wrapper):
         return self._failure
 
     def _ranked_sources(self) -> list[int]:
-        """Source demonstrations to copy, best first; an episode stays with the source it began with."""
+        """Source demonstrations within reach, the one to copy first; an episode stays with the one it began with."""
         core = self.core
-        if self._initiation is not None:
-            order = [int(i) for i in self._initiation.rank(core.observe())]
-        else:
-            margins = self._skeleton.margins(core, self.connector.checker.kinematics, core.stage)
-            order = [int(i) for i in np.argsort(-margins, kind="stable") if margins[i] > 0]
+        margins = self._skeleton.margins(core, self.connector.checker.kinematics, core.stage)
+        ranked = (
+            np.argsort(-margins, kind="stable") if self._initiation is None else self._initiation.rank(core.observe())
+        )
+        order = [int(i) for i in ranked if margins[i] > 0]
         if self._source in order:  # another source's start may not suit the grasp of this one
             order.remove(self._source)
             order.insert(0, self._source)

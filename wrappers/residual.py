@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import gymnasium as gym
 import numpy as np
 
-from reinforcegen_envs.env import MAX_FLOAT, checked_action
+from reinforcegen_envs.env import MAX_FLOAT, ManipulationEnv, checked_action
 from reinforcegen_envs.observations import ObservationLayout, rotate_action
 from reinforcegen_envs.policies.shipped import weights_folder
 from reinforcegen_envs.policies.skill import SkillPolicy
@@ -59,7 +59,7 @@ class Residual(gym.Wrapper):
             raise ValueError(f"residual_scale {scale!r} must be a number in (0, 1]")
         if not (base_policy is None or callable(base_policy) or isinstance(base_policy, (str, os.PathLike))):
             raise ValueError(f"base_policy {base_policy!r} must be None, a path to base weights, or a callable")
-        core = env.unwrapped
+        core = cast(ManipulationEnv, env.unwrapped)
         task = type(core.task)
         if base_policy is None:
             base_policy = weights_folder(task, weights) / "base.safetensors"

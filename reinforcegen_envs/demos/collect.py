@@ -1,6 +1,6 @@
 """Collect source demonstrations with the scripted teleoperator.
 
-    python -m reinforcegen_envs.demos.collect --task Threading --count 10 --out source.hdf5
+python -m reinforcegen_envs.demos.collect --task Threading --count 10 --out source.hdf5
 """
 
 from __future__ import annotations

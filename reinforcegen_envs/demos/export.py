@@ -14,9 +14,7 @@ import numpy as np
 from reinforcegen_envs.demos.hdf5 import Demo, DemoFileError, iter_demos
 
 
-def export_minari(
-    path: str | os.PathLike[str], dataset_id: str, env_id: str | None = None, **metadata: Any
-) -> Any:
+def export_minari(path: str | os.PathLike[str], dataset_id: str, env_id: str | None = None, **metadata: Any) -> Any:
     """Make a local Minari dataset from a file whose demonstrations hold ``obs/state``.
 
     Minari wants T + 1 observations for T actions; the files hold T, so the last one is repeated: mask the

@@ -148,9 +148,7 @@ class Adapter:
         goal = self._target(reference, stage.held, segment.start)
         metres, radians = self._start_noise
         if metres or radians:
-            goal = goal @ matrix_from(
-                rotvec_to_matrix(rng.normal(0.0, radians, 3)), rng.normal(0.0, metres, 3)
-            )
+            goal = goal @ matrix_from(rotvec_to_matrix(rng.normal(0.0, radians, 3)), rng.normal(0.0, metres, 3))
         ahead = tuple(
             self._target(reference, stage.held, tool) for tool in (segment.tool[len(segment) // 2], segment.tool[-1])
         )

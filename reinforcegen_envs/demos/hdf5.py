@@ -103,14 +103,10 @@ def task_name(env_name: str) -> str:
     Raises:
         DemoFileError: it is for none of the tasks.
     """
-    match = re.fullmatch(
-        r"(?:ReinforceGen/)?(?:D\d-)?(\w+?)(?:-(?:Hybrid|Skill|Residual))?(?:-v\d+|_D\d)?", env_name
-    )
+    match = re.fullmatch(r"(?:ReinforceGen/)?(?:D\d-)?(\w+?)(?:-(?:Hybrid|Skill|Residual))?(?:-v\d+|_D\d)?", env_name)
     task = match.group(1) if match else env_name
     if task not in TASK_OBJECTS:
-        raise DemoFileError(
-            f"environment name {env_name!r} is of none of the tasks {', '.join(TASK_OBJECTS)}"
-        )
+        raise DemoFileError(f"environment name {env_name!r} is of none of the tasks {', '.join(TASK_OBJECTS)}")
     return task
 
 
@@ -222,9 +218,7 @@ def write_demos(
             writer.add(demo)
 
 
-def read_demos(
-    path: str | os.PathLike[str], task: str | None = None, filter_key: str | None = None
-) -> list[Demo]:
+def read_demos(path: str | os.PathLike[str], task: str | None = None, filter_key: str | None = None) -> list[Demo]:
     """Read a whole file, in the order of the demonstrations' numbers.
 
     Args:
@@ -239,9 +233,7 @@ def read_demos(
     return list(iter_demos(path, task, filter_key))
 
 
-def iter_demos(
-    path: str | os.PathLike[str], task: str | None = None, filter_key: str | None = None
-) -> Iterator[Demo]:
+def iter_demos(path: str | os.PathLike[str], task: str | None = None, filter_key: str | None = None) -> Iterator[Demo]:
     """As `read_demos`, one demonstration at a time, for files that do not fit into memory."""
     if task is not None and task not in TASK_OBJECTS:
         raise DemoFileError(f"unknown task {task!r}; the tasks are {', '.join(TASK_OBJECTS)}")
@@ -282,9 +274,7 @@ def _open(path: str | os.PathLike[str]) -> Iterator[h5py.Group]:
             yield data
     except (OSError, RuntimeError, KeyError, TypeError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
-        raise DemoFileError(
-            f"{path} is not a complete HDF5 file ({reason}); copy or make it again"
-        ) from error
+        raise DemoFileError(f"{path} is not a complete HDF5 file ({reason}); copy or make it again") from error
 
 
 def _group(parent: h5py.Group, name: str) -> h5py.Group:
@@ -329,9 +319,7 @@ def _names(data: h5py.Group, filter_key: str | None, path: str | os.PathLike[str
         raise DemoFileError(f"{path} has no filter {filter_key!r}; it has: {', '.join(masks) or 'none'}")
     chosen = {name.decode() for name in masks[filter_key]}
     if chosen - set(names):
-        raise DemoFileError(
-            f"{path}: filter {filter_key!r} names {min(chosen - set(names))}, which is not there"
-        )
+        raise DemoFileError(f"{path}: filter {filter_key!r} names {min(chosen - set(names))}, which is not there")
     return [name for name in names if name in chosen]
 
 
@@ -425,9 +413,7 @@ def _check(demo: Demo, task: str | None, where: str) -> None:
         "states": (demo.states, None),
     }
     arrays |= {f"object_poses/{name}": (value, pose) for name, value in demo.object_poses.items()}
-    arrays |= {
-        f"subtask_term_signals/{name}": (value, ()) for name, value in demo.subtask_term_signals.items()
-    }
+    arrays |= {f"subtask_term_signals/{name}": (value, ()) for name, value in demo.subtask_term_signals.items()}
     arrays |= {f"obs/{name}": (value, None) for name, value in demo.obs.items()}
     for name, (value, shape) in arrays.items():
         if value is None:

@@ -72,7 +72,7 @@ def threading_recipe(rng: np.random.Generator) -> list[Keyframe]:
         Keyframe(
             0,
             "needle",
-            grasp @ translation(*rng.normal(0, 0.004, 2), -0.075) @ wobble,
+            grasp @ translation(rng.normal(0, 0.004), rng.normal(0, 0.004), -0.075) @ wobble,
             skill=False,
             speed=0.016 * pace,
             tolerance=(0.012, 0.12),

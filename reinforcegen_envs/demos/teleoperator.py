@@ -100,9 +100,7 @@ class Recorder:
             target_pose=_rounded(stack("target")),
             gripper_action=actions[:, 6:],
             object_poses={n: _rounded(np.stack([s["objects"][n] for s in steps])) for n in self.env.task.objects},
-            subtask_term_signals={
-                n: np.array([s["signals"][n] for s in steps], np.int64) for n in steps[0]["signals"]
-            },
+            subtask_term_signals={n: np.array([s["signals"][n] for s in steps], np.int64) for n in steps[0]["signals"]},
             datagen_info={"stage": stack("stage").astype(np.int64), "is_skill": stack("skill").astype(np.int64)},
             attrs=attrs,
         )

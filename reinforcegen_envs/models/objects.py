@@ -132,8 +132,6 @@ def _add_geoms(element: ET.Element, body: Body, prefix: str, geoms: tuple[Geom, 
             "density": repr(body.density if geom.density is None else geom.density),
             "friction": _numbers(geom.friction),
         }
-        ET.SubElement(
-            element, "geom", {**collision, **shape, **dict(body.geom_attributes), **dict(geom.attributes)}
-        )
+        ET.SubElement(element, "geom", {**collision, **shape, **dict(body.geom_attributes), **dict(geom.attributes)})
         visual = {"name": f"{name}_visual", "group": "1", "contype": "0", "conaffinity": "0", "mass": "0"}
         ET.SubElement(element, "geom", {**visual, **shape, "material": geom.material or body.material})

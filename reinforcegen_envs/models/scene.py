@@ -141,7 +141,9 @@ def scene_xml(scene: Scene, form: str) -> str:
 
     robot = Panda(idn=0)
     robot.add_base(RethinkMount(idn=0))
-    robot.add_gripper(PandaGripper(idn="0_right"), robot.eef_name["right"])
+    # robosuite itself names grippers so, though it declares a number.
+    gripper = PandaGripper(idn="0_right")  # pyright: ignore[reportArgumentType]
+    robot.add_gripper(gripper, robot.eef_name["right"])
     robot.set_base_xpos(robot.base_xpos_offset["table"](TABLE_SIZE[0]))
     arena = TableArena(TABLE_SIZE, TABLE_FRICTION, (0, 0, scene.table_height))
     arena.set_origin([0, 0, 0])
@@ -151,9 +153,7 @@ def scene_xml(scene: Scene, form: str) -> str:
     for body in list(worldbody.findall("body")):
         if body.get("mocap") == "true":  # robosuite's markers for end-effector targets
             worldbody.remove(body)
-    for element in root.findall(
-        "sensor"
-    ):  # force sensors cost an inverse-dynamics pass a step; nothing reads them
+    for element in root.findall("sensor"):  # force sensors cost an inverse-dynamics pass a step; nothing reads them
         root.remove(element)
     for element in root.findall("size"):  # njmax, nconmax 5000 reserve gigabytes of address space an MjData
         root.remove(element)

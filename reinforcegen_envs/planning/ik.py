@@ -21,8 +21,8 @@ from reinforcegen_envs.sim.kernel import (
     cholesky,
     cholesky_solve,
     mj_comPos,
-    mj_makeM,
     mj_kinematics,
+    mj_makeM,
 )
 from reinforcegen_envs.sim.simulation import INITIAL_JOINTS, array_views
 

@@ -111,9 +111,7 @@ class MLP:
         if not (fits and self.mean.shape == self.std.shape == (n_in,)):
             raise WeightsError(f"weights, biases, mean and std do not fit together; layer sizes {self.sizes.tolist()}")
         self._inverse_std = (1.0 / self.std).astype(np.float32)
-        self._weights_t = np.concatenate(
-            [np.ascontiguousarray(w.T, np.float32).ravel() for w in self.weights]
-        )
+        self._weights_t = np.concatenate([np.ascontiguousarray(w.T, np.float32).ravel() for w in self.weights])
         self._biases = np.concatenate([np.asarray(b, np.float32) for b in self.biases])
 
     @property
@@ -198,14 +196,20 @@ def load_mlps(path: str | os.PathLike[str], **expected: Any) -> tuple[dict[str, 
     except json.JSONDecodeError:
         card = {}
     if card.get("format") != FORMAT:
-        raise WeightsError(f"{path} is of format {card.get('format')!r}, not {FORMAT!r}; it was not written by this package")
+        raise WeightsError(
+            f"{path} is of format {card.get('format')!r}, not {FORMAT!r}; it was not written by this package"
+        )
     for key, value in expected.items():
         if card.get(key) != value:
-            raise WeightsError(f"{path} was made for {key} {card.get(key)!r}, but {value!r} is needed; train or choose weights for it")
+            raise WeightsError(
+                f"{path} was made for {key} {card.get(key)!r}, but {value!r} is needed; train or choose weights for it"
+            )
     try:
         return {name: _mlp(name, settings, tensors) for name, settings in card["networks"].items()}, card
     except (KeyError, IndexError, TypeError, AttributeError, WeightsError) as error:
-        raise WeightsError(f"{path} does not hold the networks that its card names ({error}); train it again") from error
+        raise WeightsError(
+            f"{path} does not hold the networks that its card names ({error}); train it again"
+        ) from error
 
 
 def _mlp(name: str, settings: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> MLP:
@@ -222,9 +226,7 @@ def _mlp(name: str, settings: Mapping[str, Any], tensors: Mapping[str, np.ndarra
     )
 
 
-def check_networks(
-    path: str | os.PathLike[str], mlps: Mapping[str, MLP], sizes: Mapping[str, tuple[int, int]]
-) -> None:
+def check_networks(path: str | os.PathLike[str], mlps: Mapping[str, MLP], sizes: Mapping[str, tuple[int, int]]) -> None:
     """Check the networks of a file against what will be asked of them.
 
     Args:
@@ -237,7 +239,9 @@ def check_networks(
     """
     for name, size in sizes.items():
         if name not in mlps:
-            raise WeightsError(f"{path} lacks network {name!r}, it has {sorted(mlps)}; train weights for {sorted(sizes)}")
+            raise WeightsError(
+                f"{path} lacks network {name!r}, it has {sorted(mlps)}; train weights for {sorted(sizes)}"
+            )
         found = (int(mlps[name].sizes[0]), int(mlps[name].sizes[-1]))
         if found != size:
             raise WeightsError(

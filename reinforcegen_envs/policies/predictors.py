@@ -20,14 +20,14 @@ class TerminationPredictor:
 
     Args:
         task: the task class.
-        networks: stage name -> network over `stage_features`, with one output, the logit of being over.
+        networks: stage name -> network over `termination_features`, with one output, the logit of being over.
         threshold: probability above which an output counts as positive.
     """
 
     def __init__(self, task: type[Task], networks: Mapping[str, MLP], threshold: float = 0.5):
         layout = ObservationLayout.of(task)
         self._networks = [networks[stage.name] for stage in task.stages]
-        self._features = [stage_features(layout, task, i) for i in range(len(task.stages))]
+        self._features = [termination_features(layout, task, i) for i in range(len(task.stages))]
         self._stage = layout.slices["stage"]
         self._logit = float(np.log(threshold / (1.0 - threshold)))
         self.count = 0
@@ -42,7 +42,7 @@ class TerminationPredictor:
         layout = ObservationLayout.of(task)
         expected = {"task": task.name, "version": VERSION, "observation_size": layout.size}
         networks, card = load_mlps(path, kind="termination", **expected)
-        inputs = {stage.name: len(stage_features(layout, task, i)) for i, stage in enumerate(task.stages)}
+        inputs = {stage.name: len(termination_features(layout, task, i)) for i, stage in enumerate(task.stages)}
         check_networks(path, networks, {name: (size, 1) for name, size in inputs.items()})
         return cls(task, networks, card.get("threshold", 0.5))
 
@@ -93,6 +93,14 @@ class InitiationPredictor:
         """Indices of the source demonstrations, best first."""
         stage = int(np.argmax(obs[self._stage]))
         return np.argsort(-self._networks[stage](obs[self._features]), kind="stable")
+
+
+def termination_features(layout: ObservationLayout, task: type[Task], stage: int) -> np.ndarray:
+    """Indices of what tells that a skill is over: what its policy sees, and how fast the hand moves.
+
+    Success has to be held still; poses alone cannot tell a needle that rests in the ring from one on its way through.
+    """
+    return np.concatenate([stage_features(layout, task, stage), layout.indices("eef_vel_in_ref")])
 
 
 def initiation_features(layout: ObservationLayout) -> np.ndarray:

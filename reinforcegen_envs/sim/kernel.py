@@ -175,9 +175,7 @@ def _osc_torques(views, ids, controller, goal_position, goal_rotation, torques):
 
     acceleration = np.empty(ARM_DOF)
     for j in range(ARM_DOF):
-        acceleration[j] = (
-            NULL_KP * (controller[NULL_JOINTS + j] - qpos[qpos_address + j]) - NULL_KD * qvel[dof + j]
-        )
+        acceleration[j] = NULL_KP * (controller[NULL_JOINTS + j] - qpos[qpos_address + j]) - NULL_KD * qvel[dof + j]
     task = np.empty(6)
     for i in range(6):
         value = 0.0

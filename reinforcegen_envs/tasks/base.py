@@ -131,9 +131,7 @@ class Task(ABC):
                 if clear:
                     break
             else:
-                raise PlacementError(
-                    f"no free place for {name} in {variant} after {MAX_PLACEMENT_TRIES} tries"
-                )
+                raise PlacementError(f"no free place for {name} in {variant} after {MAX_PLACEMENT_TRIES} tries")
             z = self.scene.table_height + shape.height
             layout[name] = np.concatenate([[x, y, z], yaw_quat(yaw)])
         return layout

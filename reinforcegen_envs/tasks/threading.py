@@ -25,7 +25,8 @@ RING_HALF_THICKNESS = 0.005
 
 REFERENCE_DISTANCE = 0.012  # MimicGen: shaft centre to ring centre, metres
 # Ours, for strict success and for failures:
-REST_SPEED = 0.05  # metres a second, of needle and tripod
+REST_SPEED, REST_SPIN = 0.05, 1.0  # metres and radians a second, of needle and tripod
+STANDING_HEIGHT = 0.105  # tripod root above the table, metres; 0.095 when it stands
 UPRIGHT_COSINE = float(np.cos(np.deg2rad(15)))
 TOPPLED_COSINE = float(np.cos(np.deg2rad(45)))
 LIFT_HEIGHT = 0.02  # metres that a grasped needle must have left the table
@@ -95,9 +96,9 @@ class ThreadingTask(Task):
     """Threading.
 
     Strict success, for ``success_steps`` control steps: the reference check holds (``centred``), the shaft's axis runs
-    through the opening with an end on either side (``through_ring``), the tripod stands (``tripod_upright``) and both
-    are at rest (``at_rest``). The hand may still hold the needle: let go, it falls out of the ring, since its weight
-    lies 67 mm outside.
+    through the opening with an end on either side (``through_ring``), the tripod stands on the table
+    (``tripod_standing``) and both are at rest (``at_rest``). As in MimicGen the hand may still hold the needle: its
+    weight lies 67 mm outside the ring, so letting go is no part of the task.
     """
 
     name = "Threading"
@@ -131,9 +132,9 @@ class ThreadingTask(Task):
         xpos, xmat = sim.data.xpos, sim.data.xmat
         needle_rotation, tripod_rotation = xmat[needle].reshape(3, 3), xmat[tripod].reshape(3, 3)
         centre_world = xpos[needle] + needle_rotation @ SHAFT_CENTRE
-        return tripod_rotation.T @ (
-            centre_world - xpos[tripod]
-        ) - RING_CENTRE, tripod_rotation.T @ needle_rotation[:, 1]
+        return tripod_rotation.T @ (centre_world - xpos[tripod]) - RING_CENTRE, tripod_rotation.T @ needle_rotation[
+            :, 1
+        ]
 
     def reference_success(self, sim: Simulation) -> bool:
         centre, _ = self._needle_in_ring(sim)
@@ -148,23 +149,20 @@ class ThreadingTask(Task):
             y, z = centre[1] + along * axis[1], centre[2] + along * axis[2]
             reach = (SHAFT_HALF_LENGTH - abs(along)) * abs(axis[0])
             through = max(abs(y), abs(z)) < RING_OPENING_HALF and reach > RING_HALF_THICKNESS
-        qvel = sim.data.qvel
-        rest = all(
-            float(np.abs(qvel[self.object_dof[name] : self.object_dof[name] + 3]).max()) < REST_SPEED
-            for name in self.objects
-        )
+        velocities = [sim.data.qvel[self.object_dof[name] : self.object_dof[name] + 6] for name in self.objects]
+        rest = all(np.abs(v[:3]).max() < REST_SPEED and np.abs(v[3:]).max() < REST_SPIN for v in velocities)
+        tripod = self.object_body["tripod"]
+        low = sim.data.xpos[tripod, 2] - self.scene.table_height < STANDING_HEIGHT
         return {
             "centred": bool(centre @ centre < REFERENCE_DISTANCE**2),
             "through_ring": bool(through),
-            "tripod_upright": bool(sim.data.xmat[self.object_body["tripod"], 8] > UPRIGHT_COSINE),
-            "at_rest": rest,
+            "tripod_standing": bool(low and sim.data.xmat[tripod, 8] > UPRIGHT_COSINE),
+            "at_rest": bool(rest),
         }
 
     def stage_done(self, sim: Simulation, stage: int) -> bool:
         if stage == 0:
-            lifted = (
-                sim.data.xpos[self.object_body["needle"], 2] > self.scene.table_height + 0.02 + LIFT_HEIGHT
-            )
+            lifted = sim.data.xpos[self.object_body["needle"], 2] > self.scene.table_height + 0.02 + LIFT_HEIGHT
             return bool(lifted) and self.grasped(sim, "needle")
         return all(self.predicates(sim).values())
 

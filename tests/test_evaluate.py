@@ -1,0 +1,190 @@
+"""The evaluation command: what it counts, prints and writes, and that workers and seeds change nothing."""
+
+import csv
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from reinforcegen_envs import evaluate
+from reinforcegen_envs.policies.mlp import MLP, save_mlps
+from reinforcegen_envs.statistics import wilson_interval
+
+FIRST_SEED = 1_000_000
+
+
+def arguments(weights, **kwargs):
+    defaults = {"policy": "base", "episodes": 3, "seeds": 2, "workers": 1, "quiet": True}
+    return evaluate.Args(**{**defaults, "weights": weights, **kwargs})
+
+
+@pytest.fixture(scope="module")
+def result(weights):
+    """Six episodes of the base policy as deployed, in this process."""
+    return evaluate.evaluate(arguments(weights))
+
+
+def test_the_default_setting_is_deployment():
+    args = evaluate.Args()
+    assert (args.termination, args.initiation, args.first_seed) == ("predictor", "student", FIRST_SEED)
+    assert args.env_id == "ReinforceGen/D2-Threading-Residual-v0" and args.stage is None
+
+
+def test_what_is_counted(result):
+    each = result["each"]
+    assert [episode.seed for episode in each] == list(range(FIRST_SEED, FIRST_SEED + 6))
+    successes = sum(episode.success for episode in each)
+    assert result["episodes"] == 6 and result["success"] == successes / 6
+    assert result["interval"] == wilson_interval(successes, 6)
+    assert result["reference_success"] >= result["success"]
+    assert all(episode.reference_success for episode in each if episode.success)
+    assert np.mean(result["per_seed"]) == pytest.approx(result["success"]) and len(result["per_seed"]) == 2
+    assert list(result["stages"]) == ["grasp", "insert"]
+    entered = [sum(episode.entered[i] for episode in each) for i in (0, 1)]
+    assert entered[0] == 6 - sum("connect" in e.failure and "grasp" in e.failure for e in each)
+    for stage, count in zip(result["stages"].values(), entered, strict=True):
+        assert stage["entered"] == count >= stage["finished"]
+        assert stage["interval"] == wilson_interval(stage["finished"], count)
+    assert result["stages"]["insert"]["finished"] == successes
+    assert sum(result["failures"].values()) == 6 - successes
+    for episode in each:
+        assert episode.success == (episode.failure == "")
+        assert 0 < episode.connect_steps < episode.control_steps <= 400 + 100
+        if episode.failure:
+            assert episode.failure.split(": ")[0] in ("grasp", "insert")
+    assert result["control_steps"] == np.mean([episode.control_steps for episode in each])
+    assert result["settings"]["policy"] == "base" and result["settings"]["first_seed"] == FIRST_SEED
+
+
+def test_two_workers_give_the_same(result, weights):
+    parallel = evaluate.evaluate(arguments(weights, workers=2))
+    assert parallel == result
+
+
+def test_episodes_depend_on_their_seed_alone(result, weights):
+    """Seed k's episode i is reset with first_seed + k * episodes + i, whatever was played before."""
+    part = evaluate.evaluate(arguments(weights, first_seed=FIRST_SEED + 4, episodes=1, seeds=2))
+    assert part["each"] == result["each"][4:]
+
+
+def test_one_stage_alone(weights):
+    args = arguments(weights, stage="grasp", episodes=4, seeds=1, termination="predicate", initiation="teacher")
+    result = evaluate.evaluate(args)
+    stages = result["stages"]
+    assert stages["insert"]["entered"] == 0 and stages["insert"]["interval"] == (0.0, 1.0)
+    assert stages["grasp"]["entered"] == 4
+    assert stages["grasp"]["finished"] == 4 * result["success"] > 0
+
+
+def test_pose_noise_and_terminations_reach_the_environment(weights):
+    settings = {"pose_noise": (0.01, 0.05), "termination": "predicate", "initiation": "teacher"}
+    env, _ = evaluate.make(arguments(weights, **settings))
+    assert env.spec is not None
+    assert {key: env.spec.kwargs[key] for key in settings} == settings
+
+
+@pytest.mark.parametrize("mode", ["Hybrid", "Skill", "Residual"])
+def test_random_actions_on_every_mode(mode, weights):
+    args = arguments(weights, env_id=f"ReinforceGen/D0-Threading-{mode}-v0", policy="random", episodes=2, seeds=1)
+    result = evaluate.evaluate(args)
+    assert result["each"][0].control_steps > 0
+    second = dataclasses.replace(args, episodes=1, first_seed=args.first_seed + 1)
+    assert evaluate.evaluate(second)["each"] == result["each"][1:]  # on the episode's seed alone
+    if mode != "Residual":
+        with pytest.raises(ValueError, match="acts on a Residual id"):
+            evaluate.make(arguments(weights, env_id=args.env_id))
+
+
+def test_residual_weights_act(result, weights, tmp_path):
+    """Zero networks leave the base policy as it is; others do not; one file serves one stage or all."""
+
+    def weights_file(name, stage, value, scale=0.1):
+        card = {"kind": "residual", "task": "Threading", "observation_size": 53, "residual_scale": scale}
+        network = MLP([np.zeros((7, 53))], [np.full(7, value)], output="clip")
+        save_mlps(tmp_path / f"{name}.safetensors", {stage: network}, card)
+        return str(tmp_path / f"{name}.safetensors")
+
+    zero = weights_file("zero", "all", 0.0)
+    assert evaluate.evaluate(arguments(weights, policy=zero))["each"] == result["each"]
+    up, none = weights_file("up", "insert", 1.0, 1.0), weights_file("none", "grasp", 0.0, 1.0)
+    lifted = evaluate.evaluate(arguments(weights, policy=f"{up},{none}"))
+    assert lifted["stages"]["grasp"] == result["stages"]["grasp"]
+    assert lifted["success"] == 0.0 and lifted["stages"]["insert"]["entered"] > 0
+
+
+def test_the_command_prints_json_last_and_writes_a_line_an_episode(result, weights, tmp_path):
+    table = tmp_path / "new" / "episodes.csv"
+    command = [sys.executable, "-m", "reinforcegen_envs.evaluate", "--policy", "base", "--weights", weights]
+    command += ["--episodes", "3", "--seeds", "2", "--workers", "1", "--json", "--csv", str(table)]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    lines = run.stdout.strip().splitlines()
+    printed = json.loads(lines[-1])
+    assert {"success", "reference_success", "stages", "interval"} <= set(printed)
+    expected = {key: value for key, value in result.items() if key != "each"}
+    assert printed == json.loads(json.dumps(expected, default=str))
+    assert f"success (strict)    {result['success']:.3f}" in run.stdout and "stage insert" in run.stdout
+    assert "100%" in run.stderr and "success=" in run.stderr
+    with open(table, newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 6 and list(rows[0])[:3] == ["seed", "success", "reference_success"]
+    for row, episode in zip(rows, result["each"], strict=True):
+        assert row["seed"] == str(episode.seed) and row["success"] == str(episode.success)
+        assert row["entered"] == "".join(str(int(x)) for x in episode.entered)
+        assert row["failure"] == episode.failure
+    assert [path.name for path in table.parent.iterdir()] == ["episodes.csv"]
+
+
+def test_quiet_prints_the_json_alone(weights, capsys):
+    evaluate.main(arguments(weights, episodes=1, seeds=1, json=True))
+    captured = capsys.readouterr()
+    assert len(captured.out.strip().splitlines()) == 1 and captured.err == ""
+    assert json.loads(captured.out)["episodes"] == 1
+
+
+# --- videos ---
+
+
+def record(path, weights, **environment):
+    command = [sys.executable, "-m", "reinforcegen_envs.evaluate", "--policy", "base", "--weights", weights]
+    command += ["--episodes", "1", "--seeds", "1", "--workers", "1", "--quiet", "--video", str(path)]
+    command += ["--stage", "grasp", "--termination", "predicate"]
+    variables = {key: value for key, value in os.environ.items() if key not in ("DISPLAY", "MUJOCO_GL")}
+    return subprocess.run(command, capture_output=True, text=True, env=variables | environment)
+
+
+@pytest.mark.parametrize("backend", [None, "disabled"])
+def test_a_video_without_opengl_is_refused_at_once(backend, weights, tmp_path):
+    run = record(tmp_path / "episode.mp4", weights, **({} if backend is None else {"MUJOCO_GL": backend}))
+    lines = [line for line in run.stderr.splitlines() if "GLFW" not in line and "warnings.warn" not in line]
+    assert run.returncode == 2 and len(lines) == 1, run.stderr
+    assert lines[0].startswith("error: cannot open an OpenGL context with MUJOCO_GL=")
+    assert "MUJOCO_GL=egl" in lines[0] and "libosmesa6" in lines[0]
+    assert run.stdout == "" and not list(tmp_path.iterdir())
+
+
+def test_a_video_is_an_mp4(weights, tmp_path):
+    pytest.importorskip("imageio_ffmpeg")
+    run = record(tmp_path / "episode.mp4", weights, MUJOCO_GL="osmesa")
+    if run.returncode and "OpenGL library" in run.stderr:
+        pytest.skip("libosmesa6 is not installed")
+    assert run.returncode == 0, run.stderr
+    assert (tmp_path / "episode.mp4").read_bytes()[4:8] == b"ftyp"
+    assert [path.name for path in tmp_path.iterdir()] == ["episode.mp4"]
+
+
+def test_a_missing_video_library_is_named(weights, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "imageio", None)
+    with pytest.raises(ImportError, match=r"imageio.*pip install reinforcegen-envs\[render\]"):
+        evaluate.main(arguments(weights, video=tmp_path / "episode.mp4"))
+
+
+def test_ids_of_other_packages_are_refused(weights):
+    with pytest.raises(ValueError, match="Pendulum-v1 has no hybrid control; choose"):
+        evaluate.make(arguments(weights, env_id="Pendulum-v1"))
+    assert "Pendulum-v1" in gym.registry
