@@ -53,7 +53,9 @@ class Skeleton:
         """
         try:
             with np.load(path, allow_pickle=False) as arrays:
-                return cls(arrays["tools"], arrays["in_hand"], arrays["left"])
+                # Files of before tasks left things behind: there, the last key pose will do.
+                left = arrays["left"] if "left" in arrays.files else arrays["tools"][:, :, -1]
+                return cls(arrays["tools"], arrays["in_hand"], left)
         except Exception as error:  # a damaged archive raises a dozen different ones
             raise ValueError(
                 f"{path} is not a complete skeleton file ({error}); make it again with python -m reinforcegen_envs.agents.bc"
