@@ -53,7 +53,9 @@ class Skeleton:
         """
         try:
             with np.load(path, allow_pickle=False) as arrays:
-                return cls(arrays["tools"], arrays["in_hand"], arrays["left"])
+                # Older files are of a task that goes on with nothing it left; there, the last key pose will do.
+                left = arrays["left"] if "left" in arrays.files else arrays["tools"][:, :, -1]
+                return cls(arrays["tools"], arrays["in_hand"], left)
         except Exception as error:  # a damaged archive raises a dozen different ones
             raise ValueError(
                 f"{path} is not a complete skeleton file ({error}); make it again with python -m reinforcegen_envs.agents.bc"
@@ -65,9 +67,9 @@ class Skeleton:
             np.savez_compressed(file, tools=self.tools, in_hand=self.in_hand, left=self.left)
 
     def margins(self, env: ManipulationEnv, kinematics: ArmKinematics, stage: int) -> np.ndarray:
-        """Least joint-limit margin, radians, with each source, -1 where it is out of reach: over the rest of the task, or
-        until a stage that may copy another source.
+        """Least joint-limit margin, radians, of what is copied from each source; -1 where that is out of reach.
 
+        That is the stage and those after it, up to one that may copy another source.
         Objects do not move before they are handled, so later stages are judged from where things are now, and from where
         the source leaves what it has handled by then.
         """

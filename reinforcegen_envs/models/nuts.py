@@ -85,7 +85,5 @@ ROUND_NUT = Body(
     damping=0.0005,
     geom_attributes=_NUT_CONTACT,
 )
-SQUARE_PEG = Body(
-    "square_peg", (Geom("box", (0.016, 0.016, 0.1)),), density=1000.0, material="brass", motion="mocap"
-)
+SQUARE_PEG = Body("square_peg", (Geom("box", (0.016, 0.016, 0.1)),), density=1000.0, material="brass", motion="mocap")
 ROUND_PEG = Body("round_peg", (Geom("cylinder", (0.02, 0.1)),), density=1000.0, material="steel", motion="mocap")

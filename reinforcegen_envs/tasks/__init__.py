@@ -5,9 +5,10 @@ from reinforcegen_envs.tasks.coffee import CoffeeTask
 from reinforcegen_envs.tasks.nut_assembly import NutAssemblyTask
 from reinforcegen_envs.tasks.square import SquareTask
 from reinforcegen_envs.tasks.threading import ThreadingTask
+from reinforcegen_envs.tasks.three_piece_assembly import ThreePieceAssemblyTask
 
 TASKS: dict[str, type[Task]] = {
-    task.name: task for task in (ThreadingTask, SquareTask, NutAssemblyTask, CoffeeTask)
+    task.name: task for task in (ThreadingTask, SquareTask, NutAssemblyTask, CoffeeTask, ThreePieceAssemblyTask)
 }
 
 __all__ = [
@@ -21,4 +22,5 @@ __all__ = [
     "Stage",
     "Task",
     "ThreadingTask",
+    "ThreePieceAssemblyTask",
 ]

@@ -77,9 +77,7 @@ class CoffeeMachineTask(Task):
         own = np.zeros(len(self._is_hand), bool)
         own[self.object_geoms[name]] = True
         return bool(
-            (
-                (own[pairs[:, 0]] & self._is_hand[pairs[:, 1]]) | (own[pairs[:, 1]] & self._is_hand[pairs[:, 0]])
-            ).any()
+            ((own[pairs[:, 0]] & self._is_hand[pairs[:, 1]]) | (own[pairs[:, 1]] & self._is_hand[pairs[:, 0]])).any()
         )
 
     def upright(self, sim: Simulation, name: str, cosine: float) -> bool:

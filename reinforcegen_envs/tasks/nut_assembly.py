@@ -47,9 +47,7 @@ class NutAssemblyTask(NutTask):
 
     name = "NutAssembly"
     interface = "MG_NutAssembly"
-    scene = Scene(
-        "nut_assembly", (SQUARE_NUT, ROUND_NUT, SQUARE_PEG, ROUND_PEG), table_height=TABLE_HEIGHT
-    )
+    scene = Scene("nut_assembly", (SQUARE_NUT, ROUND_NUT, SQUARE_PEG, ROUND_PEG), table_height=TABLE_HEIGHT)
     fits = (SQUARE, ROUND)
     objects = ("square_nut", "square_peg", "round_nut", "round_peg")
     shapes = {

@@ -36,13 +36,9 @@ def grasp_pod(rng: np.random.Generator, stage: int, grasp: np.ndarray, pace: flo
             tolerance=(0.012, 0.12),
             dwell=int(rng.integers(0, 4)),
         ),
-        Keyframe(
-            stage, "coffee_pod", translation(0, 0, 0.015) @ grasp, speed=0.011 * pace, tolerance=(0.008, 0.08)
-        ),
+        Keyframe(stage, "coffee_pod", translation(0, 0, 0.015) @ grasp, speed=0.011 * pace, tolerance=(0.008, 0.08)),
         Keyframe(stage, "coffee_pod", grasp, speed=0.006 * pace, tolerance=(0.004, 0.05)),
-        Keyframe(
-            stage, "coffee_pod", grasp, gripper=CLOSE, dwell=int(rng.integers(8, 11)), track_frame=False
-        ),
+        Keyframe(stage, "coffee_pod", grasp, gripper=CLOSE, dwell=int(rng.integers(8, 11)), track_frame=False),
         Keyframe(
             stage,
             "coffee_pod",
@@ -55,7 +51,9 @@ def grasp_pod(rng: np.random.Generator, stage: int, grasp: np.ndarray, pace: flo
     ]
 
 
-def brew(rng: np.random.Generator, stage: int, grasp: np.ndarray, lean: float, yaw: float, pace: float) -> list[Keyframe]:
+def brew(
+    rng: np.random.Generator, stage: int, grasp: np.ndarray, lean: float, yaw: float, pace: float
+) -> list[Keyframe]:
     """Lower the pod into the holder, let go, reach over the open lid and push it shut from behind.
 
     Args:

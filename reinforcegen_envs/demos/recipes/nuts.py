@@ -10,6 +10,7 @@ from reinforcegen_envs.demos.recipes.keyframe import CLOSE, Keyframe
 from reinforcegen_envs.models.nuts import PEG_HEIGHT, PEG_TOP, ROUND, SQUARE, Fit
 from reinforcegen_envs.poses import matrix_from, rotation, translation
 
+
 @dataclass(frozen=True)
 class NutStyle:
     """One way to put a nut on its peg.
