@@ -133,7 +133,7 @@ def three_piece_assembly_recipe(rng: np.random.Generator) -> list[Keyframe]:
 
     def take(stage: int, piece: str, grip: np.ndarray) -> list[Keyframe]:
         wobble = rotation(rng.normal(0.0, 0.03, 3))
-        before = grip @ translation(*rng.normal(0, 0.004, 2), -0.08) @ wobble
+        before = grip @ matrix_from(np.eye(3), np.append(rng.normal(0, 0.004, 2), -0.08)) @ wobble
         above, lifted = translation(0, 0, 0.12) @ before, translation(0, 0, 0.05) @ grip
         dwell = int(rng.integers(11, 14))
         return [
@@ -142,13 +142,16 @@ def three_piece_assembly_recipe(rng: np.random.Generator) -> list[Keyframe]:
             Keyframe(stage, piece, grip @ translation(0, 0, -0.02), speed=0.010 * pace, tolerance=(0.008, 0.08)),
             Keyframe(stage, piece, grip, speed=0.006 * pace, tolerance=(0.004, 0.04)),
             Keyframe(stage, piece, grip, gripper=CLOSE, dwell=dwell, track_frame=False),
-            Keyframe(stage, piece, lifted, gripper=CLOSE, speed=0.009 * pace, tolerance=(0.012, 0.1), track_frame=False),
+            Keyframe(
+                stage, piece, lifted, gripper=CLOSE, speed=0.009 * pace, tolerance=(0.012, 0.1), track_frame=False
+            ),
         ]
 
     def put(stage: int, piece: str, grip: np.ndarray, frame: str, seated: np.ndarray, enters: float) -> list[Keyframe]:
         """Carry over, line up where it ``enters``, metres over its seat, lower, let go and withdraw."""
         high = translation(0, 0, 0.16) @ grip
-        over = translation(*rng.normal(0, 0.008, 2), enters + 0.05) @ seated @ rotation(rng.normal(0, 0.04, 3))
+        aside = np.append(rng.normal(0, 0.008, 2), enters + 0.05)
+        over = matrix_from(np.eye(3), aside) @ seated @ rotation(rng.normal(0, 0.04, 3))
         carry = {"gripper": CLOSE, "tool": piece}
         return [
             Keyframe(stage, piece, high, skill=False, gripper=CLOSE, speed=0.016 * pace, track_frame=False),
