@@ -7,6 +7,7 @@ the same shape, mass and inertia.
 
 from __future__ import annotations
 
+import mujoco
 import numpy as np
 
 from reinforcegen_envs.models.objects import Body, Geom
@@ -138,6 +139,12 @@ class ThreePieceAssemblyTask(Task):
     )
     horizon = 600
 
+    def __init__(self, model: mujoco.MjModel):
+        super().__init__(model)
+        names = [model.body(body).name for body in model.geom_bodyid]
+        self._is_gripper = np.array([n.startswith("gripper0") for n in names])
+        self._is_object = {n: np.isin(np.arange(model.ngeom), own) for n, own in self.object_geoms.items()}
+
     def _position(self, sim: Simulation, name: str) -> np.ndarray:
         return sim.data.xpos[self.object_body[name]]
 
@@ -161,15 +168,9 @@ class ThreePieceAssemblyTask(Task):
         own, hand = self._is_object[name][geoms], self._is_gripper[geoms]
         return not bool(((own[:, 0] & hand[:, 1]) | (own[:, 1] & hand[:, 0])).any())
 
-    def __init__(self, model):
-        super().__init__(model)
-        names = [model.body(body).name for body in model.geom_bodyid]
-        self._is_gripper = np.array([n.startswith("gripper0") for n in names])
-        self._is_object = {n: np.isin(np.arange(model.ngeom), own) for n, own in self.object_geoms.items()}
-
     def _piece_1_seated(self, sim: Simulation) -> bool:
         """Upright and down in the hole; down there, the hole's walls leave it four yaws, +-7 degrees."""
-        height = self._position(sim, "piece_1")[2] - self._position(sim, "base")[2]
+        height = float(self._position(sim, "piece_1")[2] - self._position(sim, "base")[2])
         return (
             self._upright(sim, "piece_1")
             and self._apart(sim, "piece_1", "base") < REFERENCE_DISTANCE
@@ -179,18 +180,18 @@ class ThreePieceAssemblyTask(Task):
     def _piece_2_seated(self, sim: Simulation) -> bool:
         """Upright, legs down on the base, wall of piece_1 in the slot."""
         rotation_1 = self._rotation(sim, "piece_1")
-        across = rotation_1[:, 0] @ (self._position(sim, "piece_2") - self._position(sim, "piece_1"))
-        turned = abs(rotation_1[:, 0] @ self._rotation(sim, "piece_2")[:, 0])
-        height = self._position(sim, "piece_2")[2] - self._position(sim, "base")[2]
+        across = float(rotation_1[:, 0] @ (self._position(sim, "piece_2") - self._position(sim, "piece_1")))
+        turned = abs(float(rotation_1[:, 0] @ self._rotation(sim, "piece_2")[:, 0]))
+        height = float(self._position(sim, "piece_2")[2] - self._position(sim, "base")[2])
         return (
             self._upright(sim, "piece_2")
             and abs(across) < SLOT_TOLERANCE
-            and bool(turned > SLOT_COSINE)
+            and turned > SLOT_COSINE
             and abs(height - SEATED_2) < SEATED_TOLERANCE
         )
 
     def reference_success(self, sim: Simulation) -> bool:
-        height = self._position(sim, "piece_2")[2] - self._position(sim, "base")[2]
+        height = float(self._position(sim, "piece_2")[2] - self._position(sim, "base")[2])
         return (
             self._apart(sim, "piece_1", "base") < REFERENCE_DISTANCE
             and self._apart(sim, "piece_1", "piece_2") < REFERENCE_DISTANCE
@@ -202,9 +203,9 @@ class ThreePieceAssemblyTask(Task):
     def predicates(self, sim: Simulation) -> dict[str, bool]:
         speeds = [sim.data.qvel[self.object_dof[name] : self.object_dof[name] + 6] for name in self.objects]
         return {
-            "piece_1_seated": bool(self._piece_1_seated(sim)),
-            "piece_2_seated": bool(self._piece_2_seated(sim)),
-            "centred": bool(self.reference_success(sim)),
+            "piece_1_seated": self._piece_1_seated(sim),
+            "piece_2_seated": self._piece_2_seated(sim),
+            "centred": self.reference_success(sim),
             "released": self._released(sim, "piece_1") and self._released(sim, "piece_2"),
             "at_rest": all(
                 float(np.abs(v[:3]).max()) < REST_SPEED and float(np.abs(v[3:]).max()) < REST_SPIN for v in speeds
