@@ -10,7 +10,6 @@ from reinforcegen_envs.demos.hdf5 import Demo, DemoFileError
 from reinforcegen_envs.poses import distance, invert
 from reinforcegen_envs.tasks import Task
 
-
 PAUSE = (0.0008, 0.01)  # metres and radians: a target that moves less since the last kept step pauses
 FINGER_STEPS = 12  # control steps that the fingers may need after a command
 
