@@ -237,3 +237,142 @@ POD = Body(
     material="ceramic",
     geom_attributes=_HARD,
 )
+
+
+# --- Coffee Preparation: a mug, and a cabinet with a drawer ---
+
+DRAWER_JOINT = "drawer_slide_joint"
+TRAY_POSITION = np.array([0.0, -0.01, 0.076])  # of the tray's frame in the cabinet's
+TRAY_FLOOR = np.array([0.0, -0.04, -0.03])  # centre of the tray's bottom, in its frame
+TRAY_FLOOR_HALF = (0.08, 0.12, 0.008)
+MUG_HALF_HEIGHT = 0.03864  # metres of the mug's root over its bottom
+MUG_MASS = 0.013
+_MUG_AXIS_Y = -0.0226
+_MUG_SOFT = (("solref", "0.001 1"), ("solimp", "0.998 0.998 0.001"), ("margin", "0.001"))
+# The handle's loop in the mug's y-z plane.
+_MUG_LOOP = (
+    (0.011, 0.035),
+    (0.027, 0.032),
+    (0.038, 0.021),
+    (0.040, 0.003),
+    (0.036, -0.016),
+    (0.023, -0.025),
+    (0.010, -0.030),
+)
+
+
+def _mug() -> Body:
+    sticky = (1.0, 1.0, 1.0)
+    cup_mass, handle_mass = 0.01206, 0.00094
+    wall = ring(0.0297, 0.0355, 0.0399, 12, cup_mass * 0.75, "mug_wall", friction=sticky)
+    wall = tuple(
+        Geom(
+            geom.type,
+            geom.size,
+            (geom.pos[0], geom.pos[1] + _MUG_AXIS_Y, 0.0019),
+            geom.quat,
+            friction=sticky,
+            name=geom.name,
+            attributes=geom.attributes,
+        )
+        for geom in wall
+    )
+    floor = Geom(
+        "cylinder",
+        (0.0355, 0.004),
+        (0.0, _MUG_AXIS_Y, -0.03464),
+        friction=sticky,
+        name="mug_floor",
+        attributes=_mass(cup_mass * 0.25),
+    )
+    bars = []
+    for i, (start, end) in enumerate(zip(_MUG_LOOP[:-1], _MUG_LOOP[1:], strict=True)):
+        dy, dz = end[0] - start[0], end[1] - start[1]
+        length, angle = float(np.hypot(dy, dz)), float(np.arctan2(dz, dy))
+        bars.append(
+            Geom(
+                "box",
+                (0.006, 0.5 * length + 0.002, 0.0035),
+                (0.0, 0.5 * (start[0] + end[0]), 0.5 * (start[1] + end[1])),
+                (float(np.cos(angle / 2)), float(np.sin(angle / 2)), 0.0, 0.0),
+                friction=sticky,
+                name=f"mug_handle_{i}",
+                attributes=_mass(handle_mass / (len(_MUG_LOOP) - 1)),
+            )
+        )
+    return Body(
+        "mug",
+        (*wall, floor, *bars),
+        density=100.0,
+        material="ceramic",
+        damping=0.0005,
+        geom_attributes=_MUG_SOFT,
+    )
+
+
+MUG = _mug()
+
+
+def _cabinet() -> Body:
+    """A fixed cabinet, open in front (its -y), and the tray that slides out of it."""
+    frame = (
+        ("side_left", (0.008, 0.1435, 0.064), (-0.11, -0.0315, 0.065)),
+        ("side_right", (0.008, 0.1435, 0.064), (0.11, -0.0315, 0.065)),
+        ("back", (0.102, 0.008, 0.064), (0.0, 0.092, 0.062)),
+        ("bottom", (0.102, 0.1335, 0.014), (0.0, -0.0395, 0.004)),
+        ("top", (0.102, 0.1335, 0.008), (0.0, -0.0215, 0.121)),
+        ("post_left", (0.012, 0.012, 0.064), (-0.102, -0.163, 0.065)),
+        ("post_right", (0.012, 0.012, 0.064), (0.102, -0.163, 0.065)),
+    )
+    tray = (
+        ("front", (0.088, 0.010, 0.046), (0.0, -0.155, 0.007)),
+        ("rear", (0.095, 0.008, 0.028), (0.0, 0.065, 0.008)),
+        ("left", (0.008, 0.114, 0.008), (-0.072, -0.042, -0.015)),
+        ("right", (0.008, 0.114, 0.008), (0.072, -0.042, -0.015)),
+        ("floor", TRAY_FLOOR_HALF, tuple(TRAY_FLOOR)),
+    )
+    half = float(np.sqrt(0.5))
+    handle = (
+        ("handle_left", (0.009, 0.03), (-0.05, -0.19, 0.04), (half, half, 0.0, 0.0)),
+        ("handle_right", (0.009, 0.03), (0.05, -0.19, 0.04), (half, half, 0.0, 0.0)),
+        ("handle_bar", (0.009, 0.05), (0.0, -0.22, 0.04), (half, 0.0, half, 0.0)),
+    )
+    return Body(
+        "drawer",
+        tuple(Geom("box", size, pos, name=f"cabinet_{name}", attributes=_mass(0.05)) for name, size, pos in frame),
+        density=100.0,
+        material="wood_red",
+        motion="mocap",
+        parts=(
+            Part(
+                "drawer_tray",
+                (
+                    *(Geom("box", size, pos, name=f"tray_{n}", attributes=_mass(0.05)) for n, size, pos in tray),
+                    *(
+                        Geom(
+                            "capsule", size, pos, quat, name=f"tray_{n}", material="wood_light", attributes=_mass(0.05)
+                        )
+                        for n, size, pos, quat in handle
+                    ),
+                ),
+                pos=tuple(TRAY_POSITION),
+                joint=(
+                    ("name", DRAWER_JOINT),
+                    ("type", "slide"),
+                    ("axis", "0 1 0"),
+                    ("limited", "true"),
+                    ("range", "-1 0"),
+                    ("damping", "100"),
+                ),
+                inertial=(
+                    ("pos", "0 0 0.35"),
+                    ("quat", "0.5 0.5 0.5 0.5"),
+                    ("mass", "7.85398"),
+                    ("diaginertia", "0.9233 0.7646 0.1685"),
+                ),
+            ),
+        ),
+    )
+
+
+CABINET = _cabinet()

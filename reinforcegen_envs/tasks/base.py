@@ -121,8 +121,18 @@ class Task(ABC):
         Raises:
             PlacementError: no free place after 5000 tries.
         """
+        return self.place_apart(self.variants[variant], variant, rng)
+
+    def place_apart(
+        self, places: Mapping[str, Placement], variant: str, rng: np.random.Generator
+    ) -> dict[str, np.ndarray]:
+        """Draw poses for some objects, in order, such that no two circles overlap.
+
+        Raises:
+            PlacementError: no free place after 5000 tries.
+        """
         layout: dict[str, np.ndarray] = {}
-        for name, place in self.variants[variant].items():
+        for name, place in places.items():
             shape = self.shapes[name]
             for _ in range(MAX_PLACEMENT_TRIES):
                 x, y, yaw = rng.uniform(*place.x), rng.uniform(*place.y), rng.uniform(*place.yaw)
