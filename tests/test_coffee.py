@@ -232,7 +232,7 @@ def test_strict_implies_reference(env):
         near = i % 2
         spread = 0.0012 if near else 0.006
         tilt = rotation(rng.normal(0, 0.05 if near else 1.5, 3))
-        pod = machine @ in_holder(*rng.normal(0, spread, 2), SEATED + rng.normal(0, spread)) @ tilt
+        pod = machine @ in_holder(rng.normal(0, spread), rng.normal(0, spread), SEATED + rng.normal(0, spread)) @ tilt
         env.task.place(env.sim, {"coffee_pod": to_pose7(pod)})
         env.data.qpos[hinge] = abs(rng.normal(0, 0.05 if near else 0.2))
         address = env.task.object_dof["coffee_pod"]

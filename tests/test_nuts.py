@@ -72,7 +72,9 @@ def demos():
 def geoms(model, body):
     """Collision geoms below a body as rows: type, half-sizes, position, quaternion, friction, condim, solref, solimp."""
     root = model.body(body).id
-    own = [i for i in range(model.ngeom) if model.body_rootid[model.geom_bodyid[i]] == root and model.geom_group[i] == 0]
+    own = [
+        i for i in range(model.ngeom) if model.body_rootid[model.geom_bodyid[i]] == root and model.geom_group[i] == 0
+    ]
     quat = [model.geom_quat[i] * (np.sign(model.geom_quat[i][0]) or 1.0) for i in own]
     rows = [
         np.concatenate(
@@ -121,7 +123,9 @@ def test_nuts_and_pegs_are_robosuites(robosuites, name):
         ours, root = model.body(name), theirs.body(body)
         dof = model.joint(f"{name}_joint").dofadr[0]
         np.testing.assert_allclose(model.dof_damping[dof : dof + 6], 0.0005)
-        inner = [theirs.body(i) for i in range(theirs.nbody) if theirs.body_rootid[i] == root.id and theirs.body_mass[i]]
+        inner = [
+            theirs.body(i) for i in range(theirs.nbody) if theirs.body_rootid[i] == root.id and theirs.body_mass[i]
+        ]
         assert len(inner) == 1
         np.testing.assert_allclose(ours.mass, inner[0].mass, rtol=1e-6)
         np.testing.assert_allclose(ours.ipos, inner[0].ipos, atol=1e-7)
@@ -363,7 +367,8 @@ def test_strict_implies_reference(env, demos):
     down = env.task.object_pose(env.sim, fit.nut)
     for i in range(2000):
         near = i % 2
-        offset = translation(*rng.normal(0, 0.005 if near else 0.02, 2), abs(rng.normal(0, 0.001 if near else 0.02)))
+        x, y = rng.normal(0, 0.005 if near else 0.02, 2)
+        offset = translation(x, y, abs(rng.normal(0, 0.001 if near else 0.02)))
         turn = rotation(rng.normal(0, 0.02 if near else 0.5, 3) + [0, 0, rng.uniform(0, 2 * PI)])
         env.task.place(env.sim, {fit.nut: to_pose7(offset @ down @ matrix_from(turn[:3, :3], np.zeros(3)))})
         dof = env.task.object_dof[fit.nut]

@@ -30,7 +30,7 @@ def grasp_pod(rng: np.random.Generator, stage: int, grasp: np.ndarray, pace: flo
         Keyframe(
             stage,
             "coffee_pod",
-            translation(*rng.normal(0, 0.004, 2), 0.075) @ grasp @ wobble,
+            translation(rng.normal(0, 0.004), rng.normal(0, 0.004), 0.075) @ grasp @ wobble,
             skill=False,
             speed=0.016 * pace,
             tolerance=(0.012, 0.12),
@@ -132,7 +132,8 @@ def coffee_recipe(rng: np.random.Generator) -> list[Keyframe]:
     Pod and holder are round, so the hand's closing axis is free, but the open lid and the wrist leave two ways over the
     machine, half a turn apart: one for a machine that faces away from the robot, one for a machine that faces it. The hand
     leans back over the machine as far as the former needs, not further: the palm would trail the fingers when they push the
-    lid, but far machines would take the arm near its stretched pose, where the controller loses it. It leans as much when it grasps as when it lets go, since the pod stays upright.
+    lid, but far machines would take the arm near its stretched pose, where the controller loses it. It leans as much when
+    it grasps as when it lets go, since the pod stays upright.
     """
     turned = rng.random() < 0.5
     lean = rng.uniform(0.22, 0.28) if turned else -rng.uniform(0.0, 0.08)

@@ -65,9 +65,9 @@ def nut_keyframes(rng: np.random.Generator, fit: Fit, stage: int, style: NutStyl
     pace = rng.uniform(0.8, 1.2)
     wobble = rotation(rng.normal(0.0, 0.03, 3))
 
-    def nut_at(height: float, offset=(0.0, 0.0)) -> np.ndarray:
+    def nut_at(height: float, x: float = 0.0, y: float = 0.0) -> np.ndarray:
         """Nut pose in the peg's frame, ``height`` metres above the peg's top."""
-        return translation(*offset, PEG_TOP - PEG_HEIGHT + height) @ rotation([0.0, 0.0, style.yaw])
+        return translation(x, y, PEG_TOP - PEG_HEIGHT + height) @ rotation([0.0, 0.0, style.yaw])
 
     # Once round the peg a nut falls down by itself; lowering it all the way would bring the palm to the peg.
     low = nut_at(rng.uniform(-0.032, -0.024))
@@ -76,7 +76,7 @@ def nut_keyframes(rng: np.random.Generator, fit: Fit, stage: int, style: NutStyl
     return [
         Keyframe(
             **skill_0,
-            pose=grasp @ translation(*rng.normal(0, 0.004, 2), -0.075) @ wobble,
+            pose=grasp @ translation(rng.normal(0, 0.004), rng.normal(0, 0.004), -0.075) @ wobble,
             skill=False,
             speed=0.016 * pace,
             tolerance=(0.012, 0.12),
@@ -95,7 +95,7 @@ def nut_keyframes(rng: np.random.Generator, fit: Fit, stage: int, style: NutStyl
         ),
         Keyframe(
             **skill_1,
-            pose=nut_at(0.07, rng.normal(0, 0.008, 2)) @ rotation(rng.normal(0, 0.04, 3)),
+            pose=nut_at(0.07, rng.normal(0, 0.008), rng.normal(0, 0.008)) @ rotation(rng.normal(0, 0.04, 3)),
             tool=fit.nut,
             skill=False,
             gripper=CLOSE,

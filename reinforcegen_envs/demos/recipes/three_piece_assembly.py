@@ -25,7 +25,7 @@ def three_piece_assembly_recipe(rng: np.random.Generator) -> list[Keyframe]:
 
     def take(stage: int, piece: str, grip: np.ndarray) -> list[Keyframe]:
         wobble = rotation(rng.normal(0.0, 0.03, 3))
-        before = grip @ matrix_from(np.eye(3), np.append(rng.normal(0, 0.004, 2), -0.08)) @ wobble
+        before = grip @ translation(rng.normal(0, 0.004), rng.normal(0, 0.004), -0.08) @ wobble
         above, lifted = translation(0, 0, 0.12) @ before, translation(0, 0, 0.05) @ grip
         dwell = int(rng.integers(11, 14))
         return [
@@ -42,8 +42,8 @@ def three_piece_assembly_recipe(rng: np.random.Generator) -> list[Keyframe]:
     def put(stage: int, piece: str, grip: np.ndarray, frame: str, seated: np.ndarray, enters: float) -> list[Keyframe]:
         """Carry over, line up where it ``enters``, metres over its seat, lower, let go and withdraw."""
         high = translation(0, 0, 0.16) @ grip
-        aside = np.append(rng.normal(0, 0.008, 2), enters + 0.05)
-        over = matrix_from(np.eye(3), aside) @ seated @ rotation(rng.normal(0, 0.04, 3))
+        aside = translation(rng.normal(0, 0.008), rng.normal(0, 0.008), enters + 0.05)
+        over = aside @ seated @ rotation(rng.normal(0, 0.04, 3))
         carry = {"gripper": CLOSE, "tool": piece}
         return [
             Keyframe(stage, piece, high, skill=False, gripper=CLOSE, speed=0.016 * pace, track_frame=False),
