@@ -117,11 +117,12 @@ def test_without_weights_kwargs_the_shipped_ones_are_meant():
     """Either they are there, or the error says how to train some."""
     from reinforcegen_envs.policies.mlp import WeightsError
 
-    if (SHIPPED / "threading" / "base.safetensors").is_file():
-        gym.make("ReinforceGen/D2-Threading-Residual-v0").close()
-    else:
-        with pytest.raises(WeightsError, match="agents.bc"):
-            gym.make("ReinforceGen/D2-Threading-Residual-v0")
+    for task in ("Threading", *OTHER_TASKS):
+        if (SHIPPED / task.lower() / "base.safetensors").is_file():
+            gym.make(f"ReinforceGen/D2-{task}-Residual-v0").close()
+        else:
+            with pytest.raises(WeightsError, match="agents.bc"):
+                make_env(task, "D2", "Residual")
 
 
 def run_python(code, *arguments):
