@@ -130,7 +130,7 @@ def main(args: Args) -> None:
         *(
             ["-m", "reinforcegen_envs.agents.td3_residual",
              "--env-id", f"ReinforceGen/{args.variant}-{args.task}-Residual-v0", "--stage", stage,
-             "--weights", str(weights), "--termination", "predictor", "--pool", str(args.out / f"pool-{stage}-train.npz"),
+             "--weights", str(weights), "--pool", str(args.out / f"pool-{stage}-train.npz"),
              "--eval-pool", str(args.out / f"pool-{stage}-held-out.npz"), "--total-steps", str(args.td3_steps),
              "--num-threads", "1", "--seed", str(args.seed), "--runs-dir", str(args.out), "--run-name", f"td3-{stage}"]
             for stage in stages

@@ -16,7 +16,7 @@ from reinforcegen_envs.tasks import TASKS
 OBS_MODES = ("state",)
 STAGE_STEPS = 3  # consecutive control steps for which an intermediate stage must look finished (ours)
 MAX_FLOAT = float(np.finfo(np.float32).max)
-STILL = 0.005  # metres that no object may move while strict success is held (ours)
+STILL = 0.005  # metres that no object may have moved within the steps for which strict success is held (ours)
 NO_PLAN = {"status": "none", "milliseconds": 0.0, "collision_checks": 0}
 
 
@@ -74,7 +74,7 @@ class ManipulationEnv(gym.Env):
         self._renderer = None
         self.stage = 0
         self._steady = 0  # consecutive control steps for which the current stage has looked finished
-        self._still_at = np.zeros((len(self.task.bodies), 3))  # where the objects were when it first did
+        self._held: list[np.ndarray] = []  # of those, in the last stage, where the objects were
         self.stage_finished = False
         self._success = False
         self._predicates: dict[str, bool] = {}
@@ -158,11 +158,11 @@ class ManipulationEnv(gym.Env):
         elif all(self._predicates.values()):
             # Success must be held still: speeds jitter with the actions, so what counts is how far objects have got.
             positions = self.sim.data.xpos[self.task.bodies]
-            if self._steady == 0 or np.abs(positions - self._still_at).max() > STILL:
-                self._steady, self._still_at = 0, positions
-            self._steady += 1
+            self._held = [p for p in self._held if np.abs(positions - p).max() <= STILL][1 - self.task.success_steps :]
+            self._held.append(positions)
+            self._steady = len(self._held)
         else:
-            self._steady = 0
+            self._held, self._steady = [], 0
         self._conclude()
 
     @property
@@ -181,7 +181,7 @@ class ManipulationEnv(gym.Env):
     def enter_stage(self, stage: int) -> None:
         """Make ``stage`` the current one: its reference object is the observation's frame from now on."""
         self.stage = stage
-        self._steady = 0
+        self._held, self._steady = [], 0
         self.stage_finished = self._success = False
 
     @property
@@ -234,7 +234,7 @@ class ManipulationEnv(gym.Env):
             "simulation": self.sim.get_state(),
             "stage": self.stage,
             "steady": self._steady,
-            "still_at": self._still_at.copy(),
+            "held": np.array(self._held).reshape(-1, len(self.task.bodies), 3),
             "rng": self.np_random.bit_generator.state,
         }
 
@@ -253,7 +253,7 @@ class ManipulationEnv(gym.Env):
             self.np_random.bit_generator.state = state["rng"]
         self.stage = int(state["stage"])
         self._steady = int(state["steady"])
-        self._still_at = np.array(state.get("still_at", self.sim.data.xpos[self.task.bodies]), np.float64)
+        self._held = [np.array(positions, np.float64) for positions in state.get("held", ())]
         self.judge_predicates()
         self._conclude()
         self._needs_reset = False

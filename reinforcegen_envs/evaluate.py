@@ -25,8 +25,9 @@ from tqdm import tqdm
 import reinforcegen_envs  # noqa: F401  (registers the ids)
 from reinforcegen_envs import cli
 from reinforcegen_envs.files import atomic_path
-from reinforcegen_envs.observations import ACTION_SIZE
+from reinforcegen_envs.observations import ACTION_SIZE, ObservationLayout
 from reinforcegen_envs.policies.mlp import MLP, WeightsError, check_networks, load_mlps
+from reinforcegen_envs.policies.predictors import TerminationPredictor
 from reinforcegen_envs.policies.shipped import weights_folder
 from reinforcegen_envs.registration import MODES, NAMESPACE, VARIANTS, env_id
 from reinforcegen_envs.statistics import wilson_interval
@@ -92,17 +93,24 @@ class Episode:
 class ResidualPolicy:
     """Residual networks, one a stage or one for all; zero where there is none, which leaves the base policy as it is.
 
+    A residual is trained up to the moment a stage is finished; what it would do after that is arbitrary, and the learned
+    termination needs a few calm steps. So it rests where the termination network says that the skill is over.
+
     Args:
         task: the task class.
         networks: stage name (or "all") -> network over the observation with base action.
+        termination: whose networks say where the residual rests; None: nowhere.
     """
 
-    def __init__(self, task: type[Task], networks: dict[str, MLP]):
+    def __init__(self, task: type[Task], networks: dict[str, MLP], termination: TerminationPredictor | None = None):
         self._networks = [networks.get(stage.name, networks.get("all")) for stage in task.stages]
-        self._stages = len(task.stages)
+        self._stage = ObservationLayout.of(task).slices["stage"]
+        self._termination = termination
 
     @classmethod
-    def load(cls, paths: list[Path], task: type[Task], observation_size: int) -> tuple[ResidualPolicy, float]:
+    def load(
+        cls, paths: list[Path], task: type[Task], observation_size: int, termination: TerminationPredictor | None = None
+    ) -> tuple[ResidualPolicy, float]:
         """Read residual weights; returns the policy and the residual scale they were trained with.
 
         Raises:
@@ -120,13 +128,14 @@ class ResidualPolicy:
             scales.add(float(card.get("residual_scale", np.nan)))
         if len(scales) != 1:
             raise WeightsError(f"residual weights of different scales {sorted(scales)} cannot be combined")
-        return cls(task, networks), scales.pop()
+        return cls(task, networks, termination), scales.pop()
 
     def __call__(self, obs: np.ndarray) -> np.ndarray:
         """The residual action (7,) for one observation that ends with stage one-hot and base action."""
-        stage = int(np.argmax(obs[-7 - self._stages : -7]))
-        network = self._networks[stage]
-        return np.zeros(7, np.float32) if network is None else network(obs)
+        network = self._networks[int(np.argmax(obs[self._stage]))]
+        if network is None or (self._termination is not None and self._termination.positive(obs)):
+            return np.zeros(7, np.float32)
+        return network(obs)
 
 
 class RandomPolicy:
@@ -180,7 +189,8 @@ def make(args: Args, render_mode: str | None = None) -> tuple[gym.Env, Callable[
             paths = [Path(path) for path in args.policy.split(",")]
         size = gym.make(args.env_id, disable_env_checker=True, **kwargs).observation_space.shape
         assert size is not None
-        policy, kwargs["residual_scale"] = ResidualPolicy.load(paths, task, size[0])
+        termination = TerminationPredictor.load(weights_folder(task, args.weights) / "termination.safetensors", task)
+        policy, kwargs["residual_scale"] = ResidualPolicy.load(paths, task, size[0], termination)
     return gym.make(args.env_id, disable_env_checker=True, **kwargs), policy
 
 

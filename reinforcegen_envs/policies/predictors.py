@@ -50,11 +50,14 @@ class TerminationPredictor:
         """Forget what was seen: a new skill begins."""
         self.count = 0
 
+    def positive(self, obs: np.ndarray) -> bool:
+        """Whether this one observation looks as if the skill were over."""
+        stage = int(np.argmax(obs[self._stage]))
+        return float(self._networks[stage](obs[self._features[stage]])[0]) > self._logit
+
     def __call__(self, obs: np.ndarray) -> bool:
         """Whether the skill is over, given the observation after one more control step of it."""
-        stage = int(np.argmax(obs[self._stage]))
-        positive = float(self._networks[stage](obs[self._features[stage]])[0]) > self._logit
-        self.count = self.count + 1 if positive else 0
+        self.count = self.count + 1 if self.positive(obs) else 0
         return self.count >= CONSECUTIVE
 
 
