@@ -100,6 +100,8 @@ def load_stages(args: Args, task: type[Task], layout: ObservationLayout) -> list
             raise DemoFileError(
                 f"{args.data}: observations of {obs.shape[1]} numbers, {layout.size} are needed; generate again"
             )
+        # Older files name one source, which all stages copy.
+        sources = demo.attrs["sources"] if "sources" in demo.attrs else [demo.attrs["source"]] * len(stages)
         for index, data in enumerate(stages):
             steps = np.flatnonzero(demo.datagen_info["stage"] == index)
             data["features"].append(obs[steps][:, stage_features(layout, task, index)])
@@ -112,7 +114,7 @@ def load_stages(args: Args, task: type[Task], layout: ObservationLayout) -> list
             data["actions"].append(actions)
             data["finished"].append(demo.datagen_info["finished"][steps])
             data["first_obs"].append(obs[steps[0]])
-            data["source"].append(int(demo.attrs["source"]))
+            data["source"].append(int(sources[index]))
     out = []
     for data in stages:
         actions = np.concatenate([np.asarray(a, np.float32) for a in data["actions"]])

@@ -1,4 +1,8 @@
-"""The id table: ``ReinforceGen/{variant}-{task}[-{mode}]-v0``."""
+"""The id table: ``ReinforceGen/{variant}-{task}[-{mode}]-v0``.
+
+Every task has its plain ids. ``Hybrid``, ``Skill`` and ``Residual`` need weights, so they have ids for those tasks whose
+weights are shipped, in ``policies/weights/{task, lower case}/``; with weights of your own, `make_env` makes them for every task.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ from typing import Any
 import gymnasium as gym
 
 from reinforcegen_envs.env import ManipulationEnv
+from reinforcegen_envs.policies.shipped import SHIPPED
 from reinforcegen_envs.tasks import TASKS
 
 NAMESPACE = "ReinforceGen"
@@ -29,8 +34,13 @@ def env_id(task: str, variant: str, mode: str | None = None) -> str:
     return f"{NAMESPACE}/{variant}-{task}{f'-{mode}' if mode else ''}-v{VERSION}"
 
 
+def registered_modes(task: str) -> tuple[str | None, ...]:
+    """The modes that a task has ids for: all if its weights are shipped, else plain alone."""
+    return MODES if (SHIPPED / task.lower()).is_dir() else (None,)
+
+
 def make_env(task: str, variant: str, mode: str | None = None, **kwargs: Any) -> gym.Env:
-    """Build an environment; the entry point of every id.
+    """Build an environment; the entry point of every id, and the way to a mode without one (see the module).
 
     Args:
         task, variant, mode: which id.
@@ -69,7 +79,7 @@ def register_envs() -> None:
     """Register every id with Gymnasium; importing `reinforcegen_envs` does it."""
     for name, task in TASKS.items():
         for variant in VARIANTS:
-            for mode in MODES:
+            for mode in registered_modes(name):
                 if env_id(name, variant, mode) in gym.registry:
                     continue
                 gym.register(

@@ -13,30 +13,48 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils.env_checker import check_env
 
 import reinforcegen_envs
-from reinforcegen_envs.registration import MODES, env_id, make_env, register_envs
+from reinforcegen_envs.policies.shipped import SHIPPED
+from reinforcegen_envs.registration import MODES, env_id, make_env, register_envs, registered_modes
 
 VARIANTS = ("D0", "D1", "D2")
 SUFFIXES = ("", "-Hybrid", "-Skill", "-Residual")
-IDS = [f"ReinforceGen/{variant}-Threading{suffix}-v0" for variant in VARIANTS for suffix in SUFFIXES]
+THREADING_IDS = [f"ReinforceGen/{variant}-Threading{suffix}-v0" for variant in VARIANTS for suffix in SUFFIXES]
+OTHER_TASKS = ("Coffee", "NutAssembly", "Square", "ThreePieceAssembly")
+# The modes need weights: other tasks have ids for them from when theirs are shipped.
+OTHER_IDS = [
+    f"ReinforceGen/{variant}-{task}{suffix}-v0"
+    for task in OTHER_TASKS
+    for variant in VARIANTS
+    for suffix in (SUFFIXES if (SHIPPED / task.lower()).is_dir() else SUFFIXES[:1])
+]
+IDS = THREADING_IDS + OTHER_IDS
+PLAIN = {f"ReinforceGen/{variant}-{task}-v0" for task in ("Threading", *OTHER_TASKS) for variant in VARIANTS}
 # What a make does not need: scene building, search, training, plotting, rendering, data files, command lines.
 UNNEEDED = ("robosuite", "pybullet", "torch", "matplotlib", "OpenGL", "h5py", "imageio", "tyro", "minari")
 
 
 def settings(name, weights):
     """Arguments that an id takes besides the defaults: where to find weights."""
-    return {} if name.endswith("Threading-v0") else {"weights": weights}
+    return {"weights": weights} if "-Threading-" in name and name not in PLAIN else {}
 
 
-def test_threading_has_twelve_ids():
-    found = [name for name in gym.registry if name.startswith("ReinforceGen/") and "Threading" in name]
-    assert sorted(found) == sorted(IDS)
+def test_threading_has_twelve_ids_and_the_others_those_they_have_weights_for():
+    found = [name for name in gym.registry if name.startswith("ReinforceGen/")]
+    assert sorted(found) == sorted(IDS) and len(THREADING_IDS) == 12
+    assert PLAIN <= set(found)
     before = dict(gym.registry)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         register_envs()
         gym.register_envs(reinforcegen_envs)
     assert dict(gym.registry) == before
-    assert [env_id("Threading", "D1", mode) for mode in MODES] == [n for n in IDS if "/D1-" in n]
+    assert [env_id("Threading", "D1", mode) for mode in MODES] == [n for n in IDS if "/D1-Threading" in n]
+
+
+def test_modes_have_ids_where_weights_are_shipped(tmp_path, monkeypatch):
+    monkeypatch.setattr("reinforcegen_envs.registration.SHIPPED", tmp_path)
+    (tmp_path / "nutassembly").mkdir()
+    assert registered_modes("NutAssembly") == MODES and registered_modes("Square") == (None,)
 
 
 @pytest.mark.parametrize("name", IDS)
@@ -99,13 +117,13 @@ def test_modes_nest_as_wrappers(weights):
 def test_without_weights_kwargs_the_shipped_ones_are_meant():
     """Either they are there, or the error says how to train some."""
     from reinforcegen_envs.policies.mlp import WeightsError
-    from reinforcegen_envs.policies.shipped import SHIPPED
 
-    if (SHIPPED / "threading" / "base.safetensors").is_file():
-        gym.make("ReinforceGen/D2-Threading-Residual-v0").close()
-    else:
-        with pytest.raises(WeightsError, match="agents.bc"):
-            gym.make("ReinforceGen/D2-Threading-Residual-v0")
+    for task in ("Threading", *OTHER_TASKS):
+        if (SHIPPED / task.lower() / "base.safetensors").is_file():
+            gym.make(f"ReinforceGen/D2-{task}-Residual-v0").close()
+        else:
+            with pytest.raises(WeightsError, match="agents.bc"):
+                make_env(task, "D2", "Residual")
 
 
 def run_python(code, *arguments):

@@ -134,8 +134,15 @@ def test_goal_in_collision(env, connector):
     assert connector.plan(inside_the_table, None).status == "goal_collision"
 
 
-def test_start_in_collision(env, connector):
+def test_start_in_collision(env, connector, monkeypatch):
     start_at(env, connector, LEFT, tripod=np.concatenate([LEFT[:3, 3], [1, 0, 0, 0]]))
+    plan = connector.plan(RIGHT, None)  # backs out first: never nearer to what it is near to
+    assert plan.solved
+    nearest = connector.checker.clearance(plan.path[0])
+    on_the_way = [connector.checker.clearance(joints) for joints in plan.path[1:]]
+    assert all(distance is None or distance > nearest - 1e-3 for distance in on_the_way)
+    assert on_the_way[-1] is None
+    monkeypatch.setattr(connector.planner, "_retreat", lambda *_: None)
     assert connector.plan(RIGHT, None).status == "start_collision"
 
 

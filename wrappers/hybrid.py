@@ -204,14 +204,15 @@ class Hybrid(gym.Wrapper):
         return self._failure
 
     def _ranked_sources(self) -> list[int]:
-        """Source demonstrations within reach, the one to copy first; an episode stays with the one it began with."""
+        """Source demonstrations within reach, the one to copy first; it stays that one until a stage that may have another."""
         core = self.core
         margins = self._skeleton.margins(core, self.connector.checker.kinematics, core.stage)
         ranked = (
             np.argsort(-margins, kind="stable") if self._initiation is None else self._initiation.rank(core.observe())
         )
         order = [int(i) for i in ranked if margins[i] > 0]
-        if self._source in order:  # another source's start may not suit the grasp of this one
+        # Another source's start may not suit the grasp of this one.
+        if self._source in order and not core.task.stages[core.stage].new_source:
             order.remove(self._source)
             order.insert(0, self._source)
         return order

@@ -22,7 +22,7 @@ import numpy as np
 from tqdm import tqdm
 
 from reinforcegen_envs import cli
-from reinforcegen_envs.connect import Connector
+from reinforcegen_envs.connect import Connect, Connector
 from reinforcegen_envs.demos.hdf5 import Demo, DemoWriter, read_demos
 from reinforcegen_envs.demos.segments import Segment, cut
 from reinforcegen_envs.demos.skeleton import GOOD_MARGIN, Skeleton
@@ -36,11 +36,15 @@ CHUNK = 20  # attempts a worker makes between two writes
 # Metres and radians that a tool may lag behind its target more than the source's did before the segment waits for it:
 # with an object in the hand, clearances count.
 SLACK_FREE, SLACK_HELD = (0.004, 0.06), (0.001, 0.02)
+# Where the source had its tool this near to the target, metres, it was lining it up: the tool must stay there for some
+# control steps. Close to its base the arm swings before it comes to rest.
+PRECISE, CALM_STEPS = 0.0025, 3
 MAX_WAIT = 60  # control steps that a segment waits for it, in all
 GAIN = 1.5  # stiffness of following, relative to the operator's
 EXTRA_STEPS = 4  # control steps recorded after a stage is finished: what termination looks like
 # Noise on rotation is smaller: 0.05 would swing the tip of a 12 cm needle by its clearance of 3 mm (ours).
 NOISE_SHAPE = np.array([1.0, 1.0, 1.0, 0.4, 0.4, 0.4])
+MAX_SOURCES = 4  # source demonstrations tried where the first connect to be copied from one cannot be planned
 FINAL_STEPS = 16  # control steps that the last target is held while success settles
 
 
@@ -101,41 +105,52 @@ class Adapter:
         self._skeleton = Skeleton.of(sources)
         self._connector = Connector(env)
 
-    def choose(self, rng: np.random.Generator) -> int | None:
-        """A source whose key poses are all in reach here, drawn with odds that grow with its joint-limit margin."""
-        margins = self._skeleton.margins(self._env, self._connector.checker.kinematics, 0)
+    def choose(self, rng: np.random.Generator, stage: int = 0) -> list[int]:
+        """Sources to copy from a stage on, the first to try first; none if no key poses are all in reach here.
+
+        They are drawn with odds that grow with their joint-limit margin.
+        """
+        margins = self._skeleton.margins(self._env, self._connector.checker.kinematics, stage)
         feasible = np.flatnonzero(margins > 0)
         if not len(feasible):
-            return None
+            return []
         weights = np.minimum(margins[feasible], GOOD_MARGIN) ** 2 + 1e-3
-        return int(rng.choice(feasible, p=weights / weights.sum()))
+        count = min(len(feasible), MAX_SOURCES)
+        return [int(source) for source in rng.choice(feasible, count, replace=False, p=weights / weights.sum())]
 
     def attempt(self, seed: tuple[int, int]) -> tuple[str, Demo | None]:
         """One attempt; returns "success" or where it failed, and the demonstration if it succeeded."""
         env = self._env
         rng = np.random.default_rng(seed)
         env.reset(seed=int(rng.integers(2**31)))
-        source = self.choose(rng)
-        if source is None:
-            return "unreachable", None
         record: list[dict[str, Any]] = []
+        sources: list[int] = []  # a stage
         for index, stage in enumerate(env.task.stages):
-            segment = self._sources[source][index]
-            failure = self._connect(index, segment, rng)
-            if failure:
-                return f"{stage.name}: connect ({failure})", None
-            if not self._skill(index, segment, rng, record):
+            candidates = self.choose(rng, index) if index == 0 or stage.new_source else sources[-1:]
+            if not candidates:
+                return f"{stage.name}: unreachable", None
+            for source in candidates:
+                connect = self._connect(index, self._sources[source][index], rng)
+                if connect.plan.solved:
+                    break  # else nothing has moved, and the hand of another source may have more room
+            if connect.failure:
+                return f"{stage.name}: connect ({connect.failure})", None
+            sources.append(source)
+            if not self._skill(index, self._sources[source][index], rng, record):
                 return f"{stage.name}: skill", None
             if index + 1 < len(env.task.stages):
                 env.enter_stage(index + 1)
-        return "success", self._demo(record, seed, source)
+        return "success", self._demo(record, seed, sources)
 
     def _target(self, reference: np.ndarray, held: str | None, tool: np.ndarray) -> np.ndarray:
         """Grip-site pose, world, that brings the tool to ``tool`` in the reference frame."""
-        goal = reference @ tool
-        return goal if held is None else goal @ invert(self._connector.in_hand(held))
+        return reference @ tool @ self._to_hand(held)
 
-    def _connect(self, index: int, segment: Segment, rng: np.random.Generator) -> str:
+    def _to_hand(self, held: str | None) -> np.ndarray:
+        """4x4 pose of the hand in the tool's frame."""
+        return np.eye(4) if held is None else invert(self._connector.in_hand(held))
+
+    def _connect(self, index: int, segment: Segment, rng: np.random.Generator) -> Connect:
         env = self._env
         stage = env.task.stages[index]
         reference = env.task.object_pose(env.sim, stage.reference)
@@ -143,11 +158,9 @@ class Adapter:
         metres, radians = self._start_noise
         if metres or radians:
             goal = goal @ matrix_from(rotvec_to_matrix(rng.normal(0.0, radians, 3)), rng.normal(0.0, metres, 3))
-        ahead = tuple(
-            self._target(reference, stage.held, tool) for tool in (segment.tool[len(segment) // 2], segment.tool[-1])
-        )
+        ahead = tuple(self._target(reference, stage.held, tool) for tool in (segment.middle, segment.tool[-1]))
         plan = self._connector.plan(goal, stage.held, ahead)
-        return self._connector.follow(plan, goal, stage.held).failure
+        return self._connector.follow(plan, goal, stage.held)
 
     def _skill(self, index: int, segment: Segment, rng, record: list[dict]) -> bool:
         """Follow one adapted segment in closed loop; returns whether the stage was finished."""
@@ -155,12 +168,15 @@ class Adapter:
         stage = env.task.stages[index]
         reference = env.task.object_pose(env.sim, stage.reference)
         noise = np.zeros(6)
-        slack = SLACK_FREE if stage.held is None else SLACK_HELD
-        step, waited, held_end, after = 0, 0, 0, 0
+        to_hand = self._to_hand(stage.held)
+        step, waited, held_end, after, calm = 0, 0, 0, 0, 0
         while True:
             if stage.held is not None:
                 reference = env.task.object_pose(env.sim, stage.reference)
-            target = self._target(reference, stage.held, segment.tool[step])
+            holding = stage.held is not None and step < segment.release
+            if holding:  # what is let go stays behind; the hand goes on as if it were still in it
+                to_hand = self._to_hand(stage.held)
+            target = reference @ segment.tool[step] @ to_hand
             eef = env.sim.eef_pose()
             label = action_to_pose(eef, target, segment.gripper[step], GAIN)
             noise = self._memory * noise + np.sqrt(1 - self._memory**2) * self._noise * rng.normal(size=6)
@@ -178,7 +194,9 @@ class Adapter:
             # Wait for a hand that was pushed off its way, as the operator would: it should be where his was.
             metres, radians = distance(eef, target)
             usual = distance(segment.actual[step], segment.tool[step])
-            if (metres > usual[0] + slack[0] or radians > usual[1] + slack[1]) and waited < MAX_WAIT:
+            slack = SLACK_HELD if holding else SLACK_FREE
+            calm = calm + 1 if metres <= usual[0] + slack[0] and radians <= usual[1] + slack[1] else 0
+            if calm < (CALM_STEPS if holding and usual[0] < PRECISE else 1) and waited < MAX_WAIT:
                 waited += 1
             elif step < len(segment) - 1:
                 step += 1
@@ -200,7 +218,7 @@ class Adapter:
             "signals": [env.stage > i for i, s in enumerate(env.task.stages) if s.signal],
         }
 
-    def _demo(self, record: list[dict[str, Any]], seed: tuple[int, int], source: int) -> Demo:
+    def _demo(self, record: list[dict[str, Any]], seed: tuple[int, int], sources: list[int]) -> Demo:
         task = self._env.task
 
         def stack(key: str) -> np.ndarray:
@@ -225,7 +243,7 @@ class Adapter:
                 "label_action": stack("label"),
                 "finished": stack("finished").astype(np.int8),
             },
-            attrs={"seed": list(seed), "source": source},
+            attrs={"seed": list(seed), "sources": sources},
         )
 
 

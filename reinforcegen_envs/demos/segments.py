@@ -20,7 +20,7 @@ class Segment:
 
     Args:
         tool: (T, 4, 4) where the tool was asked to be, in the reference object's frame: the object in the hand if the
-            stage has one, else the grip site.
+            stage has one, else the grip site. Once let go, the object is thought of as still in the hand, where it was.
         actual: (T, 4, 4) where the tool was at the same moments, in the same frame: how far it lagged.
         gripper: (T,) gripper actions.
     """
@@ -36,6 +36,33 @@ class Segment:
     def start(self) -> np.ndarray:
         """(4, 4) where the tool was when the skill began."""
         return self.actual[0]
+
+    @property
+    def middle(self) -> np.ndarray:
+        """(4, 4) target farthest from both ends of the skill: where one that goes out and comes back turns."""
+        places = self.tool[:, :3, 3]
+        away = [np.linalg.norm(places - end, axis=1) for end in (places[0], places[-1])]
+        return self.tool[int(np.argmax(np.minimum(*away)))]
+
+    @property
+    def release(self) -> int:
+        """The step at which the fingers let go of what they held; the segment's length if they never do."""
+        return release_step(self.gripper)
+
+    @property
+    def left(self) -> np.ndarray:
+        """(4, 4) where the tool was when the hand opened, or at the end if it stayed closed."""
+        return self.actual[min(self.release, len(self) - 1)]
+
+
+def release_step(gripper: np.ndarray) -> int:
+    """First step at which closed fingers are told to open; the number of steps if there is none.
+
+    Args:
+        gripper: (T,) gripper actions.
+    """
+    opening = np.flatnonzero((gripper[1:] <= 0) & (gripper[:-1] > 0))
+    return int(opening[0]) + 1 if len(opening) else len(gripper)
 
 
 def skill_bounds(demo: Demo, task: type[Task]) -> list[tuple[int, int]]:
@@ -86,10 +113,11 @@ def cut(demo: Demo, task: type[Task]) -> list[Segment]:
         # Without a held object the reference is read once, when the skill begins: it may leave with the hand.
         fixed = invert(reference[begin])
         tool, actual = [], []
+        to_tool = np.eye(4)
+        release = begin + release_step(demo.gripper_action[begin:end, 0])  # they may close again, on nothing
         for t in range(begin, end):
             frame = fixed if stage.held is None else invert(reference[t])
-            to_tool = np.eye(4)
-            if stage.held is not None:
+            if stage.held is not None and (t == begin or t < release):
                 to_tool = invert(demo.eef_pose[t]) @ demo.object_poses[stage.held][t]
             tool.append(frame @ demo.target_pose[t] @ to_tool)
             actual.append(frame @ demo.eef_pose[t] @ to_tool)

@@ -29,17 +29,20 @@ class Skeleton:
     Args:
         tools: (sources, stages, 3, 4, 4) tool poses in the reference object's frame, metres.
         in_hand: (sources, stages, 4, 4) pose in the hand that the object taken in this stage has when the hand closes.
+        left: (sources, stages, 4, 4) pose in the reference object's frame in which the stage leaves its tool.
     """
 
     tools: np.ndarray
     in_hand: np.ndarray
+    left: np.ndarray
 
     @classmethod
     def of(cls, sources: list[list[Segment]]) -> Skeleton:
         """Take the key poses of cut source demonstrations."""
-        tools = [[[s.start, s.tool[len(s) // 2], s.tool[-1]] for s in segments] for segments in sources]
+        tools = [[[s.start, s.middle, s.tool[-1]] for s in segments] for segments in sources]
         in_hand = [[invert(s.tool[int(np.argmax(s.gripper > 0))]) for s in segments] for segments in sources]
-        return cls(np.array(tools), np.array(in_hand))
+        left = [[s.left for s in segments] for segments in sources]
+        return cls(np.array(tools), np.array(in_hand), np.array(left))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Skeleton:
@@ -50,7 +53,9 @@ class Skeleton:
         """
         try:
             with np.load(path, allow_pickle=False) as arrays:
-                return cls(arrays["tools"], arrays["in_hand"])
+                # Older files are of a task that goes on with nothing it left; there, the last key pose will do.
+                left = arrays["left"] if "left" in arrays.files else arrays["tools"][:, :, -1]
+                return cls(arrays["tools"], arrays["in_hand"], left)
         except Exception as error:  # a damaged archive raises a dozen different ones
             raise ValueError(
                 f"{path} is not a complete skeleton file ({error}); make it again with python -m reinforcegen_envs.agents.bc"
@@ -59,22 +64,29 @@ class Skeleton:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write to an ``.npz`` file."""
         with atomic_path(Path(path)) as temporary, open(temporary, "wb") as file:
-            np.savez_compressed(file, tools=self.tools, in_hand=self.in_hand)
+            np.savez_compressed(file, tools=self.tools, in_hand=self.in_hand, left=self.left)
 
     def margins(self, env: ManipulationEnv, kinematics: ArmKinematics, stage: int) -> np.ndarray:
-        """Least joint-limit margin, radians, over the rest of the task with each source; -1 where it is out of reach.
+        """Least joint-limit margin, radians, of what is copied from each source; -1 where that is out of reach.
 
-        Objects do not move before they are handled, so later stages are judged from where things are now.
+        That is the stage and those after it, up to one that may copy another source.
+        Objects do not move before they are handled, so later stages are judged from where things are now, and from where
+        the source leaves what it has handled by then.
         """
         posture = env.sim.controller[NULL_JOINTS:].copy()
         margins = np.full(len(self.tools), np.inf)
         for source in range(len(self.tools)):
             in_hand = np.eye(4)
+            moved: dict[str, np.ndarray] = {}
             if (held := env.task.stages[stage].held) is not None:
                 in_hand = invert(env.sim.eef_pose()) @ env.task.object_pose(env.sim, held)
             for index in range(stage, len(env.task.stages)):
                 here = env.task.stages[index]
-                reference = env.task.object_pose(env.sim, here.reference)
+                if index > stage and here.new_source:
+                    break
+                reference = moved.get(here.reference)
+                if reference is None:
+                    reference = env.task.object_pose(env.sim, here.reference)
                 seed = posture  # the connect is free to choose its branch; within a skill the hand stays on it
                 for tool in self.tools[source, index]:
                     goal = reference @ tool @ (invert(in_hand) if here.held else np.eye(4))
@@ -85,4 +97,6 @@ class Skeleton:
                     break
                 if here.held is None:
                     in_hand = self.in_hand[source, index]
+                else:
+                    moved[here.held] = reference @ self.left[source, index]
         return margins

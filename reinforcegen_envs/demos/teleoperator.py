@@ -26,6 +26,7 @@ MAX_KEYFRAME_STEPS = 120
 TREMOR = 0.0012  # metres: standard deviation of the slow drift of the operator's hand
 TREMOR_MEMORY = 0.9
 PAUSE_CHANCE = 0.004  # a control step
+GRAIN = 2.0**-30  # metres and radians: states and poses are kept as multiples of it, which compress well
 
 
 def action_to_pose(eef: np.ndarray, target: np.ndarray, gripper: float, gain: float = 1.0) -> np.ndarray:
@@ -39,6 +40,11 @@ def action_to_pose(eef: np.ndarray, target: np.ndarray, gripper: float, gain: fl
     action[3:6] = gain * turn / ROTATION_SCALE
     action[6] = gripper
     return np.clip(action, -1.0, 1.0)
+
+
+def _rounded(array: np.ndarray) -> np.ndarray:
+    """What lies still in contact trembles in its last bits, which do not compress; they are cut off."""
+    return np.round(array / GRAIN) * GRAIN
 
 
 def pose_of_action(eef: np.ndarray, action: np.ndarray) -> np.ndarray:
@@ -88,12 +94,12 @@ class Recorder:
         return Demo(
             name="",
             actions=actions,
-            states=stack("state"),
+            states=_rounded(stack("state")),
             obs={"state": stack("obs")},
-            eef_pose=stack("eef"),
-            target_pose=stack("target"),
+            eef_pose=_rounded(stack("eef")),
+            target_pose=_rounded(stack("target")),
             gripper_action=actions[:, 6:],
-            object_poses={n: np.stack([s["objects"][n] for s in steps]) for n in self.env.task.objects},
+            object_poses={n: _rounded(np.stack([s["objects"][n] for s in steps])) for n in self.env.task.objects},
             subtask_term_signals={n: np.array([s["signals"][n] for s in steps], np.int64) for n in steps[0]["signals"]},
             datagen_info={"stage": stack("stage").astype(np.int64), "is_skill": stack("skill").astype(np.int64)},
             attrs=attrs,

@@ -26,7 +26,14 @@ FORMS = ("physics", "rendered")
 TABLE_SIZE = (0.8, 0.8, 0.05)
 TABLE_FRICTION = (1.0, 0.005, 1e-4)
 # Texture files of robosuite's arena assets, used by the rendered form alone.
-MATERIALS = {"wood_light": "light-wood.png", "wood_dark": "dark-wood.png", "wood_red": "red-wood.png"}
+MATERIALS = {
+    "wood_light": "light-wood.png",
+    "wood_dark": "dark-wood.png",
+    "wood_red": "red-wood.png",
+    "brass": "brass-ambra.png",
+    "ceramic": "ceramic.png",
+    "steel": "steel-scratched.png",
+}
 
 
 class SceneCacheError(RuntimeError):

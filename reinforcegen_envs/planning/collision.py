@@ -90,6 +90,13 @@ class CollisionChecker:
 
         ``diagnosis`` is pybullet-planning's and is ignored.
         """
+        return self.clearance(joints) is not None
+
+    def clearance(self, joints: np.ndarray) -> float | None:
+        """Least distance, metres, of the arm at ``joints`` to anything it comes near; negative inside it.
+
+        None where nothing is within the clearance.
+        """
         self.checks += 1
         data = self.data
         data.qpos[self._sim.arm_qpos] = joints
@@ -99,7 +106,8 @@ class CollisionChecker:
         mujoco.mj_kinematics(self.model, data)
         mujoco.mj_collision(self.model, data)
         pairs = data.contact.geom
-        return bool(self._relevant[pairs[:, 0], pairs[:, 1]].any())
+        near = self._relevant[pairs[:, 0], pairs[:, 1]]
+        return float(data.contact.dist[near].min()) if near.any() else None
 
     def line_collides(self, start: np.ndarray, goal: np.ndarray, resolution: float) -> bool:
         """Whether the straight joint line collides, checked every ``resolution`` radians, middle first."""

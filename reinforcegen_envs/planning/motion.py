@@ -33,6 +33,9 @@ RESOLUTION = 0.06  # radians between collision checks while searching: 3 cm at t
 FINE_RESOLUTION = 0.02  # radians between the collision checks that a path must pass before it is followed
 LIFTS = (0.08, 0.16)  # metres a connect may rise to pass over something
 BIRRT = {"max_iterations": 300, "restarts": 4, "smooth": 30, "max_time": 60.0}
+# Metres, world frame, along which the hand may back out of what it starts too near to, and what it may come nearer by.
+RETREATS = ((0.0, 0.0, 0.08), (-0.08, 0.0, 0.03), (0.0, -0.08, 0.03), (0.0, 0.08, 0.03), (0.08, 0.0, 0.03))
+RETREAT_SLACK = 5e-4
 SEARCHES = 3  # how often birrt is run before a connect counts as unsolved
 
 SOLVED = ("line", "lift", "birrt")
@@ -171,15 +174,38 @@ class ConnectPlanner:
         for goal in free:
             if not self._checker.line_collides(start, goal, FINE_RESOLUTION):
                 return "line", [start, goal]
+        before: list[np.ndarray] = []
         if self._checker.collides(start):
-            return "start_collision", []
+            # A reset may put the hand beside something, or a skill may end there: back out first.
+            out = self._retreat(start, posture)
+            if out is None:
+                return "start_collision", []
+            before, start = [start], out
+            for goal in free:
+                if not self._checker.line_collides(start, goal, FINE_RESOLUTION):
+                    return "line", [*before, start, goal]
         for goal in free:
             if (waypoints := self._lift_over(start, goal, goal_pose, posture)) is not None:
-                return "lift", waypoints
+                return "lift", [*before, *waypoints]
         for goal in free:
             if (waypoints := self._birrt(start, goal, rng)) is not None:
-                return "birrt", waypoints
+                return "birrt", [*before, *waypoints]
         return "no_path", []
+
+    def _retreat(self, start, posture) -> np.ndarray | None:
+        """Joints clear of everything, reached on a straight joint line that leads away from what is near."""
+        nearest = self._checker.clearance(start)
+        assert nearest is not None
+        pose = self._kinematics.forward(start)
+        for move in RETREATS:
+            end = self._kinematics.solve(translation(*move) @ pose, start, posture)
+            if not end.reached or self._checker.collides(end.joints):
+                continue
+            count = int(np.ceil(np.abs(end.joints - start).max() / FINE_RESOLUTION))
+            way = [self._checker.clearance(start + i / count * (end.joints - start)) for i in range(1, count)]
+            if all(distance is None or distance > nearest - RETREAT_SLACK for distance in way):
+                return end.joints
+        return None
 
     def _skill_margin(self, goal: IKSolution, lookahead, posture) -> float:
         margin, seed = goal.margin, goal.joints

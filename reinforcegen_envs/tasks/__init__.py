@@ -1,8 +1,26 @@
 """The tasks, by name."""
 
 from reinforcegen_envs.tasks.base import Placement, PlacementError, Shape, Stage, Task
+from reinforcegen_envs.tasks.coffee import CoffeeTask
+from reinforcegen_envs.tasks.nut_assembly import NutAssemblyTask
+from reinforcegen_envs.tasks.square import SquareTask
 from reinforcegen_envs.tasks.threading import ThreadingTask
+from reinforcegen_envs.tasks.three_piece_assembly import ThreePieceAssemblyTask
 
-TASKS: dict[str, type[Task]] = {task.name: task for task in (ThreadingTask,)}
+TASKS: dict[str, type[Task]] = {
+    task.name: task for task in (ThreadingTask, SquareTask, NutAssemblyTask, CoffeeTask, ThreePieceAssemblyTask)
+}
 
-__all__ = ["TASKS", "Placement", "PlacementError", "Shape", "Stage", "Task", "ThreadingTask"]
+__all__ = [
+    "TASKS",
+    "CoffeeTask",
+    "NutAssemblyTask",
+    "Placement",
+    "PlacementError",
+    "Shape",
+    "SquareTask",
+    "Stage",
+    "Task",
+    "ThreadingTask",
+    "ThreePieceAssemblyTask",
+]

@@ -51,6 +51,7 @@ class Stage:
         skill_radius: metres; in a demonstration without annotated skill segments, the skill starts when the hand last
             comes this near to where it is at the end signal.
         end_offset: control steps that the skill goes on after the end signal, in such a demonstration.
+        new_source: whether this stage, and those after it, may copy another source demonstration than those before.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Stage:
     signal: str | None
     skill_radius: float
     end_offset: int
+    new_source: bool = False
 
 
 class Task(ABC):
@@ -119,8 +121,18 @@ class Task(ABC):
         Raises:
             PlacementError: no free place after 5000 tries.
         """
+        return self.place_apart(self.variants[variant], variant, rng)
+
+    def place_apart(
+        self, places: Mapping[str, Placement], variant: str, rng: np.random.Generator
+    ) -> dict[str, np.ndarray]:
+        """Draw poses for some objects, in order, such that no two circles overlap.
+
+        Raises:
+            PlacementError: no free place after 5000 tries.
+        """
         layout: dict[str, np.ndarray] = {}
-        for name, place in self.variants[variant].items():
+        for name, place in places.items():
             shape = self.shapes[name]
             for _ in range(MAX_PLACEMENT_TRIES):
                 x, y, yaw = rng.uniform(*place.x), rng.uniform(*place.y), rng.uniform(*place.yaw)

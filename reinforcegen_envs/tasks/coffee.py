@@ -1,0 +1,171 @@
+"""Coffee: put a pod into the holder of a coffee machine and shut its lid.
+
+Frames, sizes, masses, reset ranges and the reference check follow MimicGen's Coffee task, rebuilt from their numbers.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import mujoco
+import numpy as np
+
+from reinforcegen_envs.models.coffee import (
+    HOLDER_HALF_HEIGHT,
+    HOLDER_OUTER_RADIUS,
+    LID_HALF_HEIGHT,
+    LID_JOINT,
+    LID_OPEN,
+    MACHINE_HALF_HEIGHT,
+    POD,
+    POD_HALF_HEIGHT,
+    POD_RADIUS,
+    machine,
+)
+from reinforcegen_envs.models.scene import Scene
+from reinforcegen_envs.sim.simulation import Simulation
+from reinforcegen_envs.tasks.base import Placement, Shape, Stage, Task
+
+PI = float(np.pi)
+
+REFERENCE_HINGE = float(np.deg2rad(15))  # MimicGen: a lid opened less counts as shut
+REFERENCE_RADIUS = HOLDER_OUTER_RADIUS - POD_RADIUS  # MimicGen: pod axis to holder axis, metres
+# Ours, for strict success and for failures:
+SHUT_HINGE = float(np.deg2rad(5))
+UPRIGHT_COSINE = float(np.cos(np.deg2rad(15)))
+TOPPLED_COSINE = float(np.cos(np.deg2rad(45)))
+REST_SPEED = 0.05  # metres a second, of pod and machine
+REST_HINGE_SPEED = 0.5  # radians a second, of the lid
+LIFT_HEIGHT = 0.03  # metres that a grasped pod must have left the table
+DROPPED_HEIGHT = 0.036  # pod root this near above the table, or lower, while it should be carried: dropped
+
+
+class CoffeeMachineTask(Task):
+    """What the tasks with a coffee machine share: reading pod, holder and lid."""
+
+    joints: ClassVar = {LID_JOINT: LID_OPEN}
+
+    def __init__(self, model: mujoco.MjModel):
+        super().__init__(model)
+        self._holder = model.body("coffee_machine_pod_holder").id
+        self._lid = model.body("coffee_machine_lid").id
+        lid_joint = model.joint(LID_JOINT)
+        self._lid_qpos, self._lid_dof = int(lid_joint.qposadr[0]), int(lid_joint.dofadr[0])
+        hand = [
+            i for i in range(model.ngeom) if model.body(model.geom_bodyid[i]).name.startswith(("gripper0", "robot0"))
+        ]
+        self._is_hand = np.zeros(model.ngeom, bool)
+        self._is_hand[hand] = True
+
+    def hinge(self, sim: Simulation) -> float:
+        """Opening of the lid, radians."""
+        return float(sim.data.qpos[self._lid_qpos])
+
+    def pod_in_holder(self, sim: Simulation) -> bool:
+        """MimicGen's check: within the holder's wall, not below its floor, not above the lid's underside."""
+        pod, holder = sim.data.xpos[self.object_body["coffee_pod"]], sim.data.xpos[self._holder]
+        lid_z = sim.data.xpos[self._lid, 2]
+        return bool(
+            np.hypot(pod[0] - holder[0], pod[1] - holder[1]) <= REFERENCE_RADIUS
+            and pod[2] - POD_HALF_HEIGHT >= holder[2] - HOLDER_HALF_HEIGHT
+            and pod[2] + POD_HALF_HEIGHT <= lid_z - LID_HALF_HEIGHT
+        )
+
+    def touched(self, sim: Simulation, name: str) -> bool:
+        """Whether any part of the robot touches the object."""
+        pairs = sim.data.contact.geom
+        own = np.zeros(len(self._is_hand), bool)
+        own[self.object_geoms[name]] = True
+        return bool(
+            ((own[pairs[:, 0]] & self._is_hand[pairs[:, 1]]) | (own[pairs[:, 1]] & self._is_hand[pairs[:, 0]])).any()
+        )
+
+    def upright(self, sim: Simulation, name: str, cosine: float) -> bool:
+        """Whether an object's z axis leans less than the angle with this cosine."""
+        return bool(sim.data.xmat[self.object_body[name], 8] > cosine)
+
+    def slow(self, sim: Simulation, *names: str) -> bool:
+        """Whether objects move slower than `REST_SPEED` along every axis."""
+        qvel = sim.data.qvel
+        return all(
+            float(np.abs(qvel[self.object_dof[name] : self.object_dof[name] + 3]).max()) < REST_SPEED for name in names
+        )
+
+    def height(self, sim: Simulation, name: str) -> float:
+        """Height of an object's root above the table, metres."""
+        return float(sim.data.xpos[self.object_body[name], 2] - self.scene.table_height)
+
+    def brewing_reference(self, sim: Simulation) -> bool:
+        """MimicGen's check of Coffee: lid shut to 15 degrees, pod in the holder."""
+        return self.hinge(sim) < REFERENCE_HINGE and self.pod_in_holder(sim)
+
+    def brewing_predicates(self, sim: Simulation) -> dict[str, bool]:
+        """Strict conditions on pod, holder and lid."""
+        return {
+            "lid_shut": self.hinge(sim) < SHUT_HINGE,
+            "pod_in_holder": self.pod_in_holder(sim),
+            "pod_upright": self.upright(sim, "coffee_pod", UPRIGHT_COSINE),
+            "pod_released": not self.touched(sim, "coffee_pod"),
+            "machine_upright": self.upright(sim, "coffee_machine", UPRIGHT_COSINE),
+            "at_rest": self.slow(sim, "coffee_pod", "coffee_machine")
+            and abs(float(sim.data.qvel[self._lid_dof])) < REST_HINGE_SPEED,
+        }
+
+
+class CoffeeTask(CoffeeMachineTask):
+    """Coffee.
+
+    Strict success, for ``success_steps`` control steps: the lid is shut to 5 degrees (``lid_shut``; MimicGen's check
+    allows 15), the pod is in the holder by MimicGen's check (``pod_in_holder``), the right way up (``pod_upright``) and
+    out of the hand (``pod_released``), the machine stands (``machine_upright``) and nothing moves (``at_rest``).
+    """
+
+    name = "Coffee"
+    interface = "MG_Coffee"
+    scene = Scene("coffee", (machine(cup=True), POD))
+    objects = ("coffee_pod", "coffee_machine")
+    shapes = {
+        "coffee_machine": Shape(MACHINE_HALF_HEIGHT, 0.15805),
+        "coffee_pod": Shape(POD_HALF_HEIGHT, POD_RADIUS),
+    }
+    # In the order of placement.
+    variants = {
+        "D0": {
+            "coffee_machine": Placement((0.0, 0.0), (-0.1, -0.1), (-PI / 6, -PI / 6)),
+            "coffee_pod": Placement((-0.13, -0.07), (0.17, 0.23), (0.0, 0.0)),
+        },
+        "D1": {
+            "coffee_machine": Placement((0.05, 0.15), (-0.2, -0.1), (-PI / 6, PI / 3)),
+            "coffee_pod": Placement((-0.2, 0.05), (0.17, 0.3), (0.0, 0.0)),
+        },
+        "D2": {
+            "coffee_machine": Placement((-0.05, 0.05), (0.1, 0.2), (2 * PI / 3, 7 * PI / 6)),
+            "coffee_pod": Placement((-0.2, 0.05), (-0.3, -0.17), (0.0, 0.0)),
+        },
+    }
+    stages = (
+        Stage("grasp", "coffee_pod", None, 100, "grasp", skill_radius=0.09, end_offset=10),
+        Stage("insert", "coffee_machine", "coffee_pod", 200, None, skill_radius=0.1, end_offset=0),
+    )
+    horizon = 400
+
+    def reference_success(self, sim: Simulation) -> bool:
+        return self.brewing_reference(sim)
+
+    def predicates(self, sim: Simulation) -> dict[str, bool]:
+        return self.brewing_predicates(sim)
+
+    def stage_done(self, sim: Simulation, stage: int) -> bool:
+        if stage == 0:
+            lifted = self.height(sim, "coffee_pod") > POD_HALF_HEIGHT + LIFT_HEIGHT
+            return lifted and self.grasped(sim, "coffee_pod")
+        return all(self.predicates(sim).values())
+
+    def failure(self, sim: Simulation, stage: int) -> str:
+        if min(self.height(sim, name) for name in self.objects) < -0.05:
+            return "object off the table"
+        if not self.upright(sim, "coffee_machine", TOPPLED_COSINE):
+            return "machine toppled"
+        if stage == 1 and self.height(sim, "coffee_pod") < DROPPED_HEIGHT:
+            return "pod dropped"
+        return ""

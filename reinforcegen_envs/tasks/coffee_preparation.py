@@ -1,0 +1,148 @@
+"""Coffee Preparation: a mug onto the machine, the lid open, a pod out of a drawer, into the holder, the lid shut.
+
+Frames, sizes, masses, reset ranges of D0 and D1 and the reference check follow MimicGen's, rebuilt from their numbers; D2 is
+ours. Not registered yet: it has no recipe and no source demonstrations.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import mujoco
+import numpy as np
+
+from reinforcegen_envs.models.coffee import (
+    CABINET,
+    DRAWER_JOINT,
+    LID_JOINT,
+    MACHINE_HALF_HEIGHT,
+    MUG,
+    MUG_HALF_HEIGHT,
+    POD,
+    POD_HALF_HEIGHT,
+    POD_RADIUS,
+    TRAY_FLOOR,
+    TRAY_FLOOR_HALF,
+    TRAY_POSITION,
+    machine,
+)
+from reinforcegen_envs.models.scene import Scene
+from reinforcegen_envs.poses import from_pose7, to_pose7, translation
+from reinforcegen_envs.sim.simulation import Simulation
+from reinforcegen_envs.tasks.base import Placement, Shape, Stage
+from reinforcegen_envs.tasks.coffee import LIFT_HEIGHT, TOPPLED_COSINE, CoffeeMachineTask
+
+PI = float(np.pi)
+MUG_COSINE = 1.0 - 1e-3  # MimicGen: a placed mug leans less than 2.6 degrees
+LID_OPENED = 2.08  # MimicGen: radians of a lid that counts as open
+DRAWER_OPENED = -0.19  # MimicGen: metres of the slide
+TRAY_HEIGHT = float((TRAY_POSITION + TRAY_FLOOR)[2]) + TRAY_FLOOR_HALF[2]  # of its floor, over the cabinet's origin
+CABINET_HEIGHT = 0.005  # of the cabinet's origin over the table
+
+
+class CoffeePreparationTask(CoffeeMachineTask):
+    """Coffee Preparation: Coffee's strict conditions, and the mug stands upright on the base plate, out of the hand."""
+
+    name = "CoffeePreparation"
+    interface = "MG_CoffeePreparation"
+    joints: ClassVar = {LID_JOINT: 0.0, DRAWER_JOINT: 0.0}
+    scene = Scene("coffee_preparation", (MUG, machine(cup=False), CABINET, POD))
+    objects = ("mug", "coffee_machine", "drawer", "coffee_pod")
+    shapes = {
+        "drawer": Shape(CABINET_HEIGHT, 0.15),
+        "coffee_machine": Shape(MACHINE_HALF_HEIGHT, 0.14782),
+        "mug": Shape(MUG_HALF_HEIGHT + 0.02, 0.03531),
+        "coffee_pod": Shape(POD_HALF_HEIGHT, POD_RADIUS),
+    }
+    # In the order of placement; the pod's is relative to the middle of the tray's floor and turns with the drawer.
+    _POD = Placement((-0.03, 0.03), (-0.05, 0.03), (0.0, 0.0))
+    variants = {
+        "D0": {
+            "drawer": Placement((0.15, 0.15), (-0.35, -0.35), (PI, PI)),
+            "coffee_machine": Placement((-0.15, -0.15), (-0.25, -0.25), (-PI / 6, -PI / 6)),
+            "mug": Placement((0.05, 0.2), (0.05, 0.25), (0.0, 0.0)),
+            "coffee_pod": _POD,
+        },
+        "D1": {
+            "drawer": Placement((0.15, 0.15), (-0.35, -0.35), (PI, PI)),
+            "coffee_machine": Placement((-0.25, -0.15), (-0.3, -0.25), (-PI / 6, PI / 6)),
+            "mug": Placement((-0.15, 0.2), (0.05, 0.25), (0.0, 2 * PI)),
+            "coffee_pod": _POD,
+        },
+        # Ours: MimicGen never published it; known is that drawer and mug stand at opposite ends of the table. The drawer
+        # is mirrored to the other end and the mug to where it was; the machine stays as in D1.
+        "D2": {
+            "drawer": Placement((0.15, 0.15), (0.35, 0.35), (0.0, 0.0)),
+            "coffee_machine": Placement((-0.25, -0.15), (-0.3, -0.25), (-PI / 6, PI / 6)),
+            "mug": Placement((-0.15, 0.2), (-0.25, -0.05), (0.0, 2 * PI)),
+            "coffee_pod": _POD,
+        },
+    }
+    stages = (
+        Stage("mug_grasp", "mug", None, 100, "mug_grasp", skill_radius=0.09, end_offset=10),
+        Stage("mug_place", "coffee_machine", "mug", 200, "mug_place", skill_radius=0.1, end_offset=10),
+        Stage("drawer_open", "drawer", None, 150, "drawer_open", skill_radius=0.1, end_offset=10),
+        Stage("pod_grasp", "coffee_pod", None, 100, "pod_grasp", skill_radius=0.09, end_offset=10),
+        Stage("insert", "coffee_machine", "coffee_pod", 200, None, skill_radius=0.1, end_offset=0),
+    )
+    horizon = 800
+
+    def __init__(self, model: mujoco.MjModel):
+        super().__init__(model)
+        self._drawer_qpos = int(model.joint(DRAWER_JOINT).qposadr[0])
+        self._plate = [model.geom(name).id for name in ("coffee_machine_base", "coffee_machine_base_front")]
+
+    def sample_layout(self, variant: str, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        places = dict(self.variants[variant])
+        pod = places.pop("coffee_pod")
+        layout = self.place_apart(places, variant, rng)
+        x, y = rng.uniform(*pod.x), rng.uniform(*pod.y)
+        on_tray = TRAY_POSITION + TRAY_FLOOR + [x, y, 0.0]
+        on_tray[2] = TRAY_HEIGHT + POD_HALF_HEIGHT + 0.001
+        layout["coffee_pod"] = to_pose7(from_pose7(layout["drawer"]) @ translation(*on_tray))
+        return layout
+
+    def drawer(self, sim: Simulation) -> float:
+        """Position of the drawer's slide, metres; negative is open."""
+        return float(sim.data.qpos[self._drawer_qpos])
+
+    def mug_placed(self, sim: Simulation) -> bool:
+        """MimicGen's check: upright, and touching the machine's base plate anywhere."""
+        if not self.upright(sim, "mug", MUG_COSINE):
+            return False
+        pairs = sim.data.contact.geom
+        mug, plate = np.isin(pairs, self.object_geoms["mug"]), np.isin(pairs, self._plate)
+        return bool(((mug[:, 0] & plate[:, 1]) | (mug[:, 1] & plate[:, 0])).any())
+
+    def reference_success(self, sim: Simulation) -> bool:
+        return self.brewing_reference(sim) and self.mug_placed(sim)
+
+    def predicates(self, sim: Simulation) -> dict[str, bool]:
+        return {
+            **self.brewing_predicates(sim),
+            "mug_placed": self.mug_placed(sim),
+            "mug_released": not self.touched(sim, "mug") and self.slow(sim, "mug"),
+        }
+
+    def stage_done(self, sim: Simulation, stage: int) -> bool:
+        if stage == 0:
+            return self.height(sim, "mug") > MUG_HALF_HEIGHT + LIFT_HEIGHT and self.grasped(sim, "mug")
+        if stage == 1:
+            return self.mug_placed(sim) and self.hinge(sim) > LID_OPENED and not self.touched(sim, "mug")
+        if stage == 2:
+            return self.drawer(sim) < DRAWER_OPENED and not self.touched(sim, "drawer")
+        if stage == 3:
+            clear = CABINET_HEIGHT + TRAY_HEIGHT + POD_HALF_HEIGHT + LIFT_HEIGHT
+            return self.height(sim, "coffee_pod") > clear and self.grasped(sim, "coffee_pod")
+        return all(self.predicates(sim).values())
+
+    def failure(self, sim: Simulation, stage: int) -> str:
+        if min(self.height(sim, name) for name in self.objects if name != "drawer") < -0.05:
+            return "object off the table"
+        if not self.upright(sim, "coffee_machine", TOPPLED_COSINE):
+            return "machine toppled"
+        if not self.upright(sim, "mug", TOPPLED_COSINE):
+            return "mug toppled"
+        if stage == 4 and self.height(sim, "coffee_pod") < POD_HALF_HEIGHT + 0.013:
+            return "pod dropped"
+        return ""

@@ -1,0 +1,123 @@
+"""Nut Assembly: put a square and a round nut on their pegs.
+
+Nuts and pegs are robosuite's; D0 and the reference check follow robosuite's and MimicGen's Nut Assembly. D1 and D2 are ours:
+SkillGen's were never published.
+"""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+
+from reinforcegen_envs.models.nuts import (
+    ROUND,
+    ROUND_NUT,
+    ROUND_PEG,
+    SQUARE,
+    SQUARE_NUT,
+    SQUARE_PEG,
+    TABLE_HEIGHT,
+)
+from reinforcegen_envs.models.scene import Scene
+from reinforcegen_envs.poses import yaw_quat
+from reinforcegen_envs.sim.simulation import Simulation
+from reinforcegen_envs.tasks.base import MAX_PLACEMENT_TRIES, Placement, PlacementError
+from reinforcegen_envs.tasks.nuts import NUT_SHAPE, NutTask, nut_stages, peg_shape
+
+PI = float(np.pi)
+# Of the layouts of D1 and D2 (ours): robot's base axis, and how far from it a hand can take a handle that lies across.
+BASE_X = -0.56  # metres, world frame
+HANDLE_REACH = 0.775  # metres, of a vertical hand at the height of the table
+PEG_DISTANCE = 0.16  # metres between the pegs' axes: room for both nuts
+ANYWHERE = (0.0, 2 * PI)
+
+
+class NutAssemblyTask(NutTask):
+    """Nut Assembly.
+
+    Strict success, for ``success_steps`` control steps: for each nut, MimicGen's check holds (``on_peg``), the peg runs
+    through the hole (``peg_through_hole``), the nut lies flat on the table (``flat_and_down``), the hand has let go and is
+    away (``released``), and the nut is at rest (``at_rest``); names start with the nut's.
+
+    The nuts start where they would come to lie instead of 6 cm above, as in Square. D1 and D2 are our definition: nuts and
+    pegs are drawn from the ranges of Square D1 and D2, pegs at least 16 cm apart, and the whole layout is drawn again when
+    things overlap or when a nut's handle is out of the arm's reach.
+    """
+
+    name = "NutAssembly"
+    interface = "MG_NutAssembly"
+    scene = Scene("nut_assembly", (SQUARE_NUT, ROUND_NUT, SQUARE_PEG, ROUND_PEG), table_height=TABLE_HEIGHT)
+    fits = (SQUARE, ROUND)
+    objects = ("square_nut", "square_peg", "round_nut", "round_peg")
+    shapes = {
+        "square_nut": NUT_SHAPE,
+        "round_nut": NUT_SHAPE,
+        "square_peg": peg_shape(0.0226),
+        "round_peg": peg_shape(0.0226),
+    }
+    variants = {
+        "D0": {
+            "square_peg": Placement((0.23, 0.23), (0.1, 0.1), (0.0, 0.0)),
+            "round_peg": Placement((0.23, 0.23), (-0.1, -0.1), (0.0, 0.0)),
+            "square_nut": Placement((-0.115, -0.11), (0.11, 0.225), ANYWHERE),
+            "round_nut": Placement((-0.115, -0.11), (-0.225, -0.11), ANYWHERE),
+        },
+        "D1": {
+            "square_peg": Placement((-0.1, 0.3), (-0.2, 0.2), (0.0, 0.0)),
+            "round_peg": Placement((-0.1, 0.3), (-0.2, 0.2), (0.0, 0.0)),
+            "square_nut": Placement((-0.115, 0.115), (-0.255, 0.255), ANYWHERE),
+            "round_nut": Placement((-0.115, 0.115), (-0.255, 0.255), ANYWHERE),
+        },
+        "D2": {
+            "square_peg": Placement((-0.25, 0.25), (-0.25, 0.25), (0.0, PI / 2)),
+            "round_peg": Placement((-0.25, 0.25), (-0.25, 0.25), (0.0, 0.0)),
+            "square_nut": Placement((-0.25, 0.25), (-0.25, 0.25), ANYWHERE),
+            "round_nut": Placement((-0.25, 0.25), (-0.25, 0.25), ANYWHERE),
+        },
+    }
+    stages = (
+        *nut_stages(SQUARE, "_square_nut", last=False),
+        *nut_stages(ROUND, "_round_nut", last=True),
+    )
+    horizon = 800
+
+    def sample_layout(self, variant: str, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """Draw a layout: D0 by robosuite's rule; D1 and D2 as a whole, again and again until all of it is acceptable.
+
+        Raises:
+            PlacementError: none found in 5000 tries.
+        """
+        if variant == "D0":
+            return super().sample_layout(variant, rng)
+        places = self.variants[variant]
+        ranges = np.array([[place.x, place.y, place.yaw] for place in places.values()])
+        for _ in range(MAX_PLACEMENT_TRIES):
+            drawn = dict(zip(places, rng.uniform(ranges[..., 0], ranges[..., 1]), strict=True))
+            if self._acceptable(drawn):
+                break
+        else:
+            raise PlacementError(f"no acceptable layout in {variant} after {MAX_PLACEMENT_TRIES} tries")
+        return {
+            name: np.concatenate([[x, y, TABLE_HEIGHT + self.shapes[name].height], yaw_quat(yaw)])
+            for name, (x, y, yaw) in drawn.items()
+        }
+
+    def _acceptable(self, drawn: dict[str, np.ndarray]) -> bool:
+        """Whether nothing overlaps and both handles are within reach, of object name -> (x, y, yaw)."""
+        for first, second in combinations(drawn, 2):
+            least = self.shapes[first].radius + self.shapes[second].radius
+            if first.endswith("peg") and second.endswith("peg"):
+                least = PEG_DISTANCE
+            if np.hypot(*(drawn[first] - drawn[second])[:2]) <= least:
+                return False
+        for fit in self.fits:
+            x, y, yaw = drawn[fit.nut]
+            if np.hypot(x + fit.handle * np.cos(yaw) - BASE_X, y + fit.handle * np.sin(yaw)) > HANDLE_REACH:
+                return False
+        return True
+
+    def predicates(self, sim: Simulation) -> dict[str, bool]:
+        return {
+            f"{fit.nut}_{name}": holds for fit in self.fits for name, holds in self.nut_predicates(sim, fit).items()
+        }

@@ -1,0 +1,56 @@
+"""Square: pick up a square nut by its handle and put it on a square peg.
+
+Nut and peg are robosuite's; reset ranges and the reference check follow MimicGen's Square, rebuilt from their numbers.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from reinforcegen_envs.models.nuts import SQUARE, SQUARE_NUT, SQUARE_PEG, TABLE_HEIGHT
+from reinforcegen_envs.models.scene import Scene
+from reinforcegen_envs.sim.simulation import Simulation
+from reinforcegen_envs.tasks.base import Placement
+from reinforcegen_envs.tasks.nuts import NUT_SHAPE, NutTask, nut_stages, peg_shape
+
+PI = float(np.pi)
+
+
+class SquareTask(NutTask):
+    """Square.
+
+    Strict success, for ``success_steps`` control steps: MimicGen's check holds (``on_peg``), the peg runs through the hole
+    (``peg_through_hole``), the nut lies flat on the table (``flat_and_down``), the hand has let go and is away
+    (``released``), and the nut is at rest (``at_rest``).
+
+    Two things differ from the reference. The nut starts where it would come to lie instead of 6 cm above: it falls flat, so
+    nothing else changes, and a plan made at reset aims at where the nut is. And robosuite's round nut and round peg,
+    which take no part, are left out.
+    """
+
+    name = "Square"
+    interface = "MG_Square"
+    scene = Scene("square", (SQUARE_NUT, SQUARE_PEG), table_height=TABLE_HEIGHT)
+    fits = (SQUARE,)
+    objects = ("square_nut", "square_peg")
+    shapes = {"square_nut": NUT_SHAPE, "square_peg": peg_shape(0.0226)}
+    # The peg comes first: where the nut would overlap it, the nut is drawn again.
+    variants = {
+        "D0": {
+            "square_peg": Placement((0.23, 0.23), (0.1, 0.1), (0.0, 0.0)),
+            "square_nut": Placement((-0.115, -0.11), (0.11, 0.225), (0.0, 2 * PI)),
+        },
+        "D1": {
+            "square_peg": Placement((-0.1, 0.3), (-0.2, 0.2), (0.0, 0.0)),
+            "square_nut": Placement((-0.115, 0.115), (-0.255, 0.255), (0.0, 2 * PI)),
+        },
+        "D2": {
+            "square_peg": Placement((-0.25, 0.25), (-0.25, 0.25), (0.0, PI / 2)),
+            "square_nut": Placement((-0.25, 0.25), (-0.25, 0.25), (0.0, 2 * PI)),
+        },
+    }
+    stages = nut_stages(SQUARE, "", last=True)
+    horizon = 400
+
+    def predicates(self, sim: Simulation) -> dict[str, bool]:
+        return self.nut_predicates(sim, SQUARE)

@@ -1,0 +1,245 @@
+"""Three Piece Assembly: put a piece into the hole of a frame, and a second one astride the first.
+
+Geometry, reset ranges and the reference check follow MimicGen's Three Piece Assembly; they are rebuilt from their
+numbers. MimicGen builds the pieces from 53 cubes; here the cubes of a row or layer are one box (10 in all), which has
+the same shape, mass and inertia.
+"""
+
+from __future__ import annotations
+
+import mujoco
+import numpy as np
+
+from reinforcegen_envs.models.objects import Body, Geom
+from reinforcegen_envs.models.scene import Scene
+from reinforcegen_envs.sim.simulation import Simulation
+from reinforcegen_envs.tasks.base import Placement, Shape, Stage, Task
+
+PI = float(np.pi)
+
+# Half sizes of the cubes that the pieces consist of; roots are the centres of the bounding boxes.
+BASE_UNIT, PIECE_1_UNIT, PIECE_2_UNIT = 0.019, 0.017, 0.020
+# Heights of roots over the table: the base; piece_1 in its hole, its plate on the table; piece_2 astride, on the base.
+BASE_HEIGHT = BASE_UNIT
+PIECE_1_HEIGHT = 3 * PIECE_1_UNIT
+PIECE_2_HEIGHT = 4 * PIECE_2_UNIT
+SEATED_1 = PIECE_1_HEIGHT - BASE_HEIGHT  # over the base's root, metres
+SEATED_2 = BASE_UNIT + PIECE_2_HEIGHT
+
+REFERENCE_DISTANCE = 0.02  # MimicGen: pieces over each other, metres in xy
+REFERENCE_GOAL = 0.08  # MimicGen: piece_2 over the base, metres, within REFERENCE_DISTANCE
+# Ours, for strict success and for failures:
+SEATED_TOLERANCE = 0.003  # metres that a seated piece's root may be too high or too low
+SLOT_TOLERANCE = 0.004  # metres from the slot's middle to the wall's; 3 mm are free
+SLOT_COSINE = float(np.cos(np.deg2rad(6)))  # between slot and wall; 3.4 degrees are free
+UPRIGHT_COSINE = float(np.cos(np.deg2rad(3)))
+TOPPLED_COSINE = float(np.cos(np.deg2rad(45)))
+REST_SPEED = 0.05  # metres a second, of every piece
+REST_SPIN = 0.5  # radians a second
+LIFT_HEIGHT = 0.02  # metres that a grasped piece must have left the table
+DROPPED_HEIGHT = 0.004  # piece this near above the table while it should be carried: dropped
+WITHDRAWN = 0.075  # metres from piece_1's root up to the grip site: fingertips over the wall
+
+BASE = Body(
+    "base",
+    (
+        Geom("box", (5 * BASE_UNIT, BASE_UNIT, BASE_UNIT), (0.0, 4 * BASE_UNIT, 0.0), name="base_left"),
+        Geom("box", (5 * BASE_UNIT, BASE_UNIT, BASE_UNIT), (0.0, -4 * BASE_UNIT, 0.0), name="base_right"),
+        Geom("box", (BASE_UNIT, 3 * BASE_UNIT, BASE_UNIT), (4 * BASE_UNIT, 0.0, 0.0), name="base_front"),
+        Geom("box", (BASE_UNIT, 3 * BASE_UNIT, BASE_UNIT), (-4 * BASE_UNIT, 0.0, 0.0), name="base_back"),
+    ),
+    density=10000.0,
+    material="wood_red",
+)
+PIECE_1 = Body(
+    "piece_1",
+    (
+        Geom(
+            "box",
+            (3 * PIECE_1_UNIT, 3 * PIECE_1_UNIT, PIECE_1_UNIT),
+            (0.0, 0.0, -2 * PIECE_1_UNIT),
+            name="piece_1_plate",
+        ),
+        Geom(
+            "box",
+            (PIECE_1_UNIT, 3 * PIECE_1_UNIT, 2 * PIECE_1_UNIT),
+            (0.0, 0.0, PIECE_1_UNIT),
+            name="piece_1_wall",
+        ),
+    ),
+    density=100.0,
+    material="wood_dark",
+)
+PIECE_2 = Body(
+    "piece_2",
+    (
+        *(
+            Geom(
+                "box",
+                (PIECE_2_UNIT, 3 * PIECE_2_UNIT, 2 * PIECE_2_UNIT),
+                (side * 2 * PIECE_2_UNIT, 0.0, -2 * PIECE_2_UNIT),
+                name=f"piece_2_leg_{i}",
+            )
+            for i, side in enumerate((-1, 1))
+        ),
+        Geom(
+            "box",
+            (3 * PIECE_2_UNIT, 3 * PIECE_2_UNIT, PIECE_2_UNIT),
+            (0.0, 0.0, PIECE_2_UNIT),
+            name="piece_2_plate",
+        ),
+        Geom("box", (PIECE_2_UNIT,) * 3, (0.0, 0.0, 3 * PIECE_2_UNIT), name="piece_2_knob"),
+    ),
+    density=100.0,
+    material="wood_light",
+)
+
+
+class ThreePieceAssemblyTask(Task):
+    """Three Piece Assembly.
+
+    Strict success, for ``success_steps`` control steps: piece_1 stands upright on the table in the base's hole
+    (``piece_1_seated``), piece_2 stands upright on the base, its legs on either side of piece_1's wall
+    (``piece_2_seated``), the reference check holds (``centred``), no finger touches either (``released``) and all three
+    are at rest (``at_rest``). The hole is square, so piece_1 fits in four ways; piece_2 fits over the wall in two.
+    """
+
+    name = "ThreePieceAssembly"
+    interface = "MG_ThreePieceAssembly"
+    scene = Scene("three_piece_assembly", (BASE, PIECE_1, PIECE_2))
+    objects = ("base", "piece_1", "piece_2")
+    # Resets drop everything from 1 mm, as MimicGen's do.
+    shapes = {
+        "base": Shape(BASE_HEIGHT + 0.001, 0.13435),
+        "piece_1": Shape(PIECE_1_HEIGHT + 0.001, 0.07212),
+        "piece_2": Shape(PIECE_2_HEIGHT + 0.001, 0.08485),
+    }
+    variants = {
+        "D0": {
+            "base": Placement((0.0, 0.0), (0.0, 0.0), (0.0, 0.0)),
+            "piece_1": Placement((-0.22, 0.22), (-0.22, 0.22), (1.5708, 1.5708)),
+            "piece_2": Placement((-0.22, 0.22), (-0.22, 0.22), (1.5708, 1.5708)),
+        },
+        "D1": {
+            "base": Placement((-0.22, 0.22), (-0.22, 0.22), (0.0, 0.0)),
+            "piece_1": Placement((-0.22, 0.22), (-0.22, 0.22), (1.5708, 1.5708)),
+            "piece_2": Placement((-0.22, 0.22), (-0.22, 0.22), (1.5708, 1.5708)),
+        },
+        "D2": {
+            "base": Placement((-0.22, 0.22), (-0.22, 0.22), (-PI / 4, PI / 4)),
+            "piece_1": Placement((-0.22, 0.22), (-0.22, 0.22), (1.5708 - PI / 2, 1.5708 + PI / 2)),
+            "piece_2": Placement((-0.22, 0.22), (-0.22, 0.22), (1.5708 - PI / 2, 1.5708 + PI / 2)),
+        },
+    }
+    stages = (
+        Stage("grasp_1", "piece_1", None, 100, "grasp_1", skill_radius=0.09, end_offset=16),
+        Stage("insert_1", "base", "piece_1", 140, "insert_1", skill_radius=0.12, end_offset=16),
+        Stage("grasp_2", "piece_2", None, 100, "grasp_2", skill_radius=0.09, end_offset=16),
+        Stage("place", "piece_1", "piece_2", 140, None, skill_radius=0.12, end_offset=0),
+    )
+    horizon = 600
+
+    def __init__(self, model: mujoco.MjModel):
+        super().__init__(model)
+        names = [model.body(body).name for body in model.geom_bodyid]
+        self._is_gripper = np.array([n.startswith("gripper0") for n in names])
+        self._is_object = {n: np.isin(np.arange(model.ngeom), own) for n, own in self.object_geoms.items()}
+
+    def _position(self, sim: Simulation, name: str) -> np.ndarray:
+        return sim.data.xpos[self.object_body[name]]
+
+    def _rotation(self, sim: Simulation, name: str) -> np.ndarray:
+        return sim.data.xmat[self.object_body[name]].reshape(3, 3)
+
+    def _above_table(self, sim: Simulation, name: str) -> float:
+        return float(self._position(sim, name)[2] - self.scene.table_height)
+
+    def _apart(self, sim: Simulation, one: str, other: str) -> float:
+        """Distance of two roots in the table's plane, metres."""
+        dx, dy = (self._position(sim, one) - self._position(sim, other))[:2]
+        return float(np.hypot(dx, dy))
+
+    def _upright(self, sim: Simulation, name: str, cosine: float = UPRIGHT_COSINE) -> bool:
+        return bool(self._rotation(sim, name)[2, 2] > cosine)
+
+    def _released(self, sim: Simulation, name: str) -> bool:
+        """Whether nothing of the gripper touches the object."""
+        geoms = sim.data.contact.geom
+        own, hand = self._is_object[name][geoms], self._is_gripper[geoms]
+        return not bool(((own[:, 0] & hand[:, 1]) | (own[:, 1] & hand[:, 0])).any())
+
+    def _piece_1_seated(self, sim: Simulation) -> bool:
+        """Upright and down in the hole; down there, the hole's walls leave it four yaws, +-7 degrees."""
+        height = float(self._position(sim, "piece_1")[2] - self._position(sim, "base")[2])
+        return (
+            self._upright(sim, "piece_1")
+            and self._apart(sim, "piece_1", "base") < REFERENCE_DISTANCE
+            and abs(height - SEATED_1) < SEATED_TOLERANCE
+        )
+
+    def _piece_2_seated(self, sim: Simulation) -> bool:
+        """Upright, legs down on the base, wall of piece_1 in the slot."""
+        rotation_1 = self._rotation(sim, "piece_1")
+        across = float(rotation_1[:, 0] @ (self._position(sim, "piece_2") - self._position(sim, "piece_1")))
+        turned = abs(float(rotation_1[:, 0] @ self._rotation(sim, "piece_2")[:, 0]))
+        height = float(self._position(sim, "piece_2")[2] - self._position(sim, "base")[2])
+        return (
+            self._upright(sim, "piece_2")
+            and abs(across) < SLOT_TOLERANCE
+            and turned > SLOT_COSINE
+            and abs(height - SEATED_2) < SEATED_TOLERANCE
+        )
+
+    def reference_success(self, sim: Simulation) -> bool:
+        height = float(self._position(sim, "piece_2")[2] - self._position(sim, "base")[2])
+        return (
+            self._apart(sim, "piece_1", "base") < REFERENCE_DISTANCE
+            and self._apart(sim, "piece_1", "piece_2") < REFERENCE_DISTANCE
+            and abs(height - REFERENCE_GOAL) < REFERENCE_DISTANCE
+            and not self.grasped(sim, "piece_1")
+            and not self.grasped(sim, "piece_2")
+        )
+
+    def predicates(self, sim: Simulation) -> dict[str, bool]:
+        speeds = [sim.data.qvel[self.object_dof[name] : self.object_dof[name] + 6] for name in self.objects]
+        return {
+            "piece_1_seated": self._piece_1_seated(sim),
+            "piece_2_seated": self._piece_2_seated(sim),
+            "centred": self.reference_success(sim),
+            "released": self._released(sim, "piece_1") and self._released(sim, "piece_2"),
+            "at_rest": all(
+                float(np.abs(v[:3]).max()) < REST_SPEED and float(np.abs(v[3:]).max()) < REST_SPIN for v in speeds
+            ),
+        }
+
+    def stage_done(self, sim: Simulation, stage: int) -> bool:
+        if stage == 0:
+            lifted = self._above_table(sim, "piece_1") > PIECE_1_HEIGHT + LIFT_HEIGHT
+            return lifted and self.grasped(sim, "piece_1")
+        if stage == 1:
+            withdrawn = sim.data.site_xpos[sim.grip_site, 2] - self._position(sim, "piece_1")[2] > WITHDRAWN
+            return bool(withdrawn) and self._piece_1_seated(sim) and self._released(sim, "piece_1")
+        if stage == 2:
+            lifted = self._above_table(sim, "piece_2") > PIECE_2_HEIGHT + LIFT_HEIGHT
+            return lifted and self.grasped(sim, "piece_2")
+        return all(self.predicates(sim).values())
+
+    def failure(self, sim: Simulation, stage: int) -> str:
+        if min(self._above_table(sim, name) for name in self.objects) < -0.05:
+            return "object off the table"
+        for name in self.objects:
+            if not self._upright(sim, name, TOPPLED_COSINE):
+                return f"{name} toppled"
+        if stage == 1:
+            low = self._above_table(sim, "piece_1") < PIECE_1_HEIGHT + DROPPED_HEIGHT
+            if low and self._apart(sim, "piece_1", "base") > REFERENCE_DISTANCE:
+                return "piece_1 dropped"
+        if stage >= 2 and not self._piece_1_in_hole(sim):
+            return "piece_1 left the hole"
+        if stage == 3 and self._above_table(sim, "piece_2") < PIECE_2_HEIGHT + DROPPED_HEIGHT:
+            return "piece_2 dropped"
+        return ""
+
+    def _piece_1_in_hole(self, sim: Simulation) -> bool:
+        low = self._above_table(sim, "piece_1") < PIECE_1_HEIGHT + BASE_UNIT
+        return low and self._apart(sim, "piece_1", "base") < REFERENCE_DISTANCE

@@ -1,0 +1,427 @@
+"""Square and Nut Assembly: geometry against robosuite's, resets, and what counts as success and as a finished stage."""
+
+import numpy as np
+import pytest
+
+from reinforcegen_envs.demos.generate import source_file
+from reinforcegen_envs.demos.hdf5 import read_demos
+from reinforcegen_envs.demos.replay import replay, restore_first_state
+from reinforcegen_envs.env import ManipulationEnv
+from reinforcegen_envs.poses import invert, matrix_from, rotation, to_pose7, translation
+from reinforcegen_envs.sim.kernel import GRIPPER
+from reinforcegen_envs.tasks import TASKS
+
+PI = np.pi
+DRAWS = 2000
+NUT_Z, PEG_Z = 0.83, 0.85
+ANYWHERE = (0.0, 2 * PI)
+# The fact sheet's reset ranges: x, y (metres from the table's centre), yaw. Nut Assembly D1 and D2 are ours.
+SQUARE_RANGES = {
+    "D0": {
+        "square_peg": ((0.23, 0.23), (0.1, 0.1), (0, 0)),
+        "square_nut": ((-0.115, -0.11), (0.11, 0.225), ANYWHERE),
+    },
+    "D1": {
+        "square_peg": ((-0.1, 0.3), (-0.2, 0.2), (0, 0)),
+        "square_nut": ((-0.115, 0.115), (-0.255, 0.255), ANYWHERE),
+    },
+    "D2": {
+        "square_peg": ((-0.25, 0.25), (-0.25, 0.25), (0, PI / 2)),
+        "square_nut": ((-0.25, 0.25), (-0.25, 0.25), ANYWHERE),
+    },
+}
+ROUND_RANGES = {
+    "D0": {
+        "round_peg": ((0.23, 0.23), (-0.1, -0.1), (0, 0)),
+        "round_nut": ((-0.115, -0.11), (-0.225, -0.11), ANYWHERE),
+    },
+    "D1": {
+        "round_peg": SQUARE_RANGES["D1"]["square_peg"],
+        "round_nut": SQUARE_RANGES["D1"]["square_nut"],
+    },
+    "D2": {
+        "round_peg": ((-0.25, 0.25), (-0.25, 0.25), (0, 0)),
+        "round_nut": SQUARE_RANGES["D2"]["square_nut"],
+    },
+}
+RANGES = {
+    "Square": SQUARE_RANGES,
+    "NutAssembly": {v: SQUARE_RANGES[v] | ROUND_RANGES[v] for v in SQUARE_RANGES},
+}
+PEG_RADIUS, NUT_RADIUS = 0.0226, 0.11
+
+
+@pytest.fixture(scope="module", params=sorted(RANGES))
+def env(request):
+    return ManipulationEnv(request.param, "D0")
+
+
+@pytest.fixture(scope="module")
+def square():
+    return ManipulationEnv("Square", "D0")
+
+
+@pytest.fixture(scope="module")
+def demos():
+    return {task: read_demos(source_file(task), task) for task in RANGES}
+
+
+# --- geometry ---
+
+
+def geoms(model, body):
+    """Collision geoms below a body as rows: type, half-sizes, position, quaternion, friction, condim, solref, solimp."""
+    root = model.body(body).id
+    own = [
+        i for i in range(model.ngeom) if model.body_rootid[model.geom_bodyid[i]] == root and model.geom_group[i] == 0
+    ]
+    quat = [model.geom_quat[i] * (np.sign(model.geom_quat[i][0]) or 1.0) for i in own]
+    rows = [
+        np.concatenate(
+            [
+                [model.geom_type[i]],
+                model.geom_size[i],
+                model.geom_pos[i],
+                q,
+                model.geom_friction[i],
+                [model.geom_condim[i]],
+                model.geom_solref[i],
+                model.geom_solimp[i],
+            ]
+        )
+        for i, q in zip(own, quat, strict=True)
+    ]
+    return np.array(sorted(rows, key=lambda row: row.round(4).tolist()))
+
+
+@pytest.fixture(scope="module")
+def robosuites():
+    """robosuite's own nuts and pegs, compiled: name -> (model, body)."""
+    import mujoco
+
+    from reinforcegen_envs.models.scene import _quiet_import
+
+    with _quiet_import():
+        from robosuite.models.arenas import PegsArena
+        from robosuite.models.objects import RoundNutObject, SquareNutObject
+        from robosuite.models.robots import Panda
+        from robosuite.models.tasks import ManipulationTask
+
+    arena = PegsArena((0.8, 0.8, 0.05), (1, 0.005, 1e-4), (0, 0, 0.82))
+    nuts = [SquareNutObject("SquareNut"), RoundNutObject("RoundNut")]
+    model = mujoco.MjModel.from_xml_string(ManipulationTask(arena, [Panda(idn=0)], nuts).get_xml())
+    bodies = {"square_nut": "SquareNut_main", "round_nut": "RoundNut_main", "square_peg": "peg1", "round_peg": "peg2"}
+    return {name: (model, body) for name, body in bodies.items()}
+
+
+@pytest.mark.parametrize("name", ["square_nut", "round_nut", "square_peg", "round_peg"])
+def test_nuts_and_pegs_are_robosuites(robosuites, name):
+    model = ManipulationEnv("NutAssembly", "D0").model
+    theirs, body = robosuites[name]
+    np.testing.assert_allclose(geoms(model, name), geoms(theirs, body), atol=2e-6)
+    if name.endswith("nut"):
+        ours, root = model.body(name), theirs.body(body)
+        dof = model.joint(f"{name}_joint").dofadr[0]
+        np.testing.assert_allclose(model.dof_damping[dof : dof + 6], 0.0005)
+        inner = [
+            theirs.body(i) for i in range(theirs.nbody) if theirs.body_rootid[i] == root.id and theirs.body_mass[i]
+        ]
+        assert len(inner) == 1
+        np.testing.assert_allclose(ours.mass, inner[0].mass, rtol=1e-6)
+        np.testing.assert_allclose(ours.ipos, inner[0].ipos, atol=1e-7)
+        np.testing.assert_allclose(ours.inertia, inner[0].inertia, rtol=1e-5)
+
+
+def test_masses_of_the_sheet():
+    model = ManipulationEnv("NutAssembly", "D0").model
+    np.testing.assert_allclose(model.body("square_nut").mass, 0.01581, rtol=1e-3)
+    np.testing.assert_allclose(model.body("round_nut").mass, 0.01941, rtol=1e-3)
+    np.testing.assert_allclose(model.body("square_nut").ipos[0], 0.01096, atol=1e-5)
+    np.testing.assert_allclose(model.body("round_nut").ipos[0], 0.00991, atol=1e-5)
+
+
+# --- resets ---
+
+
+@pytest.mark.parametrize("variant", ["D0", "D1", "D2"])
+def test_resets_stay_inside_their_ranges_and_cover_them(env, variant):
+    rng = np.random.default_rng(0)
+    layouts = [env.task.sample_layout(variant, rng) for _ in range(DRAWS)]
+    # Ranges of Nut Assembly that are ours lose the corners in which a handle would be out of reach.
+    slack = 0.02 if env.task.name == "Square" or variant == "D0" else 0.08
+    for name, ranges in RANGES[env.task.name][variant].items():
+        poses = np.array([layout[name] for layout in layouts])
+        np.testing.assert_allclose(poses[:, 2], NUT_Z if name.endswith("nut") else PEG_Z)
+        np.testing.assert_allclose(poses[:, 4:6], 0.0)
+        yaw = 2 * np.arctan2(poses[:, 6], poses[:, 3])
+        for drawn, (low, high) in zip((poses[:, 0], poses[:, 1], yaw), ranges, strict=True):
+            assert low - 1e-9 <= drawn.min() and drawn.max() <= high + 1e-9
+            assert drawn.min() - low <= slack * (high - low) + 1e-9
+            assert high - drawn.max() <= slack * (high - low) + 1e-9
+    for layout in layouts:
+        names = list(layout)
+        for i, first in enumerate(names):
+            for second in names[:i]:
+                pegs = sum(n.endswith("peg") for n in (first, second))
+                least = (2 * NUT_RADIUS, NUT_RADIUS + PEG_RADIUS, 0.16)[pegs]
+                assert np.hypot(*(layout[first] - layout[second])[:2]) > least
+
+
+@pytest.mark.parametrize("variant", ["D1", "D2"])
+def test_handles_of_our_own_ranges_are_within_reach(variant):
+    task = ManipulationEnv("NutAssembly", "D0").task
+    rng = np.random.default_rng(1)
+    for _ in range(300):
+        layout = task.sample_layout(variant, rng)
+        for nut, handle in (("square_nut", 0.054), ("round_nut", 0.06)):
+            x, y, yaw = *layout[nut][:2], 2 * np.arctan2(layout[nut][6], layout[nut][3])
+            assert np.hypot(x + handle * np.cos(yaw) + 0.56, y + handle * np.sin(yaw)) <= 0.775
+
+
+def test_a_nut_dropped_from_the_references_height_comes_to_lie_where_ours_starts(square):
+    square.reset(seed=3)
+    start = square.object_poses()["square_nut"]
+    square.reset(seed=3, options={"layout": {"square_nut": start + [0, 0, 0.06, 0, 0, 0, 0]}})
+    for _ in range(10):
+        square.step(np.zeros(7))
+    np.testing.assert_allclose(square.object_poses()["square_nut"], start, atol=1e-3)
+
+
+def test_a_reset_nut_stays_where_it_is(env):
+    env.reset(seed=5)
+    before = env.object_poses()
+    for _ in range(10):
+        env.step(np.zeros(7))
+    for name, pose7 in env.object_poses().items():
+        np.testing.assert_allclose(pose7, before[name], atol=3e-4)
+
+
+# --- success ---
+
+
+def test_source_demonstrations_replay_from_file(env, demos):
+    assert len(demos[env.task.name]) == 10
+    assert sum(replay(env, demo) for demo in demos[env.task.name]) == 10
+
+
+def on_peg(env, fit, height=NUT_Z, offset=(0.0, 0.0), tilt=(0.0, 0.0), yaw=0.0):
+    """Nut pose (7,) at its peg, which stands where D0 has it."""
+    x, y, _ = (place[0] for place in RANGES["NutAssembly"]["D0"][fit.peg])
+    pose = translation(x + offset[0], y + offset[1], height) @ rotation([0, 0, yaw]) @ rotation([*tilt, 0])
+    return to_pose7(pose)
+
+
+def arrange(env, joints=None, **nut):
+    """Start the last stage with every nut on its peg; the last one as ``nut`` says."""
+    last = env.task.fits[-1]
+    layout = {fit.nut: on_peg(env, fit) for fit in env.task.fits[:-1]}
+    layout[last.nut] = on_peg(env, last, **nut)
+    env.reset(seed=0, options={"layout": layout} | ({} if joints is None else {"joints": joints}))
+    env.enter_stage(len(env.task.stages) - 1)
+
+
+def play(env, steps=12, action=None):
+    """Repeat an action; whether strict success, and whether the reference check, held at any step."""
+    action = np.zeros(7) if action is None else action
+    strict = reference = False
+    for _ in range(steps):
+        _, _, terminated, _, info = env.step(action)
+        assert terminated == info["success"] == info["is_success"]
+        strict |= info["success"]
+        reference |= info["reference_success"]
+    return strict, reference
+
+
+def failed(env):
+    """Names of the predicates of the last nut that do not hold."""
+    nut = env.task.fits[-1].nut
+    return {name.removeprefix(f"{nut}_") for name, holds in env.predicates().items() if not holds}
+
+
+def test_nuts_down_on_their_pegs_count(env):
+    arrange(env)
+    assert play(env) == (True, True)
+    assert all(env.predicates().values())
+
+
+def test_a_nut_let_go_round_the_peg_falls_down_and_counts(env):
+    arrange(env, height=0.92, offset=(0.003, -0.003), tilt=(0.05, -0.05))
+    assert play(env, 40) == (True, True)
+
+
+@pytest.mark.parametrize("tilt", [(0.0, -0.5), (0.5, 0.0)])
+def test_a_leaning_nut_fools_only_the_reference(env, tilt):
+    # Beside the peg, one edge on it: held there without weight, as a nut that has jammed would be.
+    arrange(env, height=0.855, offset=(0.02, 0.0) if tilt[1] else (0.0, 0.02), tilt=tilt)
+    body = env.model.body(env.task.fits[-1].nut)
+    env.data.xfrc_applied[body.id, 2] = 9.81 * body.mass[0]
+    env.refresh()
+    assert env.task.reference_success(env.sim)
+    assert not all(env.predicates().values()) and "flat_and_down" in failed(env)
+    strict = False
+    for _ in range(6):
+        env.sim.data.qvel[:] = 0.0
+        env.sim.step(np.zeros(7))
+        env.judge()
+        strict |= env.success and "flat_and_down" in failed(env)
+    assert not strict
+
+
+def test_a_nut_hovering_half_way_down_fools_only_the_reference(env):
+    arrange(env, height=0.865)
+    body = env.model.body(env.task.fits[-1].nut)
+    env.data.xfrc_applied[body.id, 2] = 9.81 * body.mass[0]
+    env.refresh()
+    assert play(env, 8) == (False, True)
+    assert failed(env) == {"flat_and_down"}
+
+
+def test_a_nut_beside_its_peg_does_not_count(env):
+    arrange(env, offset=(0.0, 0.075), yaw=PI)
+    assert play(env) == (False, False)
+    assert "peg_through_hole" in failed(env)
+    assert env.task.failure(env.sim, len(env.task.stages) - 1) == "nut dropped"
+
+
+def test_a_spinning_nut_does_not_count_yet(env):
+    arrange(env)
+    dof = env.task.object_dof[env.task.fits[-1].nut]
+    env.data.qvel[dof + 5] = 5.0
+    env.refresh()
+    assert env.task.reference_success(env.sim) and "at_rest" in failed(env)
+
+
+def test_a_nut_still_held_fools_only_the_reference(env, demos):
+    """Carry the last nut of a demonstration in the hand to its peg: all the way down, but never let go."""
+    demo = demos[env.task.name][0]
+    restore_first_state(env, demo)
+    last = env.task.fits[-1]
+    seen = 0
+    for action in demo.actions:
+        env.step(action)
+        if env.stage == len(env.task.stages) - 1 and env.task.grasped(env.sim, last.nut):
+            seen += 1
+            nut = env.task.object_pose(env.sim, last.nut)
+            in_hand = invert(env.sim.eef_pose()) @ nut
+            # Whatever the nut's pose, the hand at the handle is 5 to 7 cm from its body: enough for MimicGen's check.
+            assert 0.0424 < np.linalg.norm(in_hand[:3, 3]) < 0.09
+            assert "released" in failed(env) and not env.success
+    assert seen > 5
+
+
+@pytest.fixture(scope="module")
+def held(square, demos):
+    """A moment of a demonstration at which the nut hangs in the hand: qpos."""
+    demo = demos["Square"][0]
+    restore_first_state(square, demo)
+    for action in demo.actions:
+        square.step(action)
+        if square.stage == 1:
+            break
+    assert square.task.stage_done(square.sim, 0)
+    return square.data.qpos.copy()
+
+
+def test_a_grasp_needs_both_pads_and_a_lifted_nut(square, held):
+    first, second = square.sim.finger_qpos
+    for openings, done in (((0.0, 0.0), True), ((0.004, 0.0), False), ((0.0, 0.004), False), ((0.004, 0.004), False)):
+        square.reset(seed=0)
+        square.data.qpos[:] = held
+        square.data.qpos[first] += openings[0]
+        square.data.qpos[second] -= openings[1]
+        square.data.qvel[:] = 0.0
+        square.sim.controller[GRIPPER] = 1.0
+        square.refresh()
+        assert square.task.stage_done(square.sim, 0) == done
+
+
+def test_a_nut_lying_between_the_pads_is_not_grasped(square, demos):
+    demo = demos["Square"][1]
+    restore_first_state(square, demo)
+    seen = 0
+    for action in demo.actions:
+        square.step(action)
+        if square.task.grasped(square.sim, "square_nut") and square.object_poses()["square_nut"][2] < NUT_Z + 0.005:
+            seen += 1
+            assert not square.task.stage_done(square.sim, 0)
+    assert seen > 3
+
+
+def test_success_needs_the_last_stage(env):
+    arrange(env)
+    env.enter_stage(0)
+    assert play(env) == (False, True)
+
+
+def test_strict_implies_reference(env, demos):
+    """On the states of a demonstration, and on nuts scattered about their pegs."""
+    demo = demos[env.task.name][0]
+    restore_first_state(env, demo)
+    for action in demo.actions:
+        env.step(action)
+        assert env.task.reference_success(env.sim) or not all(env.predicates().values())
+    rng = np.random.default_rng(0)
+    strict = fooled = 0
+    arrange(env)
+    fit = env.task.fits[-1]
+    down = env.task.object_pose(env.sim, fit.nut)
+    for i in range(2000):
+        near = i % 2
+        x, y = rng.normal(0, 0.005 if near else 0.02, 2)
+        offset = translation(x, y, abs(rng.normal(0, 0.001 if near else 0.02)))
+        turn = rotation(rng.normal(0, 0.02 if near else 0.5, 3) + [0, 0, rng.uniform(0, 2 * PI)])
+        env.task.place(env.sim, {fit.nut: to_pose7(offset @ down @ matrix_from(turn[:3, :3], np.zeros(3)))})
+        dof = env.task.object_dof[fit.nut]
+        env.data.qvel[dof : dof + 6] = rng.normal(0, 0.008, 6)
+        env.refresh()
+        reference, holds = env.task.reference_success(env.sim), all(env.predicates().values())
+        assert reference or not holds
+        strict += holds
+        fooled += reference and not holds
+    assert strict > 100 and fooled > 100  # the test has met both
+
+
+# --- Nut Assembly's order and snapshots ---
+
+
+def test_the_square_nut_must_stay_on_its_peg():
+    env = ManipulationEnv("NutAssembly", "D0")
+    arrange(env)
+    square = env.task.object_pose(env.sim, "square_nut")
+    env.task.place(env.sim, {"square_nut": to_pose7(translation(-0.1, 0.1, 0) @ square)})
+    env.refresh()
+    assert env.task.failure(env.sim, 1) == "nut dropped" and env.task.failure(env.sim, 0) == ""
+    assert not all(env.predicates().values())
+
+
+def test_stages_end_in_order(env, demos):
+    demo = demos[env.task.name][1]
+    restore_first_state(env, demo)
+    stages, rewards = [0], 0.0
+    for action in demo.actions:
+        _, reward, terminated, _, info = env.step(action)
+        rewards += reward
+        if info["stage"] != stages[-1]:
+            stages.append(info["stage"])
+        if terminated:
+            break
+    assert stages == list(range(len(TASKS[env.task.name].stages)))
+    assert rewards == pytest.approx(1.0)
+
+
+def test_snapshots_replay_at_every_stage(env, demos):
+    demo = demos[env.task.name][2]
+    restore_first_state(env, demo)
+    last = -1
+    for step, action in enumerate(demo.actions):
+        if env.stage != last:
+            last, state = env.stage, env.get_state()
+            following = demo.actions[step : step + 15]
+            first = [env.step(a)[0] for a in following]
+            env.set_state(state)
+            second = [env.step(a)[0] for a in following]
+            np.testing.assert_array_equal(first, second)
+            env.set_state(state)
+        if env.step(action)[2]:
+            break
+    assert last == len(env.task.stages) - 1
