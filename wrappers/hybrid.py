@@ -13,7 +13,7 @@ from reinforcegen_envs.demos.skeleton import Skeleton
 from reinforcegen_envs.env import ManipulationEnv, checked_action
 from reinforcegen_envs.policies.predictors import InitiationPredictor, TerminationPredictor
 from reinforcegen_envs.policies.shipped import weights_folder
-from reinforcegen_envs.poses import invert, matrix_from, rotvec_to_matrix
+from reinforcegen_envs.poses import distance, invert, matrix_from, rotvec_to_matrix
 
 TERMINATIONS = ("predicate", "predictor")
 INITIATIONS = ("teacher", "student")
@@ -140,7 +140,6 @@ class Hybrid(gym.Wrapper):
             if last:
                 terminated = True
             else:
-                failure = failure or ""
                 core.enter_stage(core.stage + 1)
                 connect_failure = self._connect_to_skill()
                 steps += self._last_steps()
@@ -251,8 +250,6 @@ class Hybrid(gym.Wrapper):
         return Connect(plan, steps, "goal keeps moving")
 
     def _moved(self, goal: np.ndarray, start: np.ndarray, offset: np.ndarray) -> bool:
-        from reinforcegen_envs.poses import distance
-
         metres, radians = distance(goal, self._goal(start) @ offset)
         return metres > REPLAN_DISTANCE or radians > REPLAN_ANGLE
 

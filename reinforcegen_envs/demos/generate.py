@@ -380,14 +380,9 @@ def _chunks(args: Args, parts: Path) -> Iterator[list[tuple[str, Demo | None]]]:
     workers = args.workers or os.cpu_count() or 1
     # Forked children would inherit MuJoCo and numba state half set up; spawn starts clean.
     with multiprocessing.get_context("spawn").Pool(workers, _start_worker, (args,)) as pool:
-        for number, results in pool.imap(_work, _bounded(jobs)):
+        for number, results in pool.imap(_work, jobs):
             _save_chunk(parts / f"{number:06d}.npz", results)
             yield results
-
-
-def _bounded(jobs: Iterator[tuple[int, int, int]]) -> Iterator[tuple[int, int, int]]:
-    """Hand jobs on; a pool takes all it can get, which is cheap: a job is three integers."""
-    yield from jobs
 
 
 if __name__ == "__main__":

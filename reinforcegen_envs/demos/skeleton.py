@@ -18,7 +18,6 @@ from reinforcegen_envs.sim.kernel import NULL_JOINTS
 if TYPE_CHECKING:  # it imports h5py, which deployment does without
     from reinforcegen_envs.demos.segments import Segment
 
-KEY_POSES = 3  # start, middle and end of a skill
 GOOD_MARGIN = 0.4  # radians to a joint limit beyond which more does not count
 
 
