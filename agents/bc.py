@@ -8,18 +8,21 @@ Everything is expressed in the frame of the stage's reference object. What is wr
 from __future__ import annotations
 
 import csv
+import multiprocessing
+import os
 import shlex
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
-from tqdm import trange
+from tqdm import tqdm
 
 from reinforcegen_envs import cli
 from reinforcegen_envs.demos.generate import source_file
@@ -51,8 +54,8 @@ class Args:
     """use only the first so many demonstrations; 0 means all"""
     seed: int = 0
     """seed of initial weights and batches"""
-    torch_threads: int = 1
-    """CPU threads that torch uses"""
+    workers: int = 0
+    """processes, each of which trains one network at a time; 0 means one a core. The result does not depend on it"""
 
     # Algorithm specific
     steps: int = 12_000
@@ -69,17 +72,18 @@ class Args:
 
 @dataclass
 class StageData:
-    """The transitions of one stage: features, what to learn from them, and the whole observation."""
+    """The transitions of one stage: what each kind of network sees, and what it is to learn from them."""
 
     features: np.ndarray  # (N, F) of the base policy
     termination_features: np.ndarray  # (N, G)
     actions: np.ndarray  # (N, 7) reference frame; the last column is 1 for closing
     finished: np.ndarray  # (N,) whether the stage was over
-    first_obs: np.ndarray  # (demos, obs) when each skill began
+    initiation_features: np.ndarray  # (demos, H) when each skill began
     source: np.ndarray  # (demos,) source demonstration that was copied
+    sources: int  # how many there are to copy
 
 
-def load_stages(args: Args, task: type[Task], layout: ObservationLayout) -> list[StageData]:
+def load_stages(args: Args, task: type[Task], layout: ObservationLayout, source_count: int) -> list[StageData]:
     """Read a generated file stage by stage.
 
     Raises:
@@ -87,7 +91,7 @@ def load_stages(args: Args, task: type[Task], layout: ObservationLayout) -> list
     """
     rotation = layout.slices["ref_rot6d_world"]
     stages: list[dict[str, list]] = [
-        {"features": [], "termination": [], "actions": [], "finished": [], "first_obs": [], "source": []}
+        {"features": [], "termination": [], "actions": [], "finished": [], "initiation": [], "source": []}
         for _ in task.stages
     ]
     for count, demo in enumerate(iter_demos(args.data, task.name)):
@@ -113,7 +117,7 @@ def load_stages(args: Args, task: type[Task], layout: ObservationLayout) -> list
             actions[:, 6] = without_dwell(actions[:, 6], obs[steps][:, layout.slices["eef_pos_in_ref"]])
             data["actions"].append(actions)
             data["finished"].append(demo.datagen_info["finished"][steps])
-            data["first_obs"].append(obs[steps[0]])
+            data["initiation"].append(obs[steps[0], initiation_features(layout)])
             data["source"].append(int(sources[index]))
     out = []
     for data in stages:
@@ -125,8 +129,9 @@ def load_stages(args: Args, task: type[Task], layout: ObservationLayout) -> list
                 np.concatenate(data["termination"]),
                 actions,
                 np.concatenate(data["finished"]).astype(np.float32),
-                np.stack(data["first_obs"]),
+                np.stack(data["initiation"]),
                 np.array(data["source"]),
+                source_count,
             )
         )
     return out
@@ -154,10 +159,9 @@ def fit(
     loss_function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
     steps: int,
     args: Args,
-    log: list[dict],
-    name: str,
+    log: list[tuple[int, float]],
 ) -> MLP:
-    """Train one network and return it in the form that runs inside the environment."""
+    """Train one network and return it in the form that runs inside the environment; ``log`` gets (step, mean loss)."""
     torch.manual_seed(args.seed)
     rng = np.random.default_rng(args.seed)
     mean, std = features.mean(0), np.maximum(features.std(0), 1e-2)
@@ -170,9 +174,8 @@ def fit(
         network.parameters(), lr=args.learning_rate, weight_decay=args.weight_decay, foreach=True
     )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    bar = trange(steps, desc=name, unit="step")
     total = 0.0
-    for step in bar:
+    for step in range(steps):
         batch = torch.from_numpy(rng.integers(len(x), size=args.batch_size))
         loss = loss_function(network(x[batch]), y[batch])
         optimizer.zero_grad()
@@ -181,14 +184,15 @@ def fit(
         schedule.step()
         total += float(loss.detach())
         if (step + 1) % LOG_EVERY == 0:
-            log.append({"network": name, "step": step + 1, "losses/loss": total / LOG_EVERY})
-            bar.set_postfix(loss=f"{total / LOG_EVERY:.4f}")
+            log.append((step + 1, total / LOG_EVERY))
             total = 0.0
+            _advance(LOG_EVERY)
+    _advance(steps % LOG_EVERY)
     layers = [m for m in network if isinstance(m, nn.Linear)]
     return MLP([m.weight.detach().numpy() for m in layers], [m.bias.detach().numpy() for m in layers], mean, std)
 
 
-def fit_base(data: StageData, args: Args, log: list[dict], name: str) -> MLP:
+def fit_base(data: StageData, args: Args, log: list[tuple[int, float]]) -> MLP:
     """Clone the labels: squared error on motion, in units of each axis's spread; cross entropy on the gripper."""
     scale = np.append(np.maximum(data.actions[:, :6].std(0), 0.02), 1.0).astype(np.float32)
 
@@ -196,14 +200,14 @@ def fit_base(data: StageData, args: Args, log: list[dict], name: str) -> MLP:
         motion = F.smooth_l1_loss(output[:, :6], target[:, :6])
         return motion + 0.3 * F.binary_cross_entropy_with_logits(output[:, 6], target[:, 6])
 
-    network = fit(data.features, data.actions / scale, 7, loss, args.steps, args, log, name)
+    network = fit(data.features, data.actions / scale, 7, loss, args.steps, args, log)
     # Undo the units in the last layer, so that the network's output is an action.
     network.weights[-1][:] *= scale[:, None]
     network.biases[-1][:] *= scale
     return MLP(network.weights, network.biases, network.mean, network.std)
 
 
-def fit_termination(data: StageData, args: Args, log: list[dict], name: str) -> MLP:
+def fit_termination(data: StageData, args: Args, log: list[tuple[int, float]]) -> MLP:
     """Classify whether the stage is over.
 
     The classes are not weighted: stopping too early ends the episode, stopping late costs a few steps.
@@ -212,23 +216,67 @@ def fit_termination(data: StageData, args: Args, log: list[dict], name: str) -> 
     def loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         return F.binary_cross_entropy_with_logits(output[:, 0], target)
 
-    return fit(data.termination_features, data.finished, 1, loss, args.steps // 2, args, log, name)
+    return fit(data.termination_features, data.finished, 1, loss, args.steps // 2, args, log)
 
 
-def fit_initiation(
-    data: StageData, layout: ObservationLayout, sources: int, args: Args, log: list[dict], name: str
-) -> MLP:
+def fit_initiation(data: StageData, args: Args, log: list[tuple[int, float]]) -> MLP:
     """Classify which source demonstration was copied with success."""
-    features = data.first_obs[:, initiation_features(layout)]
     # Few steps: there is one example a demonstration, and the labels are draws.
-    return fit(features, data.source, sources, F.cross_entropy, args.steps // 40, args, log, name)
+    steps = args.steps // 40
+    return fit(data.initiation_features, data.source, data.sources, F.cross_entropy, steps, args, log)
+
+
+FITS = {"base": fit_base, "termination": fit_termination, "initiation": fit_initiation}
+_advance: Callable[[int], object] = lambda steps: None  # noqa: E731 (told of every few gradient steps)
+
+
+def _start_worker(steps: Any) -> None:
+    global _advance
+    torch.set_num_threads(1)
+
+    def advance(count: int) -> None:
+        with steps.get_lock():
+            steps.value += count
+
+    _advance = advance
+
+
+def _work(job: tuple[str, str, StageData, Args]) -> tuple[str, str, MLP, list[tuple[int, float]]]:
+    kind, stage, data, args = job
+    log: list[tuple[int, float]] = []
+    return kind, stage, FITS[kind](data, args, log), log
+
+
+def fit_all(names: list[str], stages: list[StageData], args: Args) -> tuple[dict[str, dict[str, MLP]], list[dict]]:
+    """Train every network of every stage, over all workers; returns kind -> stage name -> network, and the losses."""
+    jobs = [(kind, name, data, args) for kind in FITS for name, data in zip(names, stages, strict=True)]
+    networks: dict[str, dict[str, MLP]] = {kind: {} for kind in FITS}
+    log: list[dict] = []
+    context = multiprocessing.get_context("spawn")
+    done = context.Value("q", 0)
+    total = len(stages) * (args.steps + args.steps // 2 + args.steps // 40)
+    workers = min(args.workers or os.cpu_count() or 1, len(jobs))
+    with tqdm(total=total, unit="step") as bar, context.Pool(workers, _start_worker, (done,)) as pool:
+        results = pool.imap(_work, jobs)
+        for _ in jobs:
+            while True:
+                try:
+                    kind, name, network, losses = results.next(timeout=1.0)
+                except multiprocessing.TimeoutError:
+                    bar.update(done.value - bar.n)
+                    continue
+                break
+            networks[kind][name] = network
+            log += [{"network": f"{kind} {name}", "step": step, "losses/loss": loss} for step, loss in losses]
+            bar.set_postfix(trained=f"{kind} {name}")
+        bar.update(done.value - bar.n)
+    return networks, log
 
 
 def main(args: Args) -> None:
     """Train everything and write it to ``args.out``."""
-    cli.at_least(1, args, "steps", "batch_size", "hidden", "torch_threads")
-    cli.at_least(0, args, "max_demos", "seed")
-    torch.set_num_threads(args.torch_threads)
+    cli.at_least(1, args, "steps", "batch_size", "hidden")
+    cli.at_least(0, args, "max_demos", "seed", "workers")
     name = task_name(read_attrs(args.data)["env_args"]["env_name"])
     if name not in TASKS:
         raise DemoFileError(f"{args.data} is for task {name!r}; data of {sorted(TASKS)} can be trained on")
@@ -236,13 +284,8 @@ def main(args: Args) -> None:
     layout = ObservationLayout.of(task)
     sources = [cut(demo, task) for demo in read_demos(args.source or source_file(task.name), task.name)]
     began = time.time()
-    stages = load_stages(args, task, layout)
-    log: list[dict] = []
-    base, termination, initiation = {}, {}, {}
-    for stage, data in zip(task.stages, stages, strict=True):
-        base[stage.name] = fit_base(data, args, log, f"base {stage.name}")
-        termination[stage.name] = fit_termination(data, args, log, f"termination {stage.name}")
-        initiation[stage.name] = fit_initiation(data, layout, len(sources), args, log, f"initiation {stage.name}")
+    stages = load_stages(args, task, layout, len(sources))
+    networks, log = fit_all([stage.name for stage in task.stages], stages, args)
     card = {
         "task": task.name,
         "version": VERSION,
@@ -251,11 +294,9 @@ def main(args: Args) -> None:
         "demonstrations": len(stages[0].source),
         "seed": args.seed,
     }
-    save_mlps(args.out / "base.safetensors", base, {**card, "kind": "base"})
-    save_mlps(
-        args.out / "termination.safetensors", termination, {**card, "kind": "termination", "threshold": THRESHOLD}
-    )
-    save_mlps(args.out / "initiation.safetensors", initiation, {**card, "kind": "initiation"})
+    extra = {"base": {}, "termination": {"threshold": THRESHOLD}, "initiation": {}}
+    for kind, trained in networks.items():
+        save_mlps(args.out / f"{kind}.safetensors", trained, {**card, "kind": kind, **extra[kind]})
     Skeleton.of(sources).save(args.out / "skeleton.npz")
     with open(args.out / "losses.csv", "w", newline="") as file:
         writer = csv.DictWriter(file, ["network", "step", "losses/loss"])

@@ -41,7 +41,7 @@ class Args:
     start_noise: tuple[float, float] = (0.005, 0.0262)
     """initiation augmentation in generation: metres and radians per axis"""
     td3_steps: int = 60_000
-    """control steps of residual RL, every stage"""
+    """control steps of residual RL, every stage; 0 stops after imitation"""
     pool: int = 800
     """reset states, every stage"""
     episodes: int = 100
@@ -93,30 +93,10 @@ def evaluation(args: Args, weights: Path, policy: str, noise: tuple[str, str], n
     ]  # fmt: skip
 
 
-def main(args: Args) -> None:
-    """Run all steps, print the results."""
-    args.out.mkdir(parents=True, exist_ok=True)
-    steps = Steps(args.out)
+def fine_tune(args: Args, steps: Steps, weights: Path) -> None:
+    """Residual RL of every stage side by side, from starts that are off, and evaluation of what came out."""
     stages = [stage.name for stage in TASKS[args.task].stages]
-    data, weights = args.out / "generated.hdf5", args.out / "weights"
     common = ["--task", args.task, "--variant", args.variant]
-    steps.run(
-        "generate",
-        [
-            "-m",
-            "reinforcegen_envs.demos.generate",
-            *common,
-            "--count",
-            str(args.demos),
-            "--start-noise",
-            *(str(part) for part in args.start_noise),
-            "--out",
-            str(data),
-        ],
-    )
-    steps.run("bc", ["-m", "reinforcegen_envs.agents.bc", "--data", str(data), "--out", str(weights)])
-    steps.run("evaluate-base", evaluation(args, weights, "base", ("0", "0"), "base"))
-    steps.run("evaluate-base-noise", evaluation(args, weights, "base", NOISE, "base-noise"))
     for stage in stages:
         for kind, count, seed in (("train", args.pool, 0), ("held-out", args.pool // 4, 500_000)):
             steps.run(
@@ -142,8 +122,37 @@ def main(args: Args) -> None:
     steps.run("evaluate-tuned", evaluation(args, weights, "shipped", ("0", "0"), "tuned"))
     steps.run("evaluate-tuned-noise", evaluation(args, weights, "shipped", NOISE, "tuned-noise"))
 
+
+def main(args: Args) -> None:
+    """Run all steps, print the results."""
+    args.out.mkdir(parents=True, exist_ok=True)
+    steps = Steps(args.out)
+    data, weights = args.out / "generated.hdf5", args.out / "weights"
+    common = ["--task", args.task, "--variant", args.variant]
+    steps.run(
+        "generate",
+        [
+            "-m",
+            "reinforcegen_envs.demos.generate",
+            *common,
+            "--count",
+            str(args.demos),
+            "--start-noise",
+            *(str(part) for part in args.start_noise),
+            "--out",
+            str(data),
+        ],
+    )
+    steps.run("bc", ["-m", "reinforcegen_envs.agents.bc", "--data", str(data), "--out", str(weights)])
+    steps.run("evaluate-base", evaluation(args, weights, "base", ("0", "0"), "base"))
+    steps.run("evaluate-base-noise", evaluation(args, weights, "base", NOISE, "base-noise"))
+    rows = ["base", "base-noise"]
+    if args.td3_steps:
+        fine_tune(args, steps, weights)
+        rows += ["tuned", "tuned-noise"]
+
     results = {}
-    for name in ("base", "base-noise", "tuned", "tuned-noise"):
+    for name in rows:
         line = (args.out / f"evaluate-{name}-0.log").read_text().strip().splitlines()[-1]
         results[name] = json.loads(line)
         low, high = results[name]["interval"]

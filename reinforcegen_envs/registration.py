@@ -1,7 +1,7 @@
 """The id table: ``ReinforceGen/{variant}-{task}[-{mode}]-v0``.
 
-Every task has its plain ids. ``Hybrid``, ``Skill`` and ``Residual`` need weights, so they have ids for those tasks whose
-weights are shipped, in ``policies/weights/{task, lower case}/``; with weights of your own, `make_env` makes them for every task.
+``Hybrid``, ``Skill`` and ``Residual`` use the weights that are shipped in ``policies/weights/{task, lower case}/``, or those that
+``weights=`` names.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from typing import Any
 import gymnasium as gym
 
 from reinforcegen_envs.env import ManipulationEnv
-from reinforcegen_envs.policies.shipped import SHIPPED
 from reinforcegen_envs.tasks import TASKS
 
 NAMESPACE = "ReinforceGen"
@@ -32,11 +31,6 @@ _ARGUMENTS = {
 def env_id(task: str, variant: str, mode: str | None = None) -> str:
     """The id of a task, variant and mode."""
     return f"{NAMESPACE}/{variant}-{task}{f'-{mode}' if mode else ''}-v{VERSION}"
-
-
-def registered_modes(task: str) -> tuple[str | None, ...]:
-    """The modes that a task has ids for: all if its weights are shipped, else plain alone."""
-    return MODES if (SHIPPED / task.lower()).is_dir() else (None,)
 
 
 def make_env(task: str, variant: str, mode: str | None = None, **kwargs: Any) -> gym.Env:
@@ -79,7 +73,7 @@ def register_envs() -> None:
     """Register every id with Gymnasium; importing `reinforcegen_envs` does it."""
     for name, task in TASKS.items():
         for variant in VARIANTS:
-            for mode in registered_modes(name):
+            for mode in MODES:
                 if env_id(name, variant, mode) in gym.registry:
                     continue
                 gym.register(

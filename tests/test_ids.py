@@ -13,35 +13,19 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils.env_checker import check_env
 
 import reinforcegen_envs
-from reinforcegen_envs.policies.shipped import SHIPPED
-from reinforcegen_envs.registration import MODES, env_id, make_env, register_envs, registered_modes
+from reinforcegen_envs.registration import MODES, env_id, make_env, register_envs
+from reinforcegen_envs.tasks import TASKS
 
 VARIANTS = ("D0", "D1", "D2")
 SUFFIXES = ("", "-Hybrid", "-Skill", "-Residual")
-THREADING_IDS = [f"ReinforceGen/{variant}-Threading{suffix}-v0" for variant in VARIANTS for suffix in SUFFIXES]
-OTHER_TASKS = ("Coffee", "NutAssembly", "Square", "ThreePieceAssembly")
-# The modes need weights: other tasks have ids for them from when theirs are shipped.
-OTHER_IDS = [
-    f"ReinforceGen/{variant}-{task}{suffix}-v0"
-    for task in OTHER_TASKS
-    for variant in VARIANTS
-    for suffix in (SUFFIXES if (SHIPPED / task.lower()).is_dir() else SUFFIXES[:1])
-]
-IDS = THREADING_IDS + OTHER_IDS
-PLAIN = {f"ReinforceGen/{variant}-{task}-v0" for task in ("Threading", *OTHER_TASKS) for variant in VARIANTS}
+IDS = [f"ReinforceGen/{variant}-{task}{suffix}-v0" for task in TASKS for variant in VARIANTS for suffix in SUFFIXES]
 # What a make does not need: scene building, search, training, plotting, rendering, data files, command lines.
 UNNEEDED = ("robosuite", "pybullet", "torch", "matplotlib", "OpenGL", "h5py", "imageio", "tyro", "minari")
 
 
-def settings(name, weights):
-    """Arguments that an id takes besides the defaults: where to find weights."""
-    return {"weights": weights} if "-Threading-" in name and name not in PLAIN else {}
-
-
-def test_threading_has_twelve_ids_and_the_others_those_they_have_weights_for():
+def test_the_registry_holds_the_whole_family_and_registers_once():
     found = [name for name in gym.registry if name.startswith("ReinforceGen/")]
-    assert sorted(found) == sorted(IDS) and len(THREADING_IDS) == 12
-    assert PLAIN <= set(found)
+    assert sorted(found) == sorted(IDS) and len(IDS) == 12 * len(TASKS)
     before = dict(gym.registry)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -51,19 +35,13 @@ def test_threading_has_twelve_ids_and_the_others_those_they_have_weights_for():
     assert [env_id("Threading", "D1", mode) for mode in MODES] == [n for n in IDS if "/D1-Threading" in n]
 
 
-def test_modes_have_ids_where_weights_are_shipped(tmp_path, monkeypatch):
-    monkeypatch.setattr("reinforcegen_envs.registration.SHIPPED", tmp_path)
-    (tmp_path / "nutassembly").mkdir()
-    assert registered_modes("NutAssembly") == MODES and registered_modes("Square") == (None,)
-
-
 @pytest.mark.parametrize("name", IDS)
-def test_check_env_without_a_warning(name, weights):
+def test_check_env_without_a_warning(name):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         # The modes are wrappers, which is all that this one says.
         warnings.filterwarnings("ignore", message=".*different from the unwrapped version")
-        env = gym.make(name, **settings(name, weights))
+        env = gym.make(name)
         check_env(env, skip_render_check=True)
         obs, _ = env.reset(seed=0)
         for _ in range(5):
@@ -73,14 +51,12 @@ def test_check_env_without_a_warning(name, weights):
 
 
 @pytest.mark.parametrize("name", IDS)
-def test_specs_are_plain_data(name, weights):
+def test_specs_are_plain_data(name):
     """Through JSON and pickle, and made again from what came out."""
     spec = gym.spec(name)
     assert EnvSpec.from_json(spec.to_json()) == spec and pickle.loads(pickle.dumps(spec)) == spec
     assert spec.namespace == "ReinforceGen" and spec.version == 0
-    kwargs = settings(name, weights)
-    if kwargs:
-        kwargs |= {"termination": "predictor", "pose_noise": (0.001, 0.002)}
+    kwargs: dict = {"termination": "predictor", "pose_noise": (0.001, 0.002)} if spec.kwargs["mode"] else {}
     env = gym.make(name, **kwargs)
     assert env.spec is not None
     first, _ = env.reset(seed=5)
@@ -114,16 +90,12 @@ def test_modes_nest_as_wrappers(weights):
             env = getattr(env, "env", None)
 
 
-def test_without_weights_kwargs_the_shipped_ones_are_meant():
-    """Either they are there, or the error says how to train some."""
+def test_without_shipped_weights_the_error_says_how_to_train_some(monkeypatch, tmp_path):
     from reinforcegen_envs.policies.mlp import WeightsError
 
-    for task in ("Threading", *OTHER_TASKS):
-        if (SHIPPED / task.lower() / "base.safetensors").is_file():
-            gym.make(f"ReinforceGen/D2-{task}-Residual-v0").close()
-        else:
-            with pytest.raises(WeightsError, match="agents.bc"):
-                make_env(task, "D2", "Residual")
+    monkeypatch.setattr("reinforcegen_envs.policies.shipped.SHIPPED", tmp_path)
+    with pytest.raises(WeightsError, match="agents.bc"):
+        make_env("Square", "D2", "Residual")
 
 
 def run_python(code, *arguments):

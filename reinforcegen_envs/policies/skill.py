@@ -20,13 +20,15 @@ CLOSE_ABOVE, OPEN_BELOW = 0.3, 0.05
 def stage_features(layout: ObservationLayout, task: type[Task], stage: int) -> np.ndarray:
     """Indices of the numbers of an observation that a stage's networks see.
 
-    Hand and held object in the reference frame, the gripper, and the reference object's height: nothing that tells where
-    on the table the scene is, so that one policy serves every variant.
+    Hand and held object in the reference frame, gripper, lids and drawers, and the reference object's height: nothing that
+    tells where on the table the scene is, so that one policy serves every variant.
     """
     names = ["eef_pos_in_ref", "eef_rot6d_in_ref", "gripper"]
     held = task.stages[stage].held
     if held is not None:
         names += [f"{held}_pos_in_ref", f"{held}_rot6d_in_ref"]
+    if "joints" in layout.slices:
+        names.append("joints")
     height = layout.slices["ref_pos_world"].start + 2
     return np.concatenate([layout.indices(*names), [height]])
 
