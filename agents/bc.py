@@ -13,7 +13,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,7 @@ class Args:
     learning_rate: float = 1e-3
     """of Adam, falling to zero on a cosine"""
     hidden: int = 256
-    """units in each of the two hidden layers"""
+    """units in each of the two hidden layers of a base policy; half for termination, a quarter for initiation"""
     weight_decay: float = 1e-5
     """of Adam"""
 
@@ -158,6 +158,7 @@ def fit(
     outputs: int,
     loss_function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
     steps: int,
+    hidden: int,
     args: Args,
     log: list[tuple[int, float]],
 ) -> MLP:
@@ -167,8 +168,7 @@ def fit(
     mean, std = features.mean(0), np.maximum(features.std(0), 1e-2)
     x, y = torch.from_numpy((features - mean) / std).float(), torch.from_numpy(targets)
     network = nn.Sequential(
-        nn.Linear(x.shape[1], args.hidden), nn.ReLU(), nn.Linear(args.hidden, args.hidden), nn.ReLU(),
-        nn.Linear(args.hidden, outputs),
+        nn.Linear(x.shape[1], hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, outputs)
     )  # fmt: skip
     optimizer = torch.optim.Adam(
         network.parameters(), lr=args.learning_rate, weight_decay=args.weight_decay, foreach=True
@@ -200,7 +200,7 @@ def fit_base(data: StageData, args: Args, log: list[tuple[int, float]]) -> MLP:
         motion = F.smooth_l1_loss(output[:, :6], target[:, :6])
         return motion + 0.3 * F.binary_cross_entropy_with_logits(output[:, 6], target[:, 6])
 
-    network = fit(data.features, data.actions / scale, 7, loss, args.steps, args, log)
+    network = fit(data.features, data.actions / scale, 7, loss, args.steps, args.hidden, args, log)
     # Undo the units in the last layer, so that the network's output is an action.
     network.weights[-1][:] *= scale[:, None]
     network.biases[-1][:] *= scale
@@ -216,14 +216,14 @@ def fit_termination(data: StageData, args: Args, log: list[tuple[int, float]]) -
     def loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         return F.binary_cross_entropy_with_logits(output[:, 0], target)
 
-    return fit(data.termination_features, data.finished, 1, loss, args.steps // 2, args, log)
+    return fit(data.termination_features, data.finished, 1, loss, args.steps // 2, max(1, args.hidden // 2), args, log)
 
 
 def fit_initiation(data: StageData, args: Args, log: list[tuple[int, float]]) -> MLP:
     """Classify which source demonstration was copied with success."""
     # Few steps: there is one example a demonstration, and the labels are draws.
-    steps = args.steps // 40
-    return fit(data.initiation_features, data.source, data.sources, F.cross_entropy, steps, args, log)
+    steps, hidden = args.steps // 40, max(1, args.hidden // 4)
+    return fit(data.initiation_features, data.source, data.sources, F.cross_entropy, steps, hidden, args, log)
 
 
 FITS = {"base": fit_base, "termination": fit_termination, "initiation": fit_initiation}
@@ -247,14 +247,17 @@ def _work(job: tuple[str, str, StageData, Args]) -> tuple[str, str, MLP, list[tu
     return kind, stage, FITS[kind](data, args, log), log
 
 
-def fit_all(names: list[str], stages: list[StageData], args: Args) -> tuple[dict[str, dict[str, MLP]], list[dict]]:
-    """Train every network of every stage, over all workers; returns kind -> stage name -> network, and the losses."""
-    jobs = [(kind, name, data, args) for kind in FITS for name, data in zip(names, stages, strict=True)]
-    networks: dict[str, dict[str, MLP]] = {kind: {} for kind in FITS}
+def fit_all(
+    names: list[str], stages: list[StageData], args: Args, kinds: Sequence[str] = tuple(FITS)
+) -> tuple[dict[str, dict[str, MLP]], list[dict]]:
+    """Train every stage's networks of some kinds, over all workers; returns kind -> stage name -> network, and losses."""
+    jobs = [(kind, name, data, args) for kind in kinds for name, data in zip(names, stages, strict=True)]
+    networks: dict[str, dict[str, MLP]] = {kind: {} for kind in kinds}
     log: list[dict] = []
     context = multiprocessing.get_context("spawn")
     done = context.Value("q", 0)
-    total = len(stages) * (args.steps + args.steps // 2 + args.steps // 40)
+    gradient_steps = {"base": args.steps, "termination": args.steps // 2, "initiation": args.steps // 40}
+    total = len(stages) * sum(gradient_steps[kind] for kind in kinds)
     workers = min(args.workers or os.cpu_count() or 1, len(jobs))
     with tqdm(total=total, unit="step") as bar, context.Pool(workers, _start_worker, (done,)) as pool:
         results = pool.imap(_work, jobs)

@@ -38,7 +38,7 @@ class RunArgs:
     weights: str | None = None
     """folder of base weights and predictors; None: the shipped one"""
     termination: str | None = None
-    """"predicate" or "predictor"; None: the environment's own default"""
+    """"predicate", "sustained" or "predictor"; None: the environment's own default"""
     initiation: str | None = None
     """"teacher" or "student"; None: the environment's own default"""
     eval_pool: str | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import gymnasium as gym
 import numpy as np
@@ -11,17 +11,47 @@ import numpy as np
 from reinforcegen_envs.connect import Connect, Connector
 from reinforcegen_envs.demos.skeleton import Skeleton
 from reinforcegen_envs.env import ManipulationEnv, checked_action
-from reinforcegen_envs.policies.predictors import InitiationPredictor, TerminationPredictor
+from reinforcegen_envs.policies.predictors import CONSECUTIVE, InitiationPredictor, TerminationPredictor
 from reinforcegen_envs.policies.shipped import weights_folder
 from reinforcegen_envs.poses import distance, invert, matrix_from, rotvec_to_matrix
 
-TERMINATIONS = ("predicate", "predictor")
+TERMINATIONS = ("predicate", "sustained", "predictor")
 INITIATIONS = ("teacher", "student")
 MAX_SOURCES = 4  # source demonstrations tried for one connect before it counts as failed
 NOISE_TRIES = 5  # draws of start-pose noise before the planner's failure counts
 REPLAN_EVERY = 5  # control steps between two looks at where the goal is now
 REPLAN_DISTANCE, REPLAN_ANGLE = 0.01, 0.1  # metres and radians that it must have moved for a new plan
 MAX_REPLANS = 10
+
+
+class Termination(Protocol):
+    """What ends skills; see `Hybrid`."""
+
+    count: int
+
+    def reset(self) -> None: ...
+
+    def __call__(self, obs: np.ndarray) -> bool: ...
+
+
+class Sustained:
+    """Ends a skill when it has been finished, by simulator truth, for `CONSECUTIVE` control steps more in a row.
+
+    A policy that learns under it stays where it has finished, which the learned termination needs when it is deployed.
+    """
+
+    def __init__(self, core: ManipulationEnv):
+        self._core = core
+        self.count = 0
+
+    def reset(self) -> None:
+        """A new skill begins."""
+        self.count = 0
+
+    def __call__(self, obs: np.ndarray) -> bool:
+        """Whether the skill is over, one control step later."""
+        self.count = self.count + 1 if self._core.stage_finished else 0
+        return self.count > CONSECUTIVE
 
 
 class Hybrid(gym.Wrapper):
@@ -33,7 +63,10 @@ class Hybrid(gym.Wrapper):
 
     Args:
         env: a plain environment.
-        termination: "predicate" ends skills by simulator truth; "predictor" by the learned termination predictor.
+        termination: "predicate" ends skills as soon as the simulator says so; "sustained" when it has gone on saying so for as
+            long as the learned predictor takes to be sure; "predictor" by the learned termination predictor; a callable
+            says itself: observation after a control step -> whether the skill is over. Its ``reset`` is called when a skill
+            begins, and its ``count`` (int) is part of the environment's state.
         initiation: "teacher" takes the source whose key poses lie best within reach; "student" the learned predictor's choice.
         pose_noise: standard deviations, metres and radians per axis, of what is added to every initiation pose.
         replan: look at the goal while connecting and plan again when it has moved.
@@ -49,15 +82,15 @@ class Hybrid(gym.Wrapper):
     def __init__(
         self,
         env: ManipulationEnv,
-        termination: str = "predicate",
+        termination: str | Termination = "predicate",
         initiation: str = "teacher",
         pose_noise: tuple[float, float] = (0.0, 0.0),
         replan: bool = False,
         weights: str | None = None,
     ):
         super().__init__(env)
-        if termination not in TERMINATIONS:
-            raise ValueError(f"unknown termination {termination!r}; choose one of {TERMINATIONS}")
+        if not callable(termination) and termination not in TERMINATIONS:
+            raise ValueError(f"unknown termination {termination!r}; choose one of {TERMINATIONS}, or give a callable")
         if initiation not in INITIATIONS:
             raise ValueError(f"unknown initiation {initiation!r}; choose one of {INITIATIONS}")
         self.core = cast(ManipulationEnv, env.unwrapped)
@@ -67,9 +100,11 @@ class Hybrid(gym.Wrapper):
         self._initiation = (
             InitiationPredictor.load(folder / "initiation.safetensors", task) if initiation == "student" else None
         )
-        self._termination = (
-            TerminationPredictor.load(folder / "termination.safetensors", task) if termination == "predictor" else None
-        )
+        self._termination: Termination | None = None if isinstance(termination, str) else termination
+        if termination == "sustained":
+            self._termination = Sustained(self.core)
+        elif termination == "predictor":
+            self._termination = TerminationPredictor.load(folder / "termination.safetensors", task)
         self._pose_noise = checked_pose_noise(pose_noise)
         self._replan = replan
         self._connector: Connector | None = None

@@ -1,0 +1,244 @@
+"""Termination predictors, trained again on what the tuned policy does.
+
+    python -m reinforcegen_envs.agents.termination --weights weights --data d2.hdf5
+
+A residual policy finishes its skills in states that generated demonstrations do not show, and the classifiers learned from
+those alone may overlook that a skill is over. Here the policies that will be deployed play, every skill goes on for some
+steps after the simulator says that it is finished, and the classifiers are trained on these steps and the demonstrations.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import multiprocessing
+import os
+import shlex
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, cast
+
+import gymnasium as gym
+import numpy as np
+from tqdm import tqdm
+
+from reinforcegen_envs import cli
+from reinforcegen_envs.agents import bc
+from reinforcegen_envs.demos.generate import source_file
+from reinforcegen_envs.demos.hdf5 import DemoFileError, read_attrs, read_demos, task_name
+from reinforcegen_envs.env import ManipulationEnv
+from reinforcegen_envs.evaluate import ResidualPolicy
+from reinforcegen_envs.files import atomic_path
+from reinforcegen_envs.observations import ObservationLayout
+from reinforcegen_envs.policies.mlp import MLP, load_mlps, save_mlps
+from reinforcegen_envs.policies.predictors import TerminationPredictor, termination_features
+from reinforcegen_envs.policies.skill import VERSION
+from reinforcegen_envs.registration import make_env
+from reinforcegen_envs.tasks import TASKS, Task
+
+HELD_OUT = 5  # every so many-th episode judges the classifiers instead of training them
+SHARE = 0.5  # of the training steps that come from the policies, the rest from demonstrations
+
+
+@dataclass
+class Args:
+    """Train a task's termination predictors again, on rollouts of its policies."""
+
+    weights: Path
+    """folder of base, initiation and termination weights, with residual weights if there are any"""
+    data: Path
+    """generated demonstrations that the base policies were trained on"""
+    variant: str = "D2"
+    """reset range of the rollouts"""
+    episodes: int = 200
+    """episodes, base policies and residual policies in turn"""
+    pose_noise: tuple[float, float] = (0.01, 0.0523599)
+    """standard deviations of the noise on initiation poses, metres and radians per axis; in half of the episodes"""
+    after: int = 12
+    """control steps that a skill goes on after it was finished"""
+    seed: int = 0
+    """seed of the first episode, below 1,000,000, from where evaluation seeds start; and of weights and batches"""
+    steps: int = 12_000
+    """twice the gradient steps of a classifier, as in agents.bc"""
+    workers: int = 0
+    """processes; 0 means one a core"""
+
+
+@dataclass
+class Truth:
+    """Ends a skill some control steps after the simulator says it was finished, and notes what was seen till then."""
+
+    after: int
+    core: ManipulationEnv | None = None
+    count: int = 0
+    steps: list[tuple[int, np.ndarray, bool]] = field(default_factory=list)  # stage, observation, finished
+
+    def reset(self) -> None:
+        """A new skill begins."""
+        self.count = 0
+
+    def __call__(self, obs: np.ndarray) -> bool:
+        """Whether the skill is over, given the observation after one more control step of it."""
+        assert self.core is not None
+        self.steps.append((self.core.stage, obs, self.core.stage_finished))
+        if self.core.stage_finished or self.count:
+            self.count += 1
+        return self.count > self.after
+
+
+@dataclass
+class Rollouts:
+    """Steps of one stage: classifier features (N, F), whether the stage was finished (N,), and of which episode (N,)."""
+
+    features: np.ndarray
+    finished: np.ndarray
+    episode: np.ndarray
+
+
+class Player:
+    """Plays episodes with the base policies alone or with the residual policies, with noisy starts or without."""
+
+    def __init__(self, args: Args, task: type[Task]):
+        self._truth = Truth(args.after)
+        kwargs: dict[str, Any] = {"weights": str(args.weights), "initiation": "student", "termination": self._truth}
+        noises = [(0.0, 0.0), tuple(args.pose_noise)]
+        size = ObservationLayout.of(task, base_action=True).size
+        policies = [ResidualPolicy(task, {})]
+        paths = sorted(args.weights.glob("residual-*.safetensors"))
+        if paths:
+            # The residual rests where the present classifiers are positive, as it does when deployed.
+            resting = TerminationPredictor.load(args.weights / "termination.safetensors", task)
+            policy, kwargs["residual_scale"] = ResidualPolicy.load(paths, task, size, resting)
+            policies.append(policy)
+        envs = [make_env(task.name, args.variant, "Residual", pose_noise=noise, **kwargs) for noise in noises]
+        self._settings: list[tuple[gym.Env, ResidualPolicy]] = [(env, policy) for env in envs for policy in policies]
+
+    def play(self, seed: int) -> list[tuple[int, np.ndarray, bool]]:
+        """The steps of one episode: stage, observation, finished."""
+        env, policy = self._settings[seed % len(self._settings)]
+        self._truth.core = cast(ManipulationEnv, env.unwrapped)
+        self._truth.steps = []
+        obs, info = env.reset(seed=seed)
+        done = bool(info["failure"])
+        while not done:
+            obs, _, terminated, truncated, _ = env.step(policy(obs))
+            done = terminated or truncated
+        return self._truth.steps
+
+
+_player: Player | None = None
+
+
+def _start_worker(args: Args, task_name: str) -> None:
+    global _player
+    _player = Player(args, TASKS[task_name])
+
+
+def _work(seed: int) -> list[tuple[int, np.ndarray, bool]]:
+    assert _player is not None
+    return _player.play(seed)
+
+
+def collect(args: Args, task: type[Task]) -> list[Rollouts]:
+    """Play all episodes, over all workers; returns the steps stage by stage."""
+    layout = ObservationLayout.of(task)
+    steps: list[list[tuple[np.ndarray, bool, int]]] = [[] for _ in task.stages]
+    seeds = range(args.seed, args.seed + args.episodes)
+    workers = min(args.workers or os.cpu_count() or 1, args.episodes)
+
+    def episodes() -> Iterator[list[tuple[int, np.ndarray, bool]]]:
+        if workers == 1:
+            player = Player(args, task)
+            yield from (player.play(seed) for seed in seeds)
+            return
+        context = multiprocessing.get_context("spawn")
+        with context.Pool(workers, _start_worker, (args, task.name)) as pool:
+            yield from pool.imap(_work, seeds, chunksize=2)
+
+    for number, episode in enumerate(tqdm(episodes(), total=args.episodes, unit="episode")):
+        for stage, obs, finished in episode:
+            steps[stage].append((obs[termination_features(layout, task, stage)], finished, number))
+    names = [stage.name for stage in task.stages]
+    if empty := [name for name, found in zip(names, steps, strict=True) if not any(f for _, f, _ in found)]:
+        raise RuntimeError(
+            f"no episode of {args.episodes} finished {empty}; train better policies, or play more episodes"
+        )
+    return [
+        Rollouts(
+            np.stack([s[0] for s in found]),
+            np.array([s[1] for s in found], np.float32),
+            np.array([s[2] for s in found]),
+        )
+        for found in steps
+    ]
+
+
+def rates(network: MLP, rollouts: Rollouts, threshold: float) -> dict[str, float]:
+    """How often a classifier is positive where a stage was finished (``true_positive``), and where not (``false_positive``)."""
+    positive = np.array([float(network(x)[0]) for x in rollouts.features]) > np.log(threshold / (1.0 - threshold))
+    finished = rollouts.finished > 0
+    return {
+        "true_positive": float(positive[finished].mean()) if finished.any() else float("nan"),
+        "false_positive": float(positive[~finished].mean()) if (~finished).any() else float("nan"),
+    }
+
+
+def mixed(data: bc.StageData, rollouts: Rollouts) -> bc.StageData:
+    """The stage's demonstrations with so many copies of the rollouts that they make up `SHARE` of all steps."""
+    copies = max(1, round(SHARE / (1.0 - SHARE) * len(data.finished) / len(rollouts.finished)))
+    features = np.concatenate([data.termination_features, *[rollouts.features] * copies])
+    return replace(
+        data, termination_features=features, finished=np.concatenate([data.finished, *[rollouts.finished] * copies])
+    )
+
+
+def main(args: Args) -> None:
+    """Play, train, and put the new classifiers in the place of the old ones.
+
+    Raises:
+        DemoFileError: the data is of no known task, or not generated.
+        WeightsError: unusable weights.
+        RuntimeError: no episode finished some stage.
+    """
+    cli.at_least(1, args, "episodes", "steps")
+    cli.at_least(0, args, "seed", "workers", "after")
+    name = task_name(read_attrs(args.data)["env_args"]["env_name"])
+    if name not in TASKS:
+        raise DemoFileError(f"{args.data} is for task {name!r}; data of {sorted(TASKS)} can be trained on")
+    task = TASKS[name]
+    path = args.weights / "termination.safetensors"
+    old, card = load_mlps(path, kind="termination", task=task.name, version=VERSION)
+    sources = len(read_demos(source_file(task.name), task.name))
+    training = bc.Args(args.data, steps=args.steps, seed=args.seed, workers=args.workers)
+    stages = bc.load_stages(training, task, ObservationLayout.of(task), sources)
+    rollouts = collect(args, task)
+    held_out = [r.episode % HELD_OUT == 0 for r in rollouts]
+    parts = [
+        [Rollouts(r.features[m], r.finished[m], r.episode[m]) for m in (~h, h)]
+        for r, h in zip(rollouts, held_out, strict=True)
+    ]
+    names = [stage.name for stage in task.stages]
+    data = [mixed(stage, part[0]) for stage, part in zip(stages, parts, strict=True)]
+    networks, log = bc.fit_all(names, data, training, kinds=("termination",))
+    report = {}
+    for stage, part in zip(names, parts, strict=True):
+        for which, network in (("before", old[stage]), ("after", networks["termination"][stage])):
+            report[f"{stage} {which}"] = rates(network, part[1], bc.THRESHOLD)
+    card |= {
+        "command": shlex.join(["python", "-m", "reinforcegen_envs.agents.termination", *sys.argv[1:]]),
+        "threshold": bc.THRESHOLD,
+        "rollouts": args.episodes,
+        "held_out": report,
+    }
+    save_mlps(path, networks["termination"], card)
+    with atomic_path(args.weights / "termination-losses.csv") as temporary, open(temporary, "w", newline="") as file:
+        writer = csv.DictWriter(file, ["network", "step", "losses/loss"])
+        writer.writeheader()
+        writer.writerows(log)
+    print(json.dumps(report, indent=2))
+
+
+if __name__ == "__main__":
+    cli.run(main, Args)
