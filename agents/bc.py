@@ -13,7 +13,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -231,20 +231,49 @@ _advance: Callable[[int], object] = lambda steps: None  # noqa: E731 (told of ev
 
 
 def _start_worker(steps: Any) -> None:
-    global _advance
-    torch.set_num_threads(1)
+    """In a worker: count gradient steps where the parent sees them."""
 
     def advance(count: int) -> None:
         with steps.get_lock():
             steps.value += count
 
+    _tell(advance)
+
+
+def _tell(advance: Callable[[int], object]) -> None:
+    global _advance
+    torch.set_num_threads(1)
     _advance = advance
 
 
-def _work(job: tuple[str, str, StageData, Args]) -> tuple[str, str, MLP, list[tuple[int, float]]]:
+Job = tuple[str, str, StageData, Args]
+Trained = tuple[str, str, MLP, list[tuple[int, float]]]
+
+
+def _work(job: Job) -> Trained:
     kind, stage, data, args = job
     log: list[tuple[int, float]] = []
     return kind, stage, FITS[kind](data, args, log), log
+
+
+def _train(jobs: list[Job], workers: int, bar: tqdm) -> Iterator[Trained]:
+    """Do all jobs, in order, in this process or in several; the bar counts gradient steps."""
+    if workers == 1:
+        _tell(bar.update)
+        yield from map(_work, jobs)
+        return
+    context = multiprocessing.get_context("spawn")
+    done = context.Value("q", 0)
+    with context.Pool(workers, _start_worker, (done,)) as pool:
+        results = pool.imap(_work, jobs)
+        finished = 0
+        while finished < len(jobs):
+            try:
+                yield results.next(timeout=1.0)
+                finished += 1
+            except multiprocessing.TimeoutError:
+                pass
+            bar.update(done.value - bar.n)
 
 
 def fit_all(
@@ -254,25 +283,13 @@ def fit_all(
     jobs = [(kind, name, data, args) for kind in kinds for name, data in zip(names, stages, strict=True)]
     networks: dict[str, dict[str, MLP]] = {kind: {} for kind in kinds}
     log: list[dict] = []
-    context = multiprocessing.get_context("spawn")
-    done = context.Value("q", 0)
-    gradient_steps = {"base": args.steps, "termination": args.steps // 2, "initiation": args.steps // 40}
-    total = len(stages) * sum(gradient_steps[kind] for kind in kinds)
+    steps = {"base": args.steps, "termination": args.steps // 2, "initiation": args.steps // 40}
     workers = min(args.workers or os.cpu_count() or 1, len(jobs))
-    with tqdm(total=total, unit="step") as bar, context.Pool(workers, _start_worker, (done,)) as pool:
-        results = pool.imap(_work, jobs)
-        for _ in jobs:
-            while True:
-                try:
-                    kind, name, network, losses = results.next(timeout=1.0)
-                except multiprocessing.TimeoutError:
-                    bar.update(done.value - bar.n)
-                    continue
-                break
+    with tqdm(total=len(stages) * sum(steps[kind] for kind in kinds), unit="step") as bar:
+        for kind, name, network, losses in _train(jobs, workers, bar):
             networks[kind][name] = network
             log += [{"network": f"{kind} {name}", "step": step, "losses/loss": loss} for step, loss in losses]
             bar.set_postfix(trained=f"{kind} {name}")
-        bar.update(done.value - bar.n)
     return networks, log
 
 

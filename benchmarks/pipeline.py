@@ -2,7 +2,8 @@
 
     python benchmarks/pipeline.py --out runs/pipeline
 
-Generation, behaviour cloning with predictors, evaluation, residual RL of every stage side by side, evaluation again. Each
+Generation, behaviour cloning with predictors, evaluation, residual RL of every stage side by side, termination trained
+again on what the tuned policy does, evaluation again. Each
 step is a command of the package, printed before it runs; a finished step is skipped when the script is started again.
 """
 
@@ -110,7 +111,7 @@ def fine_tune(args: Args, steps: Steps, weights: Path) -> None:
         *(
             ["-m", "reinforcegen_envs.agents.td3_residual",
              "--env-id", f"ReinforceGen/{args.variant}-{args.task}-Residual-v0", "--stage", stage,
-             "--weights", str(weights), "--pool", str(args.out / f"pool-{stage}-train.npz"),
+             "--termination", "sustained", "--weights", str(weights), "--pool", str(args.out / f"pool-{stage}-train.npz"),
              "--eval-pool", str(args.out / f"pool-{stage}-held-out.npz"), "--total-steps", str(args.td3_steps),
              "--num-threads", "1", "--seed", str(args.seed), "--runs-dir", str(args.out), "--run-name", f"td3-{stage}"]
             for stage in stages
@@ -119,6 +120,11 @@ def fine_tune(args: Args, steps: Steps, weights: Path) -> None:
     for stage in stages:
         for suffix in ("safetensors", "json"):
             shutil.copy(args.out / f"td3-{stage}" / f"actor.{suffix}", weights / f"residual-{stage}.{suffix}")
+    steps.run(
+        "termination",
+        ["-m", "reinforcegen_envs.agents.termination", "--weights", str(weights), "--data", str(args.out / "generated.hdf5"),
+         "--variant", args.variant, "--pose-noise", *NOISE],
+    )  # fmt: skip
     steps.run("evaluate-tuned", evaluation(args, weights, "shipped", ("0", "0"), "tuned"))
     steps.run("evaluate-tuned-noise", evaluation(args, weights, "shipped", NOISE, "tuned-noise"))
 

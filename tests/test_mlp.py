@@ -19,12 +19,13 @@ from reinforcegen_envs.demos.skeleton import Skeleton
 from reinforcegen_envs.observations import ObservationLayout
 from reinforcegen_envs.policies.mlp import ACTIVATIONS, MLP, OUTPUTS, WeightsError, load_mlps, save_mlps
 from reinforcegen_envs.policies.predictors import InitiationPredictor, TerminationPredictor
+from reinforcegen_envs.policies.shipped import weights_folder
 from reinforcegen_envs.policies.skill import SkillPolicy
 from reinforcegen_envs.tasks import TASKS, ThreadingTask
 
 torch = pytest.importorskip("torch")
 
-from reinforcegen_envs.agents import bc  # noqa: E402
+from reinforcegen_envs.agents import bc, termination  # noqa: E402
 
 
 def random_mlp(rng, sizes, **kwargs) -> Any:
@@ -146,7 +147,7 @@ def data(tmp_path_factory):
 def trained(data):
     """Weights of a very short run."""
     out = data.parent / "weights"
-    bc.main(bc.Args(data, out, steps=400, batch_size=64, hidden=32))
+    bc.main(bc.Args(data, out, steps=400, batch_size=64, hidden=32, workers=1))
     return out
 
 
@@ -178,26 +179,50 @@ def test_a_short_run_writes_weights_that_load(trained):
 def test_the_clone_acts_like_its_demonstrations(trained, data):
     """Even a short run moves the hand the way the labels say, on average."""
     task = ThreadingTask
-    stages = bc.load_stages(bc.Args(data), task, ObservationLayout.of(task))
+    stages = bc.load_stages(bc.Args(data), task, ObservationLayout.of(task), source_count=10)
     networks, _ = load_mlps(trained / "base.safetensors")
     for stage, part in zip(task.stages, stages, strict=True):
         assert len(part.features) == len(part.actions) == len(part.finished)
         assert set(np.unique(part.actions[:, 6])) <= {0.0, 1.0} and np.abs(part.actions[:, :3]).max() <= 1.8
-        assert 0 < part.finished.mean() < 0.5 and len(part.first_obs) == len(part.source) == 6
+        assert 0 < part.finished.mean() < 0.5 and len(part.initiation_features) == len(part.source) == 6
         clone = np.array([networks[stage.name](x) for x in part.features])
         spread = np.mean((part.actions[:, :6] - part.actions[:, :6].mean(0)) ** 2)
         assert np.mean((clone[:, :6] - part.actions[:, :6]) ** 2) < 0.6 * spread
 
 
 def test_max_demos_and_the_seed(trained, data, tmp_path):
-    args = bc.Args(data, tmp_path / "a", max_demos=3, steps=40, batch_size=16, hidden=8)
+    args = bc.Args(data, tmp_path / "a", max_demos=3, steps=40, batch_size=16, hidden=8, workers=1)
     bc.main(args)
-    bc.main(dataclasses.replace(args, out=tmp_path / "b"))
+    bc.main(dataclasses.replace(args, out=tmp_path / "b", workers=2))  # the result does not depend on the workers
     bc.main(dataclasses.replace(args, out=tmp_path / "c", seed=1))
     assert json.loads((tmp_path / "a" / "base.json").read_text())["demonstrations"] == 3
     first, same, other = (load_mlps(tmp_path / x / "base.safetensors")[0]["grasp"] for x in "abc")
     np.testing.assert_array_equal(first.weights[1], same.weights[1])
     assert np.abs(first.weights[1] - other.weights[1]).max() > 0
+
+
+def test_termination_is_trained_again_on_rollouts(trained, data, tmp_path, capsys):
+    """The new classifiers replace the old ones and load; what they were trained on holds finished steps of every stage."""
+    weights = tmp_path / "weights"
+    shutil.copytree(weights_folder(ThreadingTask), weights)
+    before = load_mlps(weights / "termination.safetensors")[0]
+    args = termination.Args(weights, data, episodes=6, steps=100, workers=1, after=7)
+    rollouts = termination.collect(args, ThreadingTask)
+    for part in rollouts:
+        assert len(part.features) == len(part.finished) == len(part.episode) and 0 < part.finished.mean() < 0.6
+        # A skill goes on after it was finished.
+        finished = [part.finished[part.episode == e] for e in np.unique(part.episode)]
+        assert max(f.sum() for f in finished) >= 5
+    termination.main(args)
+    report = json.loads(capsys.readouterr().out)
+    assert set(report) == {f"{stage} {when}" for stage in ("grasp", "insert") for when in ("before", "after")}
+    after, card = load_mlps(weights / "termination.safetensors", kind="termination", task="Threading")
+    assert card["rollouts"] == 6 and card["held_out"] == report and card["threshold"] == bc.THRESHOLD
+    assert any((a.weights[0].shape != b.weights[0].shape) or (a.weights[0] != b.weights[0]).any()
+               for a, b in zip(before.values(), after.values(), strict=True))  # fmt: skip
+    TerminationPredictor.load(weights / "termination.safetensors", ThreadingTask)
+    with pytest.raises(ValueError, match="episodes is 0"):
+        termination.main(dataclasses.replace(args, episodes=0))
 
 
 def test_data_that_cannot_be_trained_on(data, tmp_path):

@@ -14,12 +14,14 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 import reinforcegen_envs  # noqa: F401 (registers the ids)
 from reinforcegen_envs.observations import rotate_action
 from reinforcegen_envs.planning.motion import Plan
+from reinforcegen_envs.policies.predictors import CONSECUTIVE
 from reinforcegen_envs.policies.shipped import weights_folder
 from reinforcegen_envs.policies.skill import SkillPolicy
 from reinforcegen_envs.poses import distance, invert, matrix_to_rotvec
 from reinforcegen_envs.tasks import ThreadingTask
 from reinforcegen_envs.vector import ThreadVectorEnv
 from reinforcegen_envs.wrappers import PoolError, StartPool, combine, fill_pool
+from reinforcegen_envs.wrappers.hybrid import TERMINATIONS
 
 ZERO = np.zeros(7, np.float32)
 CONTROL_STEP = 0.05  # seconds
@@ -237,7 +239,7 @@ def test_a_base_policys_action_is_cut_and_checked(weights):
 # --- rewards, infos, ends ---
 
 
-@pytest.mark.parametrize("termination", ["predicate", "predictor"])
+@pytest.mark.parametrize("termination", TERMINATIONS)
 @pytest.mark.parametrize(
     ("mode", "stage"), [("Hybrid", None), ("Skill", "grasp"), ("Skill", "insert"), ("Residual", "grasp")]
 )
@@ -255,7 +257,7 @@ def test_rewards_infos_and_simulated_time(mode, stage, termination, weights):
             assert set(info["planner"]) == {"status", "milliseconds", "collision_checks"}
             assert info["stage_name"] == core.task.stages[info["stage"]].name
             assert info["success"] is info["is_success"] and total < 1
-            assert termination == "predictor" or not info["success"]
+            assert termination != "predicate" or not info["success"]
             assert core.data.time == pytest.approx(steps * CONTROL_STEP)
             action = ZERO if mode == "Residual" else base(obs)
             obs, reward, terminated, truncated, info = env.step(action)
@@ -273,6 +275,26 @@ def test_rewards_infos_and_simulated_time(mode, stage, termination, weights):
             assert all(info["predicates"].values()) and info["reference_success"]
         results.append(info["success"])
     assert any(results)
+
+
+def test_sustained_ends_when_success_has_lasted(weights, good_seed):
+    """It ends a skill as much later as the learned termination takes to be sure, if success lasts, and not if it does not."""
+    short, long = (
+        play(make("Residual", weights, stage="grasp", termination=termination), lambda _: ZERO, good_seed)
+        for termination in ("predicate", "sustained")
+    )
+    assert len(long) == len(short) + CONSECUTIVE
+    for ended, going_on in zip(short[:-1], long, strict=False):
+        np.testing.assert_array_equal(ended[0], going_on[0])
+    assert [step[4]["success"] for step in long[-CONSECUTIVE - 1 :]] == [True] * (CONSECUTIVE + 1)
+    assert sum(step[1] for step in long) == 1.0
+    env = make("Residual", weights, stage="grasp", termination="sustained")
+    core = env.unwrapped
+    env.reset(seed=good_seed)
+    while not core.stage_finished:
+        env.step(ZERO)
+    core.task.stage_done = lambda sim, stage: False  # lost again
+    assert [env.step(ZERO)[2] for _ in range(2 * CONSECUTIVE)] == [False] * 2 * CONSECUTIVE
 
 
 def test_a_success_that_is_lost_before_the_predicted_end_pays_nothing(weights, good_seed):
