@@ -99,6 +99,9 @@ class Args(RunArgs):
     """learning rate of the actor"""
     actor_every: int = 2
     """critic updates per actor update"""
+    residual_penalty: float = 0.1
+    """weight of the residual's mean square in the actor's loss: where the base policy succeeds by itself nothing is to be
+    gained but a little time, and whatever comes later was learned from how the base policy leaves things"""
     tau: float = 0.005
     """step of the target networks towards the online ones, every update"""
     q_low: float = 0.0
@@ -239,7 +242,8 @@ def update(
 
     if with_actor:
         agent.critics.requires_grad_(False)  # spares the gradients of the critics' weights
-        actor_loss = -agent.critics(obs, torch.tanh(agent.actor(obs))).mean()
+        residual = torch.tanh(agent.actor(obs))
+        actor_loss = args.residual_penalty * residual.square().mean() - agent.critics(obs, residual).mean()
         actor_optimiser.zero_grad()
         actor_loss.backward()
         actor_optimiser.step()

@@ -29,11 +29,11 @@ from reinforcegen_envs.agents import bc
 from reinforcegen_envs.demos.generate import source_file
 from reinforcegen_envs.demos.hdf5 import DemoFileError, read_attrs, read_demos, task_name
 from reinforcegen_envs.env import ManipulationEnv
-from reinforcegen_envs.evaluate import ResidualPolicy
 from reinforcegen_envs.files import atomic_path
 from reinforcegen_envs.observations import ObservationLayout
 from reinforcegen_envs.policies.mlp import MLP, load_mlps, save_mlps
 from reinforcegen_envs.policies.predictors import TerminationPredictor, termination_features
+from reinforcegen_envs.policies.residual import ResidualPolicy, residual_files
 from reinforcegen_envs.policies.skill import VERSION
 from reinforcegen_envs.registration import make_env
 from reinforcegen_envs.tasks import TASKS, Task
@@ -106,7 +106,7 @@ class Player:
         noises = [(0.0, 0.0), tuple(args.pose_noise)]
         size = ObservationLayout.of(task, base_action=True).size
         policies = [ResidualPolicy(task, {})]
-        paths = sorted(args.weights.glob("residual-*.safetensors"))
+        paths = residual_files(args.weights)
         if paths:
             # The residual rests where the present classifiers are positive, as it does when deployed.
             resting = TerminationPredictor.load(args.weights / "termination.safetensors", task)

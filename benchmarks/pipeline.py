@@ -2,9 +2,9 @@
 
     python benchmarks/pipeline.py --out runs/pipeline
 
-Generation, behaviour cloning with predictors, evaluation, residual RL of every stage side by side, termination trained
-again on what the tuned policy does, evaluation again. Each
-step is a command of the package, printed before it runs; a finished step is skipped when the script is started again.
+Generation, behaviour cloning with predictors, evaluation, residual RL stage after stage, termination trained again on what
+the tuned policy does, evaluation again. Each step is a command of the package, printed before it runs; a finished step is
+skipped when the script is started again.
 """
 
 from __future__ import annotations
@@ -61,24 +61,20 @@ class Steps:
         self.file = out / "timing.json"
         self.seconds: dict[str, float] = json.loads(self.file.read_text()) if self.file.is_file() else {}
 
-    def run(self, name: str, *commands: list[str]) -> None:
-        """Run commands side by side; raises CalledProcessError if one fails."""
+    def run(self, name: str, command: list[str]) -> None:
+        """Run a command; raises CalledProcessError if it fails."""
         if name in self.seconds:
             print(f"== {name}: done before, {self.seconds[name]:.0f} s", flush=True)
             return
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         began = time.time()
-        processes = []
-        for i, command in enumerate(commands):
-            print(f"== {name}: {shlex.join(['python', *command])}", flush=True)
-            log = open(self.out / f"{name}-{i}.log", "w")  # noqa: SIM115 (closed with the process)
-            processes.append(
-                (command, subprocess.Popen([sys.executable, *command], env=environment, stdout=log, stderr=log))
-            )
-        for i, (command, process) in enumerate(processes):
-            if process.wait():
-                print((self.out / f"{name}-{i}.log").read_text()[-2000:])
-                raise subprocess.CalledProcessError(process.returncode, command)
+        print(f"== {name}: {shlex.join(['python', *command])}", flush=True)
+        path = self.out / f"{name}.log"
+        with open(path, "w") as log:
+            environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+            done = subprocess.run([sys.executable, *command], env=environment, stdout=log, stderr=log)
+        if done.returncode:
+            print(path.read_text()[-2000:])
+            raise subprocess.CalledProcessError(done.returncode, command)
         self.seconds[name] = time.time() - began
         with atomic_path(self.file) as temporary:
             temporary.write_text(json.dumps(self.seconds, indent=2) + "\n")
@@ -95,29 +91,25 @@ def evaluation(args: Args, weights: Path, policy: str, noise: tuple[str, str], n
 
 
 def fine_tune(args: Args, steps: Steps, weights: Path) -> None:
-    """Residual RL of every stage side by side, from starts that are off, and evaluation of what came out."""
-    stages = [stage.name for stage in TASKS[args.task].stages]
+    """Residual RL stage by stage, from starts that are off and come from the tuned stages before; evaluation of the whole."""
     common = ["--task", args.task, "--variant", args.variant]
-    for stage in stages:
+    for index, stage in enumerate(stage.name for stage in TASKS[args.task].stages):
+        pools = {kind: str(args.out / f"pool-{stage}-{kind}.npz") for kind in ("train", "held-out")}
         for kind, count, seed in (("train", args.pool, 0), ("held-out", args.pool // 4, 500_000)):
             steps.run(
                 f"pool-{stage}-{kind}",
                 ["-m", "reinforcegen_envs.wrappers.fill_pool", *common, "--stage", stage, "--count", str(count),
                  "--pose-noise", *NOISE, "--initiation", "student", "--seed", str(seed), "--weights", str(weights),
-                 "--out", str(args.out / f"pool-{stage}-{kind}.npz")],
+                 "--earlier-policy", "tuned" if index else "base", "--out", pools[kind]],
             )  # fmt: skip
-    steps.run(
-        "td3",
-        *(
+        steps.run(
+            f"td3-{stage}",
             ["-m", "reinforcegen_envs.agents.td3_residual",
              "--env-id", f"ReinforceGen/{args.variant}-{args.task}-Residual-v0", "--stage", stage,
-             "--termination", "sustained", "--weights", str(weights), "--pool", str(args.out / f"pool-{stage}-train.npz"),
-             "--eval-pool", str(args.out / f"pool-{stage}-held-out.npz"), "--total-steps", str(args.td3_steps),
-             "--num-threads", "1", "--seed", str(args.seed), "--runs-dir", str(args.out), "--run-name", f"td3-{stage}"]
-            for stage in stages
-        ),
-    )  # fmt: skip
-    for stage in stages:
+             "--termination", "sustained", "--weights", str(weights), "--pool", pools["train"],
+             "--eval-pool", pools["held-out"], "--total-steps", str(args.td3_steps), "--num-threads", "1",
+             "--seed", str(args.seed), "--runs-dir", str(args.out), "--run-name", f"td3-{stage}"],
+        )  # fmt: skip
         for suffix in ("safetensors", "json"):
             shutil.copy(args.out / f"td3-{stage}" / f"actor.{suffix}", weights / f"residual-{stage}.{suffix}")
     steps.run(
@@ -159,7 +151,7 @@ def main(args: Args) -> None:
 
     results = {}
     for name in rows:
-        line = (args.out / f"evaluate-{name}-0.log").read_text().strip().splitlines()[-1]
+        line = (args.out / f"evaluate-{name}.log").read_text().strip().splitlines()[-1]
         results[name] = json.loads(line)
         low, high = results[name]["interval"]
         parts = "  ".join(f"{k} {v['success']:.3f}" for k, v in results[name]["stages"].items())

@@ -1,5 +1,6 @@
 """Hybrid, Skill and Residual: arithmetic, exact repetition, resets, rewards, pools, planning and failures."""
 
+import dataclasses
 import inspect
 import subprocess
 import sys
@@ -12,9 +13,11 @@ import pytest
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 import reinforcegen_envs  # noqa: F401 (registers the ids)
-from reinforcegen_envs.observations import rotate_action
+from reinforcegen_envs.observations import ObservationLayout, rotate_action
 from reinforcegen_envs.planning.motion import Plan
+from reinforcegen_envs.policies.mlp import WeightsError
 from reinforcegen_envs.policies.predictors import CONSECUTIVE
+from reinforcegen_envs.policies.residual import ResidualPolicy, residual_files
 from reinforcegen_envs.policies.shipped import weights_folder
 from reinforcegen_envs.policies.skill import SkillPolicy
 from reinforcegen_envs.poses import distance, invert, matrix_to_rotvec
@@ -574,6 +577,27 @@ def test_hopeless_earlier_stages_are_reported(weights):
         patch.setattr("reinforcegen_envs.wrappers.skill.MAX_RESETS", 2)
         with pytest.raises(RuntimeError, match="before 'insert' failed in 2 scenes.*pool"):
             env.reset(seed=0)
+
+
+def test_the_tuned_policy_is_base_and_residual_bit_for_bit(weights, good_seed):
+    paths = residual_files(weights_folder(ThreadingTask, weights))
+    size = ObservationLayout.of(ThreadingTask, base_action=True).size
+    residual, scale = ResidualPolicy.load(paths, ThreadingTask, size)
+    added = play(make("Residual", weights, residual_scale=scale), residual, good_seed)
+    whole = play(make("Hybrid", weights), fill_pool.TunedPolicy(ThreadingTask, weights), good_seed)
+    assert_same(added, whole, size - 7)
+
+
+def test_a_pool_from_the_tuned_policies(weights, tmp_path):
+    args = fill_pool.Args(stage="insert", count=1, seed=20, weights=weights, out=tmp_path / "p.npz", workers=1)
+    fill_pool.fill(dataclasses.replace(args, earlier_policy="tuned"))
+    assert (
+        StartPool.load(args.out, task="Threading", variant="D2", stage="insert").manifest["earlier_policy"] == "tuned"
+    )
+    with pytest.raises(ValueError, match="unknown earlier_policy 'best'"):
+        fill_pool.fill(dataclasses.replace(args, earlier_policy="best"))
+    with pytest.raises(WeightsError, match="no residual weights"):
+        fill_pool.TunedPolicy(ThreadingTask, str(tmp_path))
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from reinforcegen_envs import cli
+from reinforcegen_envs.observations import ObservationLayout, rotate_action
+from reinforcegen_envs.policies.mlp import WeightsError
+from reinforcegen_envs.policies.residual import ResidualPolicy, residual_files
+from reinforcegen_envs.policies.shipped import weights_folder
+from reinforcegen_envs.policies.skill import SkillPolicy
 from reinforcegen_envs.registration import make_env
+from reinforcegen_envs.tasks import TASKS, Task
 from reinforcegen_envs.wrappers.pool import StartPool
+from reinforcegen_envs.wrappers.residual import combine
+
+EARLIER_POLICIES = ("base", "tuned")
 
 
 @dataclass
@@ -36,6 +46,8 @@ class Args:
     """snapshot i is made from seed + i alone; keep below 1,000,000, where evaluation begins"""
     weights: str | None = None
     """folder of base weights and predictors; default: the shipped one"""
+    earlier_policy: str = "base"
+    """who plays the stages before: "base", or "tuned", which adds the residual weights that are in the weights' folder"""
     initiation: str = "teacher"
     """"teacher" or "student" chooses initiation poses"""
     out: Path = Path("pool.npz")
@@ -44,11 +56,35 @@ class Args:
     """processes; 0 means one a core"""
 
 
+class TunedPolicy:
+    """Base and residual policies of a folder as one: observation without base action -> action (7,), world frame.
+
+    Raises:
+        WeightsError: the folder has no residual weights, or unusable ones.
+    """
+
+    def __init__(self, task: type[Task], weights: str | None):
+        folder = weights_folder(task, weights)
+        if not (paths := residual_files(folder)):
+            raise WeightsError(f"no residual weights in {folder}; train some, or use the policy base")
+        size = ObservationLayout.of(task, base_action=True).size
+        self._base = SkillPolicy.load(folder / "base.safetensors", task)
+        self._residual, self._scale = ResidualPolicy.load(paths, task, size)
+        self._rotation = ObservationLayout.of(task).slices["ref_rot6d_world"]
+
+    def __call__(self, obs: np.ndarray) -> np.ndarray:
+        """The action for one observation."""
+        base, frame = self._base(obs), obs[self._rotation].astype(np.float64)
+        extended = np.concatenate([obs, rotate_action(base, frame, True).astype(np.float32)])
+        return combine(base, np.asarray(self._residual(extended), np.float64), self._scale, frame)
+
+
 _env: Any = None
 
 
 def _start_worker(args: Args) -> None:
     global _env
+    earlier = TunedPolicy(TASKS[args.task], args.weights) if args.earlier_policy == "tuned" else None
     _env = make_env(
         args.task,
         args.variant,
@@ -57,6 +93,7 @@ def _start_worker(args: Args) -> None:
         pose_noise=tuple(args.pose_noise),
         weights=args.weights,
         initiation=args.initiation,
+        earlier_policy=earlier,
     )
 
 
@@ -73,6 +110,10 @@ def fill(args: Args) -> StartPool:
         SkillResetError: the stages before the skill hardly ever succeed.
     """
     cli.at_least(1, args, "count")
+    if args.earlier_policy not in EARLIER_POLICIES:
+        raise ValueError(f"unknown earlier_policy {args.earlier_policy!r}; choose one of {EARLIER_POLICIES}")
+    if args.task not in TASKS:
+        raise ValueError(f"unknown task {args.task!r}; choose one of {sorted(TASKS)}")
     cli.at_least(0, args, "workers", "seed")
     _start_worker(args)  # complain before any process starts
     seeds = range(args.seed, args.seed + args.count)
