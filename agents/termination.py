@@ -32,7 +32,7 @@ from reinforcegen_envs.env import ManipulationEnv
 from reinforcegen_envs.files import atomic_path
 from reinforcegen_envs.observations import ObservationLayout
 from reinforcegen_envs.policies.mlp import MLP, load_mlps, save_mlps
-from reinforcegen_envs.policies.predictors import TerminationPredictor, termination_features
+from reinforcegen_envs.policies.predictors import termination_features
 from reinforcegen_envs.policies.residual import ResidualPolicy, residual_files
 from reinforcegen_envs.policies.skill import VERSION
 from reinforcegen_envs.registration import make_env
@@ -108,9 +108,7 @@ class Player:
         policies = [ResidualPolicy(task, {})]
         paths = residual_files(args.weights)
         if paths:
-            # The residual rests where the present classifiers are positive, as it does when deployed.
-            resting = TerminationPredictor.load(args.weights / "termination.safetensors", task)
-            policy, kwargs["residual_scale"] = ResidualPolicy.load(paths, task, size, resting)
+            policy, kwargs["residual_scale"] = ResidualPolicy.load(paths, task, size)
             policies.append(policy)
         envs = [make_env(task.name, args.variant, "Residual", pose_noise=noise, **kwargs) for noise in noises]
         self._settings: list[tuple[gym.Env, ResidualPolicy]] = [(env, policy) for env in envs for policy in policies]

@@ -26,7 +26,6 @@ import reinforcegen_envs  # noqa: F401  (registers the ids)
 from reinforcegen_envs import cli
 from reinforcegen_envs.files import atomic_path
 from reinforcegen_envs.policies.mlp import WeightsError
-from reinforcegen_envs.policies.predictors import TerminationPredictor
 from reinforcegen_envs.policies.residual import ResidualPolicy, residual_files
 from reinforcegen_envs.policies.shipped import weights_folder
 from reinforcegen_envs.registration import MODES, NAMESPACE, VARIANTS, env_id
@@ -141,8 +140,7 @@ def make(args: Args, render_mode: str | None = None) -> tuple[gym.Env, Callable[
             paths = [Path(path) for path in args.policy.split(",")]
         size = gym.make(args.env_id, disable_env_checker=True, **kwargs).observation_space.shape
         assert size is not None
-        termination = TerminationPredictor.load(weights_folder(task, args.weights) / "termination.safetensors", task)
-        policy, kwargs["residual_scale"] = ResidualPolicy.load(paths, task, size[0], termination)
+        policy, kwargs["residual_scale"] = ResidualPolicy.load(paths, task, size[0])
     return gym.make(args.env_id, disable_env_checker=True, **kwargs), policy
 
 

@@ -8,7 +8,6 @@ import numpy as np
 
 from reinforcegen_envs.observations import ACTION_SIZE, ObservationLayout
 from reinforcegen_envs.policies.mlp import MLP, WeightsError, check_networks, load_mlps
-from reinforcegen_envs.policies.predictors import TerminationPredictor
 from reinforcegen_envs.tasks import Task
 
 
@@ -20,24 +19,17 @@ def residual_files(folder: Path) -> list[Path]:
 class ResidualPolicy:
     """Residual networks, one a stage or one for all; zero where there is none, which leaves the base policy as it is.
 
-    A residual is trained up to the moment a stage is finished; what it would do after that is arbitrary, and the learned
-    termination needs a few calm steps. So it rests where the termination network says that the skill is over.
-
     Args:
         task: the task class.
         networks: stage name (or "all") -> network over the observation with base action.
-        termination: whose networks say where the residual rests; None: nowhere.
     """
 
-    def __init__(self, task: type[Task], networks: dict[str, MLP], termination: TerminationPredictor | None = None):
+    def __init__(self, task: type[Task], networks: dict[str, MLP]):
         self._networks = [networks.get(stage.name, networks.get("all")) for stage in task.stages]
         self._stage = ObservationLayout.of(task).slices["stage"]
-        self._termination = termination
 
     @classmethod
-    def load(
-        cls, paths: list[Path], task: type[Task], observation_size: int, termination: TerminationPredictor | None = None
-    ) -> tuple[ResidualPolicy, float]:
+    def load(cls, paths: list[Path], task: type[Task], observation_size: int) -> tuple[ResidualPolicy, float]:
         """Read residual weights; returns the policy and the residual scale they were trained with.
 
         Raises:
@@ -55,11 +47,9 @@ class ResidualPolicy:
             scales.add(float(card.get("residual_scale", np.nan)))
         if len(scales) != 1:
             raise WeightsError(f"residual weights of different scales {sorted(scales)} cannot be combined")
-        return cls(task, networks, termination), scales.pop()
+        return cls(task, networks), scales.pop()
 
     def __call__(self, obs: np.ndarray) -> np.ndarray:
         """The residual action (7,) for one observation that ends with stage one-hot and base action."""
         network = self._networks[int(np.argmax(obs[self._stage]))]
-        if network is None or (self._termination is not None and self._termination.positive(obs)):
-            return np.zeros(7, np.float32)
-        return network(obs)
+        return np.zeros(ACTION_SIZE, np.float32) if network is None else network(obs)
