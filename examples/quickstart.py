@@ -69,12 +69,12 @@ def compare(args: Args) -> None:
 
 
 def record(args: Args) -> None:
-    """Write an MP4 of the fine-tuned policy where OpenGL and imageio are there."""
+    """Write an MP4 of the fine-tuned policy, connects included, where OpenGL and imageio are there."""
     from reinforcegen_envs import evaluate
     from reinforcegen_envs.sim.rendering import RenderingError
 
     try:
-        evaluate.write_video(evaluate.Args(video=args.out / "episode.mp4"))
+        evaluate.write_video(evaluate.Args(video=args.out / "episode.mp4", video_every=2))
         print(f"  wrote {args.out / 'episode.mp4'}")
     except (RenderingError, ImportError) as error:
         print(f"  no video: {error}")

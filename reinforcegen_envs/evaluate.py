@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 import reinforcegen_envs  # noqa: F401  (registers the ids)
 from reinforcegen_envs import cli
+from reinforcegen_envs.env import ManipulationEnv
 from reinforcegen_envs.files import atomic_path
 from reinforcegen_envs.policies.mlp import WeightsError
 from reinforcegen_envs.policies.residual import ResidualPolicy, residual_files
@@ -68,7 +69,9 @@ class Args:
     csv: Path | None = None
     """write one line an episode here"""
     video: Path | None = None
-    """write an MP4 of the first episode here (needs imageio-ffmpeg and OpenGL)"""
+    """write an MP4 of the first episode, connects included, here (needs imageio-ffmpeg and OpenGL)"""
+    video_every: int = 1
+    """draw one of so many control steps; the video's speed stays real"""
     json: bool = False
     """print the result as JSON in one last line"""
     quiet: bool = False
@@ -144,7 +147,7 @@ def make(args: Args, render_mode: str | None = None) -> tuple[gym.Env, Callable[
     return gym.make(args.env_id, disable_env_checker=True, **kwargs), policy
 
 
-def play(env: gym.Env, policy: Callable[[np.ndarray], np.ndarray], seed: int, on_step=None) -> Episode:
+def play(env: gym.Env, policy: Callable[[np.ndarray], np.ndarray], seed: int) -> Episode:
     """Play one episode to its end."""
     stages = len(env.unwrapped.task.stages)  # type: ignore[attr-defined]
     if isinstance(policy, RandomPolicy):
@@ -162,8 +165,6 @@ def play(env: gym.Env, policy: Callable[[np.ndarray], np.ndarray], seed: int, on
         episode.connect_steps += max(info["sim_steps"] - 1, 0)
         episode.finished[stage] |= float(reward) > 0
         episode.reference_success |= info["reference_success"]
-        if on_step is not None:
-            on_step(env)
         done = terminated or truncated
         if info["failure"] and not episode.failure:
             where = info["stage_name"] if info["failure"].startswith("connect") else name
@@ -247,7 +248,11 @@ def evaluate(args: Args) -> dict[str, Any]:
         "stages": stages,
         "failures": dict(Counter(e.failure for e in episodes if not e.success).most_common()),
         "control_steps": float(np.mean([e.control_steps for e in episodes])),
-        "settings": {k: v for k, v in asdict(args).items() if k not in ("csv", "video", "json", "quiet", "workers")},
+        "settings": {
+            k: v
+            for k, v in asdict(args).items()
+            if k not in ("csv", "video", "video_every", "json", "quiet", "workers")
+        },
         "each": episodes,
     }
 
@@ -265,24 +270,58 @@ def write_csv(path: Path, episodes: list[Episode]) -> None:
             )
 
 
+def record(
+    env: gym.Env, policy: Callable[[np.ndarray], np.ndarray], seed: int, every: int = 1
+) -> tuple[Episode, list[np.ndarray]]:
+    """Play one episode and draw it.
+
+    Args:
+        env: an environment with render mode "rgb_array".
+        policy: observation -> action.
+        seed: of the episode.
+        every: draw the first of so many control steps (0.05 s each), those of connects included.
+
+    Returns:
+        What happened, and the frames.
+    """
+    core: ManipulationEnv = env.unwrapped  # type: ignore[assignment]
+    frames: list[np.ndarray] = []
+    clock, steps = 0.0, 0
+
+    def draw() -> None:
+        nonlocal clock, steps
+        if core.data.time <= clock:  # the reset of a stage's skill failed on its way and began anew, in another scene
+            frames.clear()
+            steps = 0
+        if steps % every == 0:
+            frames.append(core.render())  # type: ignore[arg-type]
+        clock, steps = core.data.time, steps + 1
+
+    core.sim.on_control_step = draw
+    try:
+        return play(env, policy, seed), frames
+    finally:
+        core.sim.on_control_step = None
+
+
 def write_video(args: Args) -> None:
-    """Record the first episode.
+    """Record the first episode, connects included, at its real speed.
 
     Raises:
         RenderingError: no OpenGL on this machine.
         ImportError: imageio with ffmpeg is not installed.
     """
     assert args.video is not None
+    cli.at_least(1, args, "video_every")
     try:
         import imageio
     except ImportError as error:
         raise ImportError("videos need imageio and imageio-ffmpeg: pip install reinforcegen-envs[render]") from error
     env, policy = make(args, render_mode="rgb_array")
-    frames: list[np.ndarray] = []
-    play(env, policy, args.first_seed, lambda e: frames.append(e.render()))
+    _, frames = record(env, policy, args.first_seed, args.video_every)
     env.close()
     with atomic_path(args.video) as temporary:
-        imageio.mimwrite(temporary, frames, fps=20, macro_block_size=8)  # type: ignore[arg-type]
+        imageio.mimwrite(temporary, frames, fps=20 / args.video_every, macro_block_size=8)  # type: ignore[arg-type]
 
 
 def main(args: Args) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numba
 import numpy as np
@@ -12,6 +13,32 @@ from reinforcegen_envs.sim.simulation import FINGER_STROKE
 
 ROT6D = 6  # first two columns of a rotation matrix, one after the other
 ACTION_SIZE = 7
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Some consecutive numbers of an observation.
+
+    Args:
+        name: "world" or "ref" at its end names the frame; "ref" is the current stage's reference object.
+        size: how many numbers.
+        unit: of them; "" for numbers without one.
+        frame: "world", "reference object", or "" for numbers without a frame.
+        text: what they are.
+    """
+
+    name: str
+    size: int
+    unit: str
+    frame: str
+    text: str
+
+
+def _pose_entries(name: str, suffix: str, frame: str, text: str) -> list[Entry]:
+    return [
+        Entry(f"{name}_pos_{suffix}", 3, "m", frame, f"position of {text}"),
+        Entry(f"{name}_rot6d_{suffix}", ROT6D, "", frame, f"orientation of {text}: first two columns of the matrix"),
+    ]
 
 
 class ObservationLayout:
@@ -25,21 +52,26 @@ class ObservationLayout:
     """
 
     def __init__(self, objects: Sequence[str], stages: int, joints: int = 0, base_action: bool = False):
-        entries = [("eef_pos_in_ref", 3), ("eef_rot6d_in_ref", ROT6D), ("gripper", 2)]
+        ref = "reference object"
+        self.entries = _pose_entries("eef", "in_ref", ref, "the grip site")
+        self.entries.append(Entry("gripper", 2, "", "", "opening (0 closed, 1 open); last command (-1 open, 1 closed)"))
         for name in objects:
-            entries += [(f"{name}_pos_in_ref", 3), (f"{name}_rot6d_in_ref", ROT6D)]
-        entries += [("ref_pos_world", 3), ("ref_rot6d_world", ROT6D), ("eef_vel_in_ref", 6)]
+            self.entries += _pose_entries(name, "in_ref", ref, name)
+        self.entries += _pose_entries("ref", "world", "world", "the reference object")
+        self.entries.append(
+            Entry("eef_vel_in_ref", 6, "m/s, rad/s", ref, "linear and angular velocity of the grip site")
+        )
         if joints:
-            entries.append(("joints", joints))
-        entries.append(("stage", stages))
+            self.entries.append(Entry("joints", joints, "rad or m", "", "positions of the objects' joints"))
+        self.entries.append(Entry("stage", stages, "", "", "current stage, one-hot"))
         if base_action:
-            entries.append(("base_action", ACTION_SIZE))
+            self.entries.append(Entry("base_action", ACTION_SIZE, "", ref, "the base policy's action"))
         self.objects = tuple(objects)
         self.slices: dict[str, slice] = {}
         position = 0
-        for name, size in entries:
-            self.slices[name] = slice(position, position + size)
-            position += size
+        for entry in self.entries:
+            self.slices[entry.name] = slice(position, position + entry.size)
+            position += entry.size
         self.size = position
 
     @property

@@ -20,7 +20,7 @@ VARIANTS = ("D0", "D1", "D2")
 
 _PLAIN = ("obs_mode", "controller", "render_mode", "camera", "width", "height")
 _HYBRID = ("termination", "initiation", "pose_noise", "replan", "weights")
-_ARGUMENTS = {
+ARGUMENTS = {
     None: _PLAIN,
     "Hybrid": _PLAIN + _HYBRID,
     "Skill": (*_PLAIN, *_HYBRID, "stage", "pool", "earlier_policy"),
@@ -46,9 +46,9 @@ def make_env(task: str, variant: str, mode: str | None = None, **kwargs: Any) ->
     """
     if mode not in MODES:
         raise ValueError(f"unknown mode {mode!r}; choose one of {MODES}")
-    if unknown := set(kwargs) - set(_ARGUMENTS[mode]):
+    if unknown := set(kwargs) - set(ARGUMENTS[mode]):
         name = env_id(task, variant, mode)
-        raise ValueError(f"{name} has no argument {sorted(unknown)}; it takes {sorted(_ARGUMENTS[mode])}")
+        raise ValueError(f"{name} has no argument {sorted(unknown)}; it takes {sorted(ARGUMENTS[mode])}")
     env: gym.Env = ManipulationEnv(task, variant, **{k: v for k, v in kwargs.items() if k in _PLAIN})
     if mode is None:
         return env

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -140,6 +141,11 @@ def test_the_command_prints_json_last_and_writes_a_line_an_episode(result, weigh
     assert [path.name for path in table.parent.iterdir()] == ["episodes.csv"]
 
 
+def test_videos_draw_at_least_every_step(weights, tmp_path):
+    with pytest.raises(ValueError, match="video_every is 0"):
+        evaluate.write_video(arguments(weights, video=tmp_path / "episode.mp4", video_every=0))
+
+
 def test_quiet_prints_the_json_alone(weights, capsys):
     evaluate.main(arguments(weights, episodes=1, seeds=1, json=True))
     captured = capsys.readouterr()
@@ -150,10 +156,24 @@ def test_quiet_prints_the_json_alone(weights, capsys):
 # --- videos ---
 
 
+@pytest.mark.parametrize("stage", [None, "insert"])
+def test_a_recording_has_a_frame_a_control_step(stage, result, weights, monkeypatch):
+    """Connects and, for a stage's skill, the stages before it included; drawing changes nothing."""
+    env, policy = evaluate.make(arguments(weights, stage=stage))
+    core: Any = env.unwrapped
+    monkeypatch.setattr(core, "render", lambda: core.data.time)
+    played, frames = evaluate.record(env, policy, FIRST_SEED)
+    assert played.connect_steps > 20 and len(frames) == played.control_steps
+    assert np.diff(frames, prepend=0.0) == pytest.approx(0.05)
+    assert evaluate.record(env, policy, FIRST_SEED, every=7) == (played, frames[::7])
+    assert stage is not None or played == result["each"][0]
+    assert core.sim.on_control_step is None
+
+
 def record(path, weights, **environment):
     command = [sys.executable, "-m", "reinforcegen_envs.evaluate", "--policy", "base", "--weights", weights]
     command += ["--episodes", "1", "--seeds", "1", "--workers", "1", "--quiet", "--video", str(path)]
-    command += ["--stage", "grasp", "--termination", "predicate"]
+    command += ["--stage", "grasp", "--termination", "predicate", "--video-every", "8"]
     variables = {key: value for key, value in os.environ.items() if key not in ("DISPLAY", "MUJOCO_GL")}
     return subprocess.run(command, capture_output=True, text=True, env=variables | environment)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import mujoco
 import numpy as np
 
@@ -21,6 +23,9 @@ _SNAPSHOT = int(mujoco.mjtState.mjSTATE_INTEGRATION)
 
 class Simulation:
     """Steps one MjData.
+
+    ``on_control_step``, if set, is called after every control step, those of connects included: to draw frames, say. It may
+    read ``data`` and must not write to it.
 
     Args:
         model: a compiled scene; shared, never written to.
@@ -60,6 +65,7 @@ class Simulation:
         self.views = array_views(model, self.data)
         self._snapshot_size = mujoco.mj_stateSize(model, _SNAPSHOT)
         self._model_address, self._data_address = model._address, self.data._address
+        self.on_control_step: Callable[[], None] | None = None
 
     @property
     def joints(self) -> np.ndarray:
@@ -95,6 +101,8 @@ class Simulation:
             PHYSICS_STEPS,
             self._v1_4,
         )
+        if self.on_control_step is not None:
+            self.on_control_step()
 
     def track_joints(self, start: np.ndarray, goal: np.ndarray, gripper: float) -> None:
         """One control step of joint tracking from target ``start`` (7,) to ``goal`` (7,), radians."""
@@ -111,6 +119,8 @@ class Simulation:
             TRACKING_KD,
             PHYSICS_STEPS,
         )
+        if self.on_control_step is not None:
+            self.on_control_step()
 
     def get_state(self) -> np.ndarray:
         """Everything physics and controller need for a bit-exact replay, as one float64 vector."""

@@ -71,6 +71,8 @@ class Task(ABC):
     ``joints`` (joints of objects that are observed, with their reset positions), ``variants`` (variant -> object ->
     Placement), ``stages``, ``horizon`` (control steps), ``interface`` (name in
     datagen_info) and ``success_steps`` (consecutive control steps for which the predicates must hold).
+
+    Its docstring is the prose of its page in docs/tasks, see docs/generate.py: every stage and predicate is described there.
     """
 
     name: ClassVar[str]

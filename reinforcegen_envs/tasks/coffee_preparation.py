@@ -41,7 +41,42 @@ CABINET_HEIGHT = 0.005  # of the cabinet's origin over the table
 
 
 class CoffeePreparationTask(CoffeeMachineTask):
-    """Coffee Preparation: Coffee's strict conditions, and the mug stands upright on the base plate, out of the hand."""
+    """Put a mug on a coffee machine, then a pod out of a drawer into its holder, and shut the lid.
+
+    Frames, sizes, masses, the reset ranges of D0 and D1 and the reference check are MimicGen's Coffee Preparation,
+    rebuilt from their numbers. Drawer and lid start shut; the pod lies in the drawer. The drawer need not be shut in
+    the end.
+
+    Stages:
+        mug_grasp: take the mug, lift; finished when both pads touch it and it is 3 cm off the table
+        mug_place: put the mug on the machine's base plate, let go, open the lid; finished when the mug is placed and
+            not touched, and the lid is open by more than 2.08 rad
+        drawer_open: pull the drawer by its handle, let go; finished when it is more than 19 cm open and not touched
+        pod_grasp: take the pod, lift; finished when both pads touch it and it is 3 cm above where it lay
+        insert: lower the pod into the holder, let go, push the lid shut; finished with strict success
+
+    Success:
+        mug_placed: MimicGen's check: the mug leans less than 2.6 degrees and touches the machine's base plate,
+            anywhere on it
+        mug_released: no part of the robot touches the mug, and it moves slower than 5 cm/s along every axis
+
+    Reference:
+        It is ``pod_in_holder``, a hinge below 15 degrees and ``mug_placed``. It also counts a lid that is not quite shut,
+        a pod put in upside down and a mug still held; strict success does not.
+
+    Failure:
+        An object is off the table, machine or mug lean by more than 45 degrees, or the pod is dropped while it should
+        be carried.
+
+    Resets:
+        The pod's x and y are relative to the middle of the drawer's floor and turn with the drawer. **D2 is our
+        definition**: MimicGen never had one and SkillGen's was not published; known is that drawer and mug stand at
+        opposite ends of the table. The drawer is mirrored to the other end and the mug to where it was; the machine
+        stays as in D1.
+
+    Version history:
+        v0: first version.
+    """
 
     name = "CoffeePreparation"
     interface = "MG_CoffeePreparation"

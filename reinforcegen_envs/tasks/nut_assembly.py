@@ -34,15 +34,22 @@ ANYWHERE = (0.0, 2 * PI)
 
 
 class NutAssemblyTask(NutTask):
-    """Nut Assembly.
+    """Put a square nut on a square peg, then a round nut on a round peg.
 
-    Strict success, for ``success_steps`` control steps: for each nut, MimicGen's check holds (``on_peg``), the peg runs
-    through the hole (``peg_through_hole``), the nut lies flat on the table (``flat_and_down``), the hand has let go and is
-    away (``released``), and the nut is at rest (``at_rest``); names start with the nut's.
+    Nuts and pegs are robosuite's; D0 and the reference check are robosuite's and MimicGen's Nut Assembly, rebuilt
+    from their numbers. What was done with the first nut has no bearing on the second, so each may copy a source
+    demonstration of its own.
 
-    The nuts start where they would come to lie instead of 6 cm above, as in Square. D1 and D2 are our definition: nuts and
-    pegs are drawn from the ranges of Square D1 and D2, pegs at least 16 cm apart, and the whole layout is drawn again when
-    things overlap or when a nut's handle is out of the arm's reach.
+    Resets:
+        **D1 and D2 are our definition**: SkillGen's were never published; known is that they are far larger than D0.
+        Nuts and pegs have the ranges of Square D1 and D2, the round peg's yaw is 0. The whole layout is drawn again
+        unless the nuts are more than 22 cm apart, each nut more than 13.26 cm from each peg (robosuite's rule), the
+        pegs more than 16 cm apart (room for both nuts), and each handle's centre at most 0.775 m from the robot's
+        base axis, which is how far a vertical hand reaches at the table: beyond it, handles that lie across cannot be
+        taken.
+
+    Version history:
+        v0: first version.
     """
 
     name = "NutAssembly"

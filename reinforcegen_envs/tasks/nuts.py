@@ -47,7 +47,36 @@ def nut_stages(fit: Fit, name: str, last: bool) -> tuple[Stage, Stage]:
 
 
 class NutTask(Task):
-    """Nuts on pegs. Subclasses declare ``fits`` next to what every task declares; stages are grasp, insert for each fit."""
+    """Nuts on pegs; subclasses declare ``fits`` next to what every task declares, and stages are grasp, insert for each
+    fit.
+
+    Stages:
+        grasp: reach the handle, close, lift; finished when both pads touch the nut and it is 2 cm off the table
+        insert: lower the nut round its peg, let go, withdraw; finished when all five conditions hold for this nut
+
+    Success:
+        on_peg: less than 3 cm from the peg in x and in y, body lower than 5 cm above the table, and grip site more
+            than 4.24 cm from it; alone, this is MimicGen's check
+        peg_through_hole: the peg's axis meets the nut's plane inside the hole
+        flat_and_down: the nut is within 3 degrees of flat, either side up, and within 3 mm of the table
+        released: the grip site is more than 9 cm from the nut's body, and no part of the hand touches the nut
+        at_rest: the nut moves slower than 2 cm/s and turns slower than 0.3 rad/s about every axis
+
+    Reference:
+        It also counts a nut that leans on its peg, hovers half-way down, or is still held by its handle; strict
+        success does not.
+
+    Failure:
+        A nut is off the table, or lies more than 5 cm from its peg while it should be carried or on it.
+
+    Ours:
+        The predicates other than ``on_peg`` and their tolerances, the failures and the stages' horizons. Nuts start
+        where they come to lie; the reference drops them by 6 cm. They fall flat, so nothing else differs, and a plan
+        made at reset aims at where the nut is. A nut let go round the peg falls down by itself, so the demonstrations
+        let go 3 cm below the peg's top: lowered all the way, the palm would come to the peg. One way to hold a nut is
+        not within reach everywhere: the demonstrations hold several (two half-turns, several leans) and several yaws
+        on the peg.
+    """
 
     fits: tuple[Fit, ...]
 

@@ -93,12 +93,37 @@ TRIPOD = Body(
 
 
 class ThreadingTask(Task):
-    """Threading.
+    """Pick up a needle by its handle and push it through the ring of a tripod.
 
-    Strict success, for ``success_steps`` control steps: the reference check holds (``centred``), the shaft's axis runs
-    through the opening with an end on either side (``through_ring``), the tripod stands on the table
-    (``tripod_standing``) and both are at rest (``at_rest``). As in MimicGen the hand may still hold the needle: its
-    weight lies 67 mm outside the ring, so letting go is no part of the task.
+    Shapes, masses, reset ranges and the reference check are MimicGen's Threading, rebuilt from their numbers. The
+    needle's shaft is 10 mm thick and the ring's opening 16 mm wide, which leaves 3 mm on every side; the tripod
+    weighs 18 g and is easily pushed or toppled. The handle is a cube, so it can be grasped in two ways, half a turn
+    apart, and either leaves some layouts out of the arm's reach; the source demonstrations hold both.
+
+    Stages:
+        grasp: reach the handle, close, lift; finished when both pads touch the needle and it is 2 cm off the table
+        insert: line the tip up with the ring, push; finished with strict success
+
+    Success:
+        centred: the shaft's centre is within 12 mm of the ring's centre; alone, this is MimicGen's check
+        through_ring: the shaft's axis runs through the opening, and the shaft sticks out of the ring on either side
+        tripod_standing: the tripod leans less than 15 degrees and is not lifted off the table
+        at_rest: needle and tripod move slower than 5 cm/s and turn slower than 1 rad/s about every axis
+
+    Reference:
+        It also counts a needle that lies across the ring's face, one that passes through the ring at speed, and a
+        toppled tripod with the needle in its ring; strict success does not. In both the hand may still hold the
+        needle: its weight lies 67 mm outside the ring, so letting go is no part of the task.
+
+    Failure:
+        An object is off the table, the tripod leans by more than 45 degrees, or the needle is dropped while it should
+        be carried.
+
+    Ours:
+        The predicates other than ``centred`` and their tolerances, the failures and the stages' horizons.
+
+    Version history:
+        v0: first version.
     """
 
     name = "Threading"

@@ -96,12 +96,50 @@ PIECE_2 = Body(
 
 
 class ThreePieceAssemblyTask(Task):
-    """Three Piece Assembly.
+    """Put a piece into the square hole of a frame, and a second piece astride the first one's wall.
 
-    Strict success, for ``success_steps`` control steps: piece_1 stands upright on the table in the base's hole
-    (``piece_1_seated``), piece_2 stands upright on the base, its legs on either side of piece_1's wall
-    (``piece_2_seated``), the reference check holds (``centred``), no finger touches either (``released``) and all three
-    are at rest (``at_rest``). The hole is square, so piece_1 fits in four ways; piece_2 fits over the wall in two.
+    Geometry, masses, reset ranges and the reference check are MimicGen's Three Piece Assembly, rebuilt from their
+    numbers. ``base`` is a frame 190 x 190 x 38 mm with a hole of 114 x 114 mm; ``piece_1`` a plate 102 x 102 x 34 mm
+    with a wall 34 x 102 x 68 mm on it; ``piece_2`` two legs 40 x 120 x 80 mm, 40 mm apart, under a plate 120 x 120 x
+    40 mm with a 40 mm cube as knob. That leaves 6 mm a side in the hole and 3 mm a side over the wall. The hole is
+    square, so piece_1 fits in four ways; piece_2 fits over the wall in two. The source demonstrations use one of
+    each, which is enough.
+
+    Stages:
+        grasp_1: reach the wall, close, lift; finished when both pads touch piece_1 and it is 2 cm off the table
+        insert_1: line up, lower, let go, withdraw; finished when piece_1 is seated, nothing of the gripper touches it
+            and the fingers are above it
+        grasp_2: reach the knob, close, lift; finished when both pads touch piece_2 and it is 2 cm off the table
+        place: line the slot up with the wall, lower, let go; finished with strict success
+
+    Success:
+        piece_1_seated: piece_1 is upright (3 degrees), its plate on the table (3 mm), within 20 mm of the base's
+            centre: down in the hole, whose walls leave it four yaws
+        piece_2_seated: piece_2 is upright (3 degrees), its legs on the base (3 mm), the wall in its slot (4 mm
+            across, 6 degrees)
+        centred: MimicGen's check: piece_1 within 20 mm of the base and piece_2 of piece_1 (in x and y), piece_2
+            within 20 mm of 80 mm over the base, neither between both pads
+        released: nothing of the gripper touches piece_1 or piece_2
+        at_rest: all three move slower than 5 cm/s and turn slower than 0.5 rad/s about every axis
+
+    Reference:
+        It also counts piece_1 hovering, turned by 45 degrees across the frame, or upside down; piece_2 wedged on the
+        base at a tilt of 3 degrees; what only passes by; and a piece that one finger still touches. Strict success
+        does not. MimicGen's check leaves little room: assembled, piece_2 is 99 mm over the base, 19 mm from a goal
+        that may be 20 mm away.
+
+    Failure:
+        An object is off the table or leans by more than 45 degrees, a piece is dropped while it should be carried, or
+        piece_1 leaves the hole again.
+
+    Ours:
+        The predicates other than ``centred`` and their tolerances (half of what separates a right from a wrong state,
+        or the clearance plus 1 mm), the failures and the horizons: MimicGen evaluates with 500 control steps, without
+        connects. Its pieces are 53 cubes; here the cubes of a row or layer are one box, 10 in all, with the same
+        shape, mass and inertia.
+
+    Version history:
+        v0: first version.
     """
 
     name = "ThreePieceAssembly"
