@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from reinforcegen_envs.connect import Connector
 from reinforcegen_envs.demos.generate import source_file
 from reinforcegen_envs.demos.hdf5 import read_demos
 from reinforcegen_envs.demos.replay import replay, restore_first_state
@@ -262,6 +263,30 @@ def held(square, demos):
             break
     assert square.task.stage_done(square.sim, 0)
     return square.data.qpos.copy()
+
+
+@pytest.mark.parametrize("height", [0.84, 0.865])
+def test_a_nut_held_by_its_handle_round_the_peg_fools_only_the_reference(square, held, height):
+    sim, task = square.sim, square.task
+    square.reset(seed=0)
+    square.data.qpos[:] = held
+    square.refresh()
+    in_hand = invert(sim.eef_pose()) @ task.object_pose(sim, "square_nut")
+    # The peg is put under the nut, and the hand lowered with it.
+    nut = square.object_poses()["square_nut"]
+    yaw = rotation([0, 0, 2 * np.arctan2(nut[6], nut[3])])
+    low = translation(*nut[:2], height) @ yaw
+    solution = Connector(square).checker.kinematics.solve(low @ invert(in_hand), sim.joints)
+    assert solution.reached
+    task.place(sim, {"square_peg": to_pose7(translation(*nut[:2], 0.85) @ yaw), "square_nut": to_pose7(low)})
+    square.data.qpos[sim.arm_qpos] = solution.joints
+    square.data.qvel[:] = 0.0
+    sim.controller[GRIPPER] = 1.0
+    square.refresh()
+    square.enter_stage(1)
+    assert task.grasped(sim, "square_nut") and task.reference_success(sim)
+    assert "released" in failed(square)
+    assert play(square, 8, np.array([0, 0, 0, 0, 0, 0, 1.0]))[0] is False
 
 
 def test_a_grasp_needs_both_pads_and_a_lifted_nut(square, held):

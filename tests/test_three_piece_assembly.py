@@ -175,6 +175,24 @@ def test_piece_1_turned_half_a_right_angle_fools_only_the_reference(env):
     assert reference and not env.predicates()["piece_1_seated"]
 
 
+@pytest.mark.parametrize(
+    "piece_1",
+    [
+        translation(0, 0, SEATED_1 + 0.05),  # hovering over the hole
+        translation(0, 0, SEATED_1 + 0.039) @ yaw(PI / 4),  # across the bars
+        translation(0, 0, SEATED_1) @ rotation([PI, 0, 0]),  # upside down
+        translation(0.015, 0, SEATED_1 + 0.012) @ rotation([0, 0.2, 0]),  # one edge on a bar
+    ],
+)
+def test_piece_1_that_only_the_reference_takes_for_inserted(env, piece_1):
+    # MimicGen's signal: within 2 cm of the base in the table's plane and not grasped, whatever height and turn.
+    arrange(env, in_hole(), translation(0.25, 0.25, 0.062))
+    assert env.task.stage_done(env.sim, 1)
+    arrange(env, piece_1, translation(0.25, 0.25, 0.062))
+    assert env.task._apart(env.sim, "piece_1", "base") < 0.02 and not env.task.grasped(env.sim, "piece_1")
+    assert not env.task.stage_done(env.sim, 1)
+
+
 def test_piece_2_turned_a_right_angle_stands_on_the_wall_and_counts_nowhere(env):
     on_wall = translation(0, 0, SEATED_1 + 0.051 + 0.08 + 0.0005) @ yaw(PI / 2)
     assert not arrange(env, in_hole(), on_wall)
