@@ -111,7 +111,7 @@ def test_masses_of_the_sheet():
 
 
 @pytest.mark.parametrize("variant", ["D1", "D2"])
-def test_handles_of_our_own_ranges_are_within_reach(variant):
+def test_handles_and_pegs_of_our_own_ranges_are_within_reach(variant):
     task = ManipulationEnv("NutAssembly", "D0").task
     rng = np.random.default_rng(1)
     for _ in range(300):
@@ -119,6 +119,8 @@ def test_handles_of_our_own_ranges_are_within_reach(variant):
         for nut, handle in (("square_nut", 0.054), ("round_nut", 0.06)):
             x, y, yaw = *layout[nut][:2], 2 * np.arctan2(layout[nut][6], layout[nut][3])
             assert np.hypot(x + handle * np.cos(yaw) + 0.56, y + handle * np.sin(yaw)) <= 0.775
+        for peg in ("square_peg", "round_peg"):
+            assert np.hypot(layout[peg][0] + 0.56, layout[peg][1]) <= 0.8
 
 
 def test_a_nut_dropped_from_the_references_height_comes_to_lie_where_ours_starts(square):
@@ -275,10 +277,10 @@ def test_a_nut_held_by_its_handle_round_the_peg_fools_only_the_reference(square,
     # The peg is put under the nut, and the hand lowered with it.
     nut = square.object_poses()["square_nut"]
     yaw = rotation([0, 0, 2 * np.arctan2(nut[6], nut[3])])
-    low = translation(*nut[:2], height) @ yaw
+    low = translation(nut[0], nut[1], height) @ yaw
     solution = Connector(square).checker.kinematics.solve(low @ invert(in_hand), sim.joints)
     assert solution.reached
-    task.place(sim, {"square_peg": to_pose7(translation(*nut[:2], 0.85) @ yaw), "square_nut": to_pose7(low)})
+    task.place(sim, {"square_peg": to_pose7(translation(nut[0], nut[1], 0.85) @ yaw), "square_nut": to_pose7(low)})
     square.data.qpos[sim.arm_qpos] = solution.joints
     square.data.qvel[:] = 0.0
     sim.controller[GRIPPER] = 1.0

@@ -41,10 +41,16 @@ SHEET = {
             "round_peg": ((0.23, 0.23), (-0.1, -0.1), (0.0, 0.0)),
             "round_nut": ((-0.115, -0.11), (-0.225, -0.11), ANYWHERE),
         },
-        "D1": SQUARE["D1"] | {"round_peg": SQUARE["D1"]["square_peg"], "round_nut": SQUARE["D1"]["square_nut"]},
-        "D2": SQUARE["D2"]
-        | {
-            "round_peg": ((-0.25, 0.25), (-0.25, 0.25), (0.0, 0.0)),
+        "D1": {
+            "square_peg": ((-0.1, 0.23), (-0.2, 0.2), (0.0, 0.0)),
+            "round_peg": ((-0.1, 0.23), (-0.2, 0.2), (0.0, 0.0)),
+            "square_nut": SQUARE["D1"]["square_nut"],
+            "round_nut": SQUARE["D1"]["square_nut"],
+        },
+        "D2": {
+            "square_peg": ((-0.25, 0.23), (-0.25, 0.25), (0.0, PI / 2)),
+            "round_peg": ((-0.25, 0.23), (-0.25, 0.25), (0.0, 0.0)),
+            "square_nut": SQUARE["D2"]["square_nut"],
             "round_nut": SQUARE["D2"]["square_nut"],
         },
     },
@@ -208,7 +214,8 @@ def test_nothing_overlaps(tasks, task, variant):
             least += 0.14782 - RADII["coffee_machine"]  # it has no cup there
         if pair == {"square_peg", "round_peg"} and variant != "D0":
             least = PEGS_APART
-        apart = np.array([np.hypot(*(layout[first] - layout[second])[:2]) for layout in layouts])
+        between = np.array([layout[first][:2] - layout[second][:2] for layout in layouts])
+        apart = np.linalg.norm(between, axis=1)
         assert apart.min() > least, (first, second)
 
 
@@ -223,7 +230,7 @@ def rejections(task, variant):
         for other, others in before:
             # Least distance of two boxes in the plane.
             gaps = [max(a[0] - b[1], b[0] - a[1], 0.0) for a, b in zip(places[:2], others[:2], strict=True)]
-            if np.hypot(*gaps) <= RADII[name] + RADII[other]:
+            if np.linalg.norm(gaps) <= RADII[name] + RADII[other]:
                 found.add(name)
         before.append((name, places))
     return found
