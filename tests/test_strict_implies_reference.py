@@ -35,7 +35,7 @@ def test_strict_implies_reference_along_demonstrations_and_near_the_goal(benchma
     assert not visited.places and not near.places
     assert 0 < visited.strict < 0.5 * visited.states
     # It has met both: states that count, and states that fool the reference.
-    assert near.strict > 5 and near.reference - near.strict > 20
+    assert near.strict > 5 and near.reference - near.strict > 5
 
 
 def test_the_tally_finds_a_violation(benchmark):
