@@ -306,11 +306,14 @@ def checked_action(action, name: str = "action") -> np.ndarray:
         ValueError: not numbers, another shape, or a number that is not finite; the message calls it ``name``.
     """
     try:
-        array = np.asarray(action, np.float64)
+        array = np.array(action, np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} {action!r} must be 7 numbers: position, rotation, gripper") from error
     if array.shape != (7,):
         raise ValueError(f"{name} has shape {array.shape}; it must be (7,): position, rotation, gripper")
+    # Between physics the interpreter is cold: plain comparisons of seven floats are faster than two array functions.
+    if all([-1.0 <= number <= 1.0 for number in array.tolist()]):
+        return array
     if not np.isfinite(array).all():
         raise ValueError(f"{name} {array} holds NaN or infinity; every number must be finite (range [-1, 1])")
     return np.clip(array, -1.0, 1.0)

@@ -40,10 +40,6 @@ class Fit:
     hole: float
     square: bool
 
-    def inside(self, x: float, y: float) -> bool:
-        """Whether a point of the nut's plane lies in the hole."""
-        return (max(abs(x), abs(y)) if self.square else float(np.hypot(x, y))) < self.hole
-
 
 SQUARE = Fit("square_nut", "square_peg", handle=0.054, hole=0.02275, square=True)
 ROUND = Fit("round_nut", "round_peg", handle=0.06, hole=0.0312, square=False)

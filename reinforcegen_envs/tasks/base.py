@@ -13,6 +13,7 @@ import numpy as np
 from reinforcegen_envs.models.scene import Scene
 from reinforcegen_envs.poses import yaw_quat
 from reinforcegen_envs.sim.simulation import Simulation
+from reinforcegen_envs.tasks.checks import pinched
 
 MAX_PLACEMENT_TRIES = 5000  # robosuite's placement sampler
 
@@ -87,7 +88,7 @@ class Task(ABC):
     success_steps: ClassVar[int] = 5
 
     def __init__(self, model: mujoco.MjModel):
-        # Indices by object name: body, geoms (of its parts too), mocap index or addresses of the free joint.
+        # By object name: body, geoms (of its parts too) as indices and as a mask, mocap index or addresses of the free joint.
         self.bodies = np.array([model.body(name).id for name in self.objects], np.int64)
         self.object_body = dict(zip(self.objects, (int(b) for b in self.bodies), strict=True))
         self.object_mocap = {
@@ -100,7 +101,8 @@ class Task(ABC):
         self.object_dof = {name: int(model.joint(f"{name}_joint").dofadr[0]) for name in free}
         root = model.body_rootid[model.geom_bodyid]
         self.object_geoms = {name: np.flatnonzero(root == body) for name, body in self.object_body.items()}
-        self._pads = [model.geom(f"gripper0_right_finger{i}_pad_collision").id for i in (1, 2)]
+        self.object_mask = {name: root == body for name, body in self.object_body.items()}
+        self._pads = np.array([model.geom(f"gripper0_right_finger{i}_pad_collision").id for i in (1, 2)], np.int64)
         self.joint_qpos = np.array([model.joint(name).qposadr[0] for name in self.joints], np.int64)
 
     @classmethod
@@ -169,15 +171,7 @@ class Task(ABC):
 
     def grasped(self, sim: Simulation, name: str) -> bool:
         """Whether both finger pads touch the object."""
-        geoms = sim.data.contact.geom
-        touching = [False, False]
-        own = self.object_geoms[name]
-        for side, pad in enumerate(self._pads):
-            for column in (0, 1):
-                others = geoms[geoms[:, column] == pad, 1 - column]
-                if others.size and np.isin(others, own).any():
-                    touching[side] = True
-        return touching[0] and touching[1]
+        return pinched(sim.data.contact.geom, self._pads, self.object_mask[name])
 
     @abstractmethod
     def predicates(self, sim: Simulation) -> dict[str, bool]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 import mujoco
+import numba
 import numpy as np
 
 from reinforcegen_envs.models.coffee import (
@@ -25,6 +26,7 @@ from reinforcegen_envs.models.coffee import (
 from reinforcegen_envs.models.scene import Scene
 from reinforcegen_envs.sim.simulation import Simulation
 from reinforcegen_envs.tasks.base import Placement, Shape, Stage, Task
+from reinforcegen_envs.tasks.checks import mask_of, touching
 
 PI = float(np.pi)
 
@@ -38,6 +40,22 @@ REST_SPEED = 0.05  # metres a second, of pod and machine
 REST_HINGE_SPEED = 0.5  # radians a second, of the lid
 LIFT_HEIGHT = 0.03  # metres that a grasped pod must have left the table
 DROPPED_HEIGHT = 0.036  # pod root this near above the table, or lower, while it should be carried: dropped
+
+
+@numba.njit(cache=True, nogil=True)
+def _in_holder(xpos, pod, holder, lid):
+    """MimicGen's check: within the holder's wall, not below its floor, not above the lid's underside."""
+    return (
+        np.hypot(xpos[pod, 0] - xpos[holder, 0], xpos[pod, 1] - xpos[holder, 1]) <= REFERENCE_RADIUS
+        and xpos[pod, 2] - POD_HALF_HEIGHT >= xpos[holder, 2] - HOLDER_HALF_HEIGHT
+        and xpos[pod, 2] + POD_HALF_HEIGHT <= xpos[lid, 2] - LID_HALF_HEIGHT
+    )
+
+
+@numba.njit(cache=True, nogil=True)
+def _slower(qvel, dof, speed):
+    """Whether a free body, its joint at ``dof``, moves slower than ``speed`` along every axis, m/s."""
+    return abs(qvel[dof]) < speed and abs(qvel[dof + 1]) < speed and abs(qvel[dof + 2]) < speed
 
 
 class CoffeeMachineTask(Task):
@@ -70,11 +88,7 @@ class CoffeeMachineTask(Task):
         self._lid = model.body("coffee_machine_lid").id
         lid_joint = model.joint(LID_JOINT)
         self._lid_qpos, self._lid_dof = int(lid_joint.qposadr[0]), int(lid_joint.dofadr[0])
-        hand = [
-            i for i in range(model.ngeom) if model.body(model.geom_bodyid[i]).name.startswith(("gripper0", "robot0"))
-        ]
-        self._is_hand = np.zeros(model.ngeom, bool)
-        self._is_hand[hand] = True
+        self._robot_mask = mask_of(model, "gripper0", "robot0")
 
     def hinge(self, sim: Simulation) -> float:
         """Opening of the lid, radians."""
@@ -82,22 +96,11 @@ class CoffeeMachineTask(Task):
 
     def pod_in_holder(self, sim: Simulation) -> bool:
         """MimicGen's check: within the holder's wall, not below its floor, not above the lid's underside."""
-        pod, holder = sim.data.xpos[self.object_body["coffee_pod"]], sim.data.xpos[self._holder]
-        lid_z = sim.data.xpos[self._lid, 2]
-        return bool(
-            np.hypot(pod[0] - holder[0], pod[1] - holder[1]) <= REFERENCE_RADIUS
-            and pod[2] - POD_HALF_HEIGHT >= holder[2] - HOLDER_HALF_HEIGHT
-            and pod[2] + POD_HALF_HEIGHT <= lid_z - LID_HALF_HEIGHT
-        )
+        return _in_holder(sim.data.xpos, self.object_body["coffee_pod"], self._holder, self._lid)
 
     def touched(self, sim: Simulation, name: str) -> bool:
         """Whether any part of the robot touches the object."""
-        pairs = sim.data.contact.geom
-        own = np.zeros(len(self._is_hand), bool)
-        own[self.object_geoms[name]] = True
-        return bool(
-            ((own[pairs[:, 0]] & self._is_hand[pairs[:, 1]]) | (own[pairs[:, 1]] & self._is_hand[pairs[:, 0]])).any()
-        )
+        return touching(sim.data.contact.geom, self._robot_mask, self.object_mask[name])
 
     def upright(self, sim: Simulation, name: str, cosine: float) -> bool:
         """Whether an object's z axis leans less than the angle with this cosine."""
@@ -106,9 +109,7 @@ class CoffeeMachineTask(Task):
     def slow(self, sim: Simulation, *names: str) -> bool:
         """Whether objects move slower than `REST_SPEED` along every axis."""
         qvel = sim.data.qvel
-        return all(
-            float(np.abs(qvel[self.object_dof[name] : self.object_dof[name] + 3]).max()) < REST_SPEED for name in names
-        )
+        return all(_slower(qvel, self.object_dof[name], REST_SPEED) for name in names)
 
     def height(self, sim: Simulation, name: str) -> float:
         """Height of an object's root above the table, metres."""

@@ -26,9 +26,11 @@ from reinforcegen_envs.tasks.base import MAX_PLACEMENT_TRIES, Placement, Placeme
 from reinforcegen_envs.tasks.nuts import NUT_SHAPE, NutTask, nut_stages, peg_shape
 
 PI = float(np.pi)
-# Of the layouts of D1 and D2 (ours): robot's base axis, and how far from it a hand can take a handle that lies across.
+# Of the layouts of D1 and D2 (ours): robot's base axis, how far from it a hand can take a handle that lies across, and how
+# far away a peg may stand on which a nut is to be put whichever way it is held.
 BASE_X = -0.56  # metres, world frame
 HANDLE_REACH = 0.775  # metres, of a vertical hand at the height of the table
+PEG_REACH = 0.80  # metres; D0's pegs stand at 0.796
 PEG_DISTANCE = 0.16  # metres between the pegs' axes: room for both nuts
 ANYWHERE = (0.0, 2 * PI)
 
@@ -70,15 +72,16 @@ class NutAssemblyTask(NutTask):
             "square_nut": Placement((-0.115, -0.11), (0.11, 0.225), ANYWHERE),
             "round_nut": Placement((-0.115, -0.11), (-0.225, -0.11), ANYWHERE),
         },
+        # Ours: the ranges of Square D1 and D2, pegs no farther from the robot than D0's.
         "D1": {
-            "square_peg": Placement((-0.1, 0.3), (-0.2, 0.2), (0.0, 0.0)),
-            "round_peg": Placement((-0.1, 0.3), (-0.2, 0.2), (0.0, 0.0)),
+            "square_peg": Placement((-0.1, 0.23), (-0.2, 0.2), (0.0, 0.0)),
+            "round_peg": Placement((-0.1, 0.23), (-0.2, 0.2), (0.0, 0.0)),
             "square_nut": Placement((-0.115, 0.115), (-0.255, 0.255), ANYWHERE),
             "round_nut": Placement((-0.115, 0.115), (-0.255, 0.255), ANYWHERE),
         },
         "D2": {
-            "square_peg": Placement((-0.25, 0.25), (-0.25, 0.25), (0.0, PI / 2)),
-            "round_peg": Placement((-0.25, 0.25), (-0.25, 0.25), (0.0, 0.0)),
+            "square_peg": Placement((-0.25, 0.23), (-0.25, 0.25), (0.0, PI / 2)),
+            "round_peg": Placement((-0.25, 0.23), (-0.25, 0.25), (0.0, 0.0)),
             "square_nut": Placement((-0.25, 0.25), (-0.25, 0.25), ANYWHERE),
             "round_nut": Placement((-0.25, 0.25), (-0.25, 0.25), ANYWHERE),
         },
@@ -111,16 +114,19 @@ class NutAssemblyTask(NutTask):
         }
 
     def _acceptable(self, drawn: dict[str, np.ndarray]) -> bool:
-        """Whether nothing overlaps and both handles are within reach, of object name -> (x, y, yaw)."""
+        """Whether nothing overlaps and all is within reach, of object name -> (x, y, yaw)."""
+        for fit in self.fits:
+            x, y, _ = drawn[fit.peg]
+            if np.hypot(x - BASE_X, y) > PEG_REACH:
+                return False
+            x, y, yaw = drawn[fit.nut]
+            if np.hypot(x + fit.handle * np.cos(yaw) - BASE_X, y + fit.handle * np.sin(yaw)) > HANDLE_REACH:
+                return False
         for first, second in combinations(drawn, 2):
             least = self.shapes[first].radius + self.shapes[second].radius
             if first.endswith("peg") and second.endswith("peg"):
                 least = PEG_DISTANCE
             if np.hypot(*(drawn[first] - drawn[second])[:2]) <= least:
-                return False
-        for fit in self.fits:
-            x, y, yaw = drawn[fit.nut]
-            if np.hypot(x + fit.handle * np.cos(yaw) - BASE_X, y + fit.handle * np.sin(yaw)) > HANDLE_REACH:
                 return False
         return True
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import mujoco
+import numba
 import numpy as np
 
 from reinforcegen_envs.models.nuts import NUT_HALF_THICKNESS, NUT_RADIUS, PEG_HEIGHT, TABLE_HEIGHT, Fit
 from reinforcegen_envs.sim.simulation import Simulation
 from reinforcegen_envs.tasks.base import Shape, Stage, Task
+from reinforcegen_envs.tasks.checks import mask_of, slow, touching
 
 # MimicGen's check: nut body this near to the peg in x and in y, this low, grip site this far from it (1 - tanh(10 d) < 0.6).
 REFERENCE_OFFSET = 0.03
@@ -43,6 +45,45 @@ def nut_stages(fit: Fit, name: str, last: bool) -> tuple[Stage, Stage]:
         # What was done with one nut has no bearing on how the next is taken.
         Stage(f"grasp{name}", fit.nut, None, 100, signals[0], skill_radius=0.09, end_offset=16, new_source=True),
         Stage(f"insert{name}", fit.peg, fit.nut, 130, signals[1], skill_radius=0.15, end_offset=0),
+    )
+
+
+@numba.njit(cache=True, nogil=True)
+def _hand_distance(xpos, site_xpos, nut, grip):
+    """Metres from the grip site to a nut's body."""
+    x, y, z = site_xpos[grip, 0] - xpos[nut, 0], site_xpos[grip, 1] - xpos[nut, 1], site_xpos[grip, 2] - xpos[nut, 2]
+    return np.sqrt(x * x + y * y + z * z)
+
+
+@numba.njit(cache=True, nogil=True)
+def _reference_on_peg(xpos, site_xpos, nut, peg, grip):
+    """MimicGen's check of one nut."""
+    return (
+        abs(xpos[nut, 0] - xpos[peg, 0]) < REFERENCE_OFFSET
+        and abs(xpos[nut, 1] - xpos[peg, 1]) < REFERENCE_OFFSET
+        and xpos[nut, 2] - xpos[peg, 2] < REFERENCE_HEIGHT - PEG_HEIGHT
+        and _hand_distance(xpos, site_xpos, nut, grip) > REFERENCE_HAND_DISTANCE
+    )
+
+
+@numba.njit(cache=True, nogil=True)
+def _judge_nut(xpos, xmat, qvel, site_xpos, nut, peg, dof, grip, hole, square):
+    """Whether a nut is on its peg as MimicGen has it, the peg through its hole, it flat and down, the hand away, it at rest."""
+    axes = xmat[nut]
+    ox, oy, oz = xpos[peg, 0] - xpos[nut, 0], xpos[peg, 1] - xpos[nut, 1], xpos[nut, 2] - TABLE_HEIGHT
+    through = False
+    if abs(axes[8]) > 0.1:
+        # Where the peg's axis, which is upright, meets the nut's plane, in the nut's frame.
+        height = -(axes[2] * ox + axes[5] * oy) / axes[8]
+        x = axes[0] * ox + axes[3] * oy + axes[6] * height
+        y = axes[1] * ox + axes[4] * oy + axes[7] * height
+        through = (max(abs(x), abs(y)) if square else np.hypot(x, y)) < hole
+    return (
+        _reference_on_peg(xpos, site_xpos, nut, peg, grip),
+        through,
+        abs(oz - NUT_HALF_THICKNESS) < DOWN_TOLERANCE and abs(axes[8]) > FLAT_COSINE,
+        _hand_distance(xpos, site_xpos, nut, grip) > HAND_DISTANCE,
+        slow(qvel, dof, REST_SPEED, REST_SPIN),
     )
 
 
@@ -82,64 +123,37 @@ class NutTask(Task):
 
     def __init__(self, model: mujoco.MjModel):
         super().__init__(model)
-        hand = [
-            i
-            for i in range(model.ngeom)
-            if model.body(model.geom_bodyid[i]).name.startswith(("gripper0", "robot0_right_hand"))
-        ]
-        self._is_hand = np.zeros(model.ngeom, bool)
-        self._is_hand[hand] = True
-        self._is_nut = {}
-        for fit in self.fits:
-            mask = np.zeros(model.ngeom, bool)
-            mask[self.object_geoms[fit.nut]] = True
-            self._is_nut[fit.nut] = mask
-
-    def _hand_distance(self, sim: Simulation, nut: str) -> float:
-        """Metres from the grip site to a nut's body."""
-        return float(np.linalg.norm(sim.data.site_xpos[sim.grip_site] - sim.data.xpos[self.object_body[nut]]))
-
-    def hand_touches(self, sim: Simulation, nut: str) -> bool:
-        """Whether any part of the hand touches a nut."""
-        first, second = sim.data.contact.geom.T
-        hand, own = self._is_hand, self._is_nut[nut]
-        return bool(((hand[first] & own[second]) | (hand[second] & own[first])).any())
-
-    def reference_on_peg(self, sim: Simulation, fit: Fit) -> bool:
-        """MimicGen's check of one nut."""
-        x, y, z = sim.data.xpos[self.object_body[fit.nut]] - sim.data.xpos[self.object_body[fit.peg]]
-        return bool(
-            abs(x) < REFERENCE_OFFSET
-            and abs(y) < REFERENCE_OFFSET
-            and z < REFERENCE_HEIGHT - PEG_HEIGHT
-            and self._hand_distance(sim, fit.nut) > REFERENCE_HAND_DISTANCE
-        )
+        self._hand_mask = mask_of(model, "gripper0", "robot0_right_hand")
 
     def reference_success(self, sim: Simulation) -> bool:
-        return all(self.reference_on_peg(sim, fit) for fit in self.fits)
+        data = sim.data
+        for fit in self.fits:
+            nut, peg = self.object_body[fit.nut], self.object_body[fit.peg]
+            if not _reference_on_peg(data.xpos, data.site_xpos, nut, peg, sim.grip_site):
+                return False
+        return True
 
     def nut_predicates(self, sim: Simulation, fit: Fit) -> dict[str, bool]:
         """The named conditions on one nut."""
-        nut, peg = self.object_body[fit.nut], self.object_body[fit.peg]
-        xpos, axes = sim.data.xpos, sim.data.xmat[nut]
-        offset = xpos[peg] - xpos[nut]
-        # Where the peg's axis, which is upright, meets the nut's plane, in the nut's frame.
-        normal_z = float(axes[8])
-        through = False
-        if abs(normal_z) > 0.1:
-            height = -(axes[2] * offset[0] + axes[5] * offset[1]) / normal_z
-            x = axes[0] * offset[0] + axes[3] * offset[1] + axes[6] * height
-            y = axes[1] * offset[0] + axes[4] * offset[1] + axes[7] * height
-            through = fit.inside(float(x), float(y))
-        down = abs(xpos[nut, 2] - TABLE_HEIGHT - NUT_HALF_THICKNESS) < DOWN_TOLERANCE
-        dof = self.object_dof[fit.nut]
-        speed, spin = np.abs(sim.data.qvel[dof : dof + 6]).reshape(2, 3).max(axis=1)
+        data = sim.data
+        on_peg, through, flat, away, rest = _judge_nut(
+            data.xpos,
+            data.xmat,
+            data.qvel,
+            data.site_xpos,
+            self.object_body[fit.nut],
+            self.object_body[fit.peg],
+            self.object_dof[fit.nut],
+            sim.grip_site,
+            fit.hole,
+            fit.square,
+        )
         return {
-            "on_peg": self.reference_on_peg(sim, fit),
+            "on_peg": on_peg,
             "peg_through_hole": through,
-            "flat_and_down": bool(down) and abs(normal_z) > FLAT_COSINE,
-            "released": self._hand_distance(sim, fit.nut) > HAND_DISTANCE and not self.hand_touches(sim, fit.nut),
-            "at_rest": bool(speed < REST_SPEED and spin < REST_SPIN),
+            "flat_and_down": flat,
+            "released": away and not touching(data.contact.geom, self._hand_mask, self.object_mask[fit.nut]),
+            "at_rest": rest,
         }
 
     def stage_done(self, sim: Simulation, stage: int) -> bool:

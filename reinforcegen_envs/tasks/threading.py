@@ -5,12 +5,14 @@ Geometry, reset ranges and the reference check follow MimicGen's Threading task;
 
 from __future__ import annotations
 
+import numba
 import numpy as np
 
 from reinforcegen_envs.models.objects import Body, Geom
 from reinforcegen_envs.models.scene import Scene
 from reinforcegen_envs.sim.simulation import Simulation
 from reinforcegen_envs.tasks.base import Placement, Shape, Stage, Task
+from reinforcegen_envs.tasks.checks import slow
 
 PI = float(np.pi)
 SLIPPERY = (0.3, 0.005, 1e-4)
@@ -92,6 +94,52 @@ TRIPOD = Body(
 )
 
 
+@numba.njit(cache=True, nogil=True)
+def _shaft_centre(xpos, xmat, needle, tripod):
+    """Shaft centre from the ring's centre, in the tripod's frame, metres."""
+    away, out = np.empty(3), np.empty(3)
+    for i in range(3):
+        turned = 0.0
+        for k in range(3):
+            turned += xmat[needle, 3 * i + k] * SHAFT_CENTRE[k]
+        away[i] = xpos[needle, i] + turned - xpos[tripod, i]
+    for i in range(3):
+        value = 0.0
+        for k in range(3):
+            value += xmat[tripod, 3 * k + i] * away[k]
+        out[i] = value - RING_CENTRE[i]
+    return out
+
+
+@numba.njit(cache=True, nogil=True)
+def _centred(centre):
+    """MimicGen's check."""
+    return centre[0] ** 2 + centre[1] ** 2 + centre[2] ** 2 < REFERENCE_DISTANCE**2
+
+
+@numba.njit(cache=True, nogil=True)
+def _judge(xpos, xmat, qvel, needle, tripod, needle_dof, tripod_dof, table_height):
+    """Whether the needle is centred and through the ring, the tripod stands, and both are at rest."""
+    centre = _shaft_centre(xpos, xmat, needle, tripod)
+    axis = np.zeros(3)  # of the shaft, towards the handle, in the tripod's frame
+    for i in range(3):
+        for k in range(3):
+            axis[i] += xmat[tripod, 3 * k + i] * xmat[needle, 3 * k + 1]
+    through = False
+    if abs(axis[0]) > 0.1:
+        # Where the shaft's axis meets the ring's plane, and how far it reaches to either side of it.
+        along = -centre[0] / axis[0]
+        y, z = centre[1] + along * axis[1], centre[2] + along * axis[2]
+        reach = (SHAFT_HALF_LENGTH - abs(along)) * abs(axis[0])
+        through = max(abs(y), abs(z)) < RING_OPENING_HALF and reach > RING_HALF_THICKNESS
+    return (
+        _centred(centre),
+        through,
+        xpos[tripod, 2] - table_height < STANDING_HEIGHT and xmat[tripod, 8] > UPRIGHT_COSINE,
+        slow(qvel, needle_dof, REST_SPEED, REST_SPIN) and slow(qvel, tripod_dof, REST_SPEED, REST_SPIN),
+    )
+
+
 class ThreadingTask(Task):
     """Pick up a needle by its handle and push it through the ring of a tripod.
 
@@ -151,39 +199,23 @@ class ThreadingTask(Task):
     )
     horizon = 400
 
-    def _needle_in_ring(self, sim: Simulation) -> tuple[np.ndarray, np.ndarray]:
-        """Shaft centre and shaft axis (towards the handle) in the ring's frame, metres."""
-        needle, tripod = self.object_body["needle"], self.object_body["tripod"]
-        xpos, xmat = sim.data.xpos, sim.data.xmat
-        needle_rotation, tripod_rotation = xmat[needle].reshape(3, 3), xmat[tripod].reshape(3, 3)
-        centre_world = xpos[needle] + needle_rotation @ SHAFT_CENTRE
-        return tripod_rotation.T @ (centre_world - xpos[tripod]) - RING_CENTRE, tripod_rotation.T @ needle_rotation[
-            :, 1
-        ]
-
     def reference_success(self, sim: Simulation) -> bool:
-        centre, _ = self._needle_in_ring(sim)
-        return bool(centre @ centre < REFERENCE_DISTANCE**2)
+        needle, tripod = self.object_body["needle"], self.object_body["tripod"]
+        return _centred(_shaft_centre(sim.data.xpos, sim.data.xmat, needle, tripod))
 
     def predicates(self, sim: Simulation) -> dict[str, bool]:
-        centre, axis = self._needle_in_ring(sim)
-        through = False
-        if abs(axis[0]) > 0.1:
-            # Where the shaft's axis meets the ring's plane, and how far it reaches to either side of it.
-            along = -centre[0] / axis[0]
-            y, z = centre[1] + along * axis[1], centre[2] + along * axis[2]
-            reach = (SHAFT_HALF_LENGTH - abs(along)) * abs(axis[0])
-            through = max(abs(y), abs(z)) < RING_OPENING_HALF and reach > RING_HALF_THICKNESS
-        velocities = [sim.data.qvel[self.object_dof[name] : self.object_dof[name] + 6] for name in self.objects]
-        rest = all(np.abs(v[:3]).max() < REST_SPEED and np.abs(v[3:]).max() < REST_SPIN for v in velocities)
-        tripod = self.object_body["tripod"]
-        low = sim.data.xpos[tripod, 2] - self.scene.table_height < STANDING_HEIGHT
-        return {
-            "centred": bool(centre @ centre < REFERENCE_DISTANCE**2),
-            "through_ring": bool(through),
-            "tripod_standing": bool(low and sim.data.xmat[tripod, 8] > UPRIGHT_COSINE),
-            "at_rest": bool(rest),
-        }
+        data = sim.data
+        centred, through, standing, rest = _judge(
+            data.xpos,
+            data.xmat,
+            data.qvel,
+            self.object_body["needle"],
+            self.object_body["tripod"],
+            self.object_dof["needle"],
+            self.object_dof["tripod"],
+            self.scene.table_height,
+        )
+        return {"centred": centred, "through_ring": through, "tripod_standing": standing, "at_rest": rest}
 
     def stage_done(self, sim: Simulation, stage: int) -> bool:
         if stage == 0:

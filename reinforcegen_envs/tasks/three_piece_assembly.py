@@ -8,12 +8,14 @@ the same shape, mass and inertia.
 from __future__ import annotations
 
 import mujoco
+import numba
 import numpy as np
 
 from reinforcegen_envs.models.objects import Body, Geom
 from reinforcegen_envs.models.scene import Scene
 from reinforcegen_envs.sim.simulation import Simulation
 from reinforcegen_envs.tasks.base import Placement, Shape, Stage, Task
+from reinforcegen_envs.tasks.checks import mask_of, slow, touching
 
 PI = float(np.pi)
 
@@ -93,6 +95,56 @@ PIECE_2 = Body(
     density=100.0,
     material="wood_light",
 )
+
+
+@numba.njit(cache=True, nogil=True)
+def _across_table(xpos, one, other):
+    """Distance of two roots in the table's plane, metres."""
+    return np.hypot(xpos[one, 0] - xpos[other, 0], xpos[one, 1] - xpos[other, 1])
+
+
+@numba.njit(cache=True, nogil=True)
+def _placed(xpos, base, piece_1, piece_2):
+    """MimicGen's check, but for that nothing is grasped."""
+    return (
+        _across_table(xpos, piece_1, base) < REFERENCE_DISTANCE
+        and _across_table(xpos, piece_1, piece_2) < REFERENCE_DISTANCE
+        and abs(xpos[piece_2, 2] - xpos[base, 2] - REFERENCE_GOAL) < REFERENCE_DISTANCE
+    )
+
+
+@numba.njit(cache=True, nogil=True)
+def _piece_1_seated(xpos, xmat, base, piece_1):
+    """Upright and down in the hole; down there, the hole's walls leave it four yaws, +-7 degrees."""
+    return (
+        xmat[piece_1, 8] > UPRIGHT_COSINE
+        and _across_table(xpos, piece_1, base) < REFERENCE_DISTANCE
+        and abs(xpos[piece_1, 2] - xpos[base, 2] - SEATED_1) < SEATED_TOLERANCE
+    )
+
+
+@numba.njit(cache=True, nogil=True)
+def _piece_2_seated(xpos, xmat, base, piece_1, piece_2):
+    """Upright, legs down on the base, wall of piece_1 in the slot."""
+    across, turned = 0.0, 0.0
+    for k in range(3):
+        across += xmat[piece_1, 3 * k] * (xpos[piece_2, k] - xpos[piece_1, k])
+        turned += xmat[piece_1, 3 * k] * xmat[piece_2, 3 * k]
+    return (
+        xmat[piece_2, 8] > UPRIGHT_COSINE
+        and abs(across) < SLOT_TOLERANCE
+        and abs(turned) > SLOT_COSINE
+        and abs(xpos[piece_2, 2] - xpos[base, 2] - SEATED_2) < SEATED_TOLERANCE
+    )
+
+
+@numba.njit(cache=True, nogil=True)
+def _judge(xpos, xmat, qvel, base, piece_1, piece_2, dofs):
+    """Whether piece_1 and piece_2 are seated, and all is at rest."""
+    rest = True
+    for dof in dofs:
+        rest = rest and slow(qvel, dof, REST_SPEED, REST_SPIN)
+    return _piece_1_seated(xpos, xmat, base, piece_1), _piece_2_seated(xpos, xmat, base, piece_1, piece_2), rest
 
 
 class ThreePieceAssemblyTask(Task):
@@ -179,75 +231,43 @@ class ThreePieceAssemblyTask(Task):
 
     def __init__(self, model: mujoco.MjModel):
         super().__init__(model)
-        names = [model.body(body).name for body in model.geom_bodyid]
-        self._is_gripper = np.array([n.startswith("gripper0") for n in names])
-        self._is_object = {n: np.isin(np.arange(model.ngeom), own) for n, own in self.object_geoms.items()}
+        self._gripper_mask = mask_of(model, "gripper0")
+        self._pieces_mask = self.object_mask["piece_1"] | self.object_mask["piece_2"]
+        self._bodies = (self.object_body["base"], self.object_body["piece_1"], self.object_body["piece_2"])
+        self._dofs = np.array([self.object_dof[name] for name in self.objects], np.int64)
 
     def _position(self, sim: Simulation, name: str) -> np.ndarray:
         return sim.data.xpos[self.object_body[name]]
-
-    def _rotation(self, sim: Simulation, name: str) -> np.ndarray:
-        return sim.data.xmat[self.object_body[name]].reshape(3, 3)
 
     def _above_table(self, sim: Simulation, name: str) -> float:
         return float(self._position(sim, name)[2] - self.scene.table_height)
 
     def _apart(self, sim: Simulation, one: str, other: str) -> float:
         """Distance of two roots in the table's plane, metres."""
-        dx, dy = (self._position(sim, one) - self._position(sim, other))[:2]
-        return float(np.hypot(dx, dy))
+        return _across_table(sim.data.xpos, self.object_body[one], self.object_body[other])
 
-    def _upright(self, sim: Simulation, name: str, cosine: float = UPRIGHT_COSINE) -> bool:
-        return bool(self._rotation(sim, name)[2, 2] > cosine)
+    def _upright(self, sim: Simulation, name: str, cosine: float) -> bool:
+        return bool(sim.data.xmat[self.object_body[name], 8] > cosine)
 
-    def _released(self, sim: Simulation, name: str) -> bool:
-        """Whether nothing of the gripper touches the object."""
-        geoms = sim.data.contact.geom
-        own, hand = self._is_object[name][geoms], self._is_gripper[geoms]
-        return not bool(((own[:, 0] & hand[:, 1]) | (own[:, 1] & hand[:, 0])).any())
-
-    def _piece_1_seated(self, sim: Simulation) -> bool:
-        """Upright and down in the hole; down there, the hole's walls leave it four yaws, +-7 degrees."""
-        height = float(self._position(sim, "piece_1")[2] - self._position(sim, "base")[2])
-        return (
-            self._upright(sim, "piece_1")
-            and self._apart(sim, "piece_1", "base") < REFERENCE_DISTANCE
-            and abs(height - SEATED_1) < SEATED_TOLERANCE
-        )
-
-    def _piece_2_seated(self, sim: Simulation) -> bool:
-        """Upright, legs down on the base, wall of piece_1 in the slot."""
-        rotation_1 = self._rotation(sim, "piece_1")
-        across = float(rotation_1[:, 0] @ (self._position(sim, "piece_2") - self._position(sim, "piece_1")))
-        turned = abs(float(rotation_1[:, 0] @ self._rotation(sim, "piece_2")[:, 0]))
-        height = float(self._position(sim, "piece_2")[2] - self._position(sim, "base")[2])
-        return (
-            self._upright(sim, "piece_2")
-            and abs(across) < SLOT_TOLERANCE
-            and turned > SLOT_COSINE
-            and abs(height - SEATED_2) < SEATED_TOLERANCE
-        )
+    def _released(self, sim: Simulation, mask: np.ndarray) -> bool:
+        """Whether nothing of the gripper touches a geom of the mask."""
+        return not touching(sim.data.contact.geom, self._gripper_mask, mask)
 
     def reference_success(self, sim: Simulation) -> bool:
-        height = float(self._position(sim, "piece_2")[2] - self._position(sim, "base")[2])
         return (
-            self._apart(sim, "piece_1", "base") < REFERENCE_DISTANCE
-            and self._apart(sim, "piece_1", "piece_2") < REFERENCE_DISTANCE
-            and abs(height - REFERENCE_GOAL) < REFERENCE_DISTANCE
+            _placed(sim.data.xpos, *self._bodies)
             and not self.grasped(sim, "piece_1")
             and not self.grasped(sim, "piece_2")
         )
 
     def predicates(self, sim: Simulation) -> dict[str, bool]:
-        speeds = [sim.data.qvel[self.object_dof[name] : self.object_dof[name] + 6] for name in self.objects]
+        seated_1, seated_2, rest = _judge(sim.data.xpos, sim.data.xmat, sim.data.qvel, *self._bodies, self._dofs)
         return {
-            "piece_1_seated": self._piece_1_seated(sim),
-            "piece_2_seated": self._piece_2_seated(sim),
+            "piece_1_seated": seated_1,
+            "piece_2_seated": seated_2,
             "centred": self.reference_success(sim),
-            "released": self._released(sim, "piece_1") and self._released(sim, "piece_2"),
-            "at_rest": all(
-                float(np.abs(v[:3]).max()) < REST_SPEED and float(np.abs(v[3:]).max()) < REST_SPIN for v in speeds
-            ),
+            "released": self._released(sim, self._pieces_mask),
+            "at_rest": rest,
         }
 
     def stage_done(self, sim: Simulation, stage: int) -> bool:
@@ -256,7 +276,10 @@ class ThreePieceAssemblyTask(Task):
             return lifted and self.grasped(sim, "piece_1")
         if stage == 1:
             withdrawn = sim.data.site_xpos[sim.grip_site, 2] - self._position(sim, "piece_1")[2] > WITHDRAWN
-            return bool(withdrawn) and self._piece_1_seated(sim) and self._released(sim, "piece_1")
+            if not withdrawn:
+                return False
+            seated = _piece_1_seated(sim.data.xpos, sim.data.xmat, *self._bodies[:2])
+            return seated and self._released(sim, self.object_mask["piece_1"])
         if stage == 2:
             lifted = self._above_table(sim, "piece_2") > PIECE_2_HEIGHT + LIFT_HEIGHT
             return lifted and self.grasped(sim, "piece_2")
