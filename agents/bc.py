@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from tqdm import tqdm
 
 from reinforcegen_envs import cli
 from reinforcegen_envs.demos.generate import source_file
-from reinforcegen_envs.demos.hdf5 import DemoFileError, iter_demos, read_attrs, read_demos, task_name
+from reinforcegen_envs.demos.hdf5 import Demo, DemoFileError, iter_demos, read_attrs, read_demos, task_name
 from reinforcegen_envs.demos.segments import cut
 from reinforcegen_envs.demos.skeleton import Skeleton
 from reinforcegen_envs.observations import ObservationLayout, rotate_action
@@ -44,14 +45,15 @@ THRESHOLD = 0.7  # probability above which a termination output is positive
 class Args:
     """Train a task's base policies and predictors on generated demonstrations."""
 
-    data: Path
-    """demonstrations, from python -m reinforcegen_envs.demos.generate"""
+    data: tuple[Path, ...]
+    """files of demonstrations, from python -m reinforcegen_envs.demos.generate; of several variants, if the networks are to
+    serve those"""
     out: Path = Path("runs/bc")
     """folder for base, termination and initiation weights, and the skeleton of the source demonstrations"""
     source: Path | None = None
     """source demonstrations that the data was generated from; default: the shipped ones"""
     max_demos: int = 0
-    """use only the first so many demonstrations; 0 means all"""
+    """use only the first so many demonstrations of every file; 0 means all"""
     seed: int = 0
     """seed of initial weights and batches"""
     workers: int = 0
@@ -83,26 +85,30 @@ class StageData:
     sources: int  # how many there are to copy
 
 
+def demonstrations(args: Args, task: type[Task]) -> Iterator[tuple[Path, Demo]]:
+    """Every demonstration to train on, and the file it is from."""
+    for path in args.data:
+        yield from ((path, demo) for demo in islice(iter_demos(path, task.name), args.max_demos or None))
+
+
 def load_stages(args: Args, task: type[Task], layout: ObservationLayout, source_count: int) -> list[StageData]:
-    """Read a generated file stage by stage.
+    """Read generated files stage by stage.
 
     Raises:
-        DemoFileError: the file is damaged, of another task, or holds no generated skill segments.
+        DemoFileError: a file is damaged, of another task, or holds no generated skill segments.
     """
     rotation = layout.slices["ref_rot6d_world"]
     stages: list[dict[str, list]] = [
         {"features": [], "termination": [], "actions": [], "finished": [], "initiation": [], "source": []}
         for _ in task.stages
     ]
-    for count, demo in enumerate(iter_demos(args.data, task.name)):
-        if args.max_demos and count == args.max_demos:
-            break
+    for path, demo in demonstrations(args, task):
         if "label_action" not in demo.datagen_info or "state" not in demo.obs:
-            raise DemoFileError(f"{args.data}: {demo.name} has no label_action; train on the output of demos.generate")
+            raise DemoFileError(f"{path}: {demo.name} has no label_action; train on the output of demos.generate")
         obs, labels = demo.obs["state"], demo.datagen_info["label_action"]
         if obs.shape[1] != layout.size:
             raise DemoFileError(
-                f"{args.data}: observations of {obs.shape[1]} numbers, {layout.size} are needed; generate again"
+                f"{path}: observations of {obs.shape[1]} numbers, {layout.size} are needed; generate again"
             )
         # Older files name one source, which all stages copy.
         sources = demo.attrs["sources"] if "sources" in demo.attrs else [demo.attrs["source"]] * len(stages)
@@ -293,14 +299,25 @@ def fit_all(
     return networks, log
 
 
+def task_of(data: Sequence[Path]) -> type[Task]:
+    """The task that files of demonstrations are of.
+
+    Raises:
+        DemoFileError: of none that there is; or there is no file.
+    """
+    if not data:
+        raise DemoFileError("no data; name at least one file that demos.generate wrote")
+    name = task_name(read_attrs(data[0])["env_args"]["env_name"])
+    if name not in TASKS:
+        raise DemoFileError(f"{data[0]} is for task {name!r}; data of {sorted(TASKS)} can be trained on")
+    return TASKS[name]
+
+
 def main(args: Args) -> None:
     """Train everything and write it to ``args.out``."""
     cli.at_least(1, args, "steps", "batch_size", "hidden")
     cli.at_least(0, args, "max_demos", "seed", "workers")
-    name = task_name(read_attrs(args.data)["env_args"]["env_name"])
-    if name not in TASKS:
-        raise DemoFileError(f"{args.data} is for task {name!r}; data of {sorted(TASKS)} can be trained on")
-    task = TASKS[name]
+    task = task_of(args.data)
     layout = ObservationLayout.of(task)
     sources = [cut(demo, task) for demo in read_demos(args.source or source_file(task.name), task.name)]
     began = time.time()

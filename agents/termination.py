@@ -27,7 +27,7 @@ from tqdm import tqdm
 from reinforcegen_envs import cli
 from reinforcegen_envs.agents import bc
 from reinforcegen_envs.demos.generate import source_file
-from reinforcegen_envs.demos.hdf5 import DemoFileError, read_attrs, read_demos, task_name
+from reinforcegen_envs.demos.hdf5 import read_demos
 from reinforcegen_envs.env import ManipulationEnv
 from reinforcegen_envs.files import atomic_path
 from reinforcegen_envs.observations import ObservationLayout
@@ -35,7 +35,7 @@ from reinforcegen_envs.policies.mlp import MLP, load_mlps, save_mlps
 from reinforcegen_envs.policies.predictors import termination_features
 from reinforcegen_envs.policies.residual import ResidualPolicy, residual_files
 from reinforcegen_envs.policies.skill import VERSION
-from reinforcegen_envs.registration import make_env
+from reinforcegen_envs.registration import VARIANTS, make_env
 from reinforcegen_envs.tasks import TASKS, Task
 
 HELD_OUT = 5  # every so many-th episode judges the classifiers instead of training them
@@ -48,14 +48,14 @@ class Args:
 
     weights: Path
     """folder of base, initiation and termination weights, with residual weights if there are any"""
-    data: Path
+    data: tuple[Path, ...]
     """generated demonstrations that the base policies were trained on"""
-    variant: str = "D2"
-    """reset range of the rollouts"""
-    episodes: int = 200
-    """episodes, base policies and residual policies in turn"""
+    variants: tuple[str, ...] = VARIANTS
+    """reset ranges of the rollouts, in turn"""
+    episodes: int = 300
+    """episodes, of every variant with base policies and residual policies, from noisy starts and others, in turn"""
     pose_noise: tuple[float, float] = (0.01, 0.0523599)
-    """standard deviations of the noise on initiation poses, metres and radians per axis; in half of the episodes"""
+    """standard deviations of the noise on initiation poses, metres and radians per axis"""
     after: int = 12
     """control steps that a skill goes on after it was finished"""
     seed: int = 0
@@ -110,8 +110,12 @@ class Player:
         if paths:
             policy, kwargs["residual_scale"] = ResidualPolicy.load(paths, task, size)
             policies.append(policy)
-        envs = [make_env(task.name, args.variant, "Residual", pose_noise=noise, **kwargs) for noise in noises]
-        self._settings: list[tuple[gym.Env, ResidualPolicy]] = [(env, policy) for env in envs for policy in policies]
+        self._settings: list[tuple[gym.Env, ResidualPolicy]] = [
+            (make_env(task.name, variant, "Residual", pose_noise=noise, **kwargs), policy)
+            for variant in args.variants
+            for noise in noises
+            for policy in policies
+        ]
 
     def play(self, seed: int) -> list[tuple[int, np.ndarray, bool]]:
         """The steps of one episode: stage, observation, finished."""
@@ -196,16 +200,13 @@ def main(args: Args) -> None:
     """Play, train, and put the new classifiers in the place of the old ones.
 
     Raises:
-        DemoFileError: the data is of no known task, or not generated.
+        DemoFileError: the data is of no known task or of several, or not generated.
         WeightsError: unusable weights.
         RuntimeError: no episode finished some stage.
     """
     cli.at_least(1, args, "episodes", "steps")
     cli.at_least(0, args, "seed", "workers", "after")
-    name = task_name(read_attrs(args.data)["env_args"]["env_name"])
-    if name not in TASKS:
-        raise DemoFileError(f"{args.data} is for task {name!r}; data of {sorted(TASKS)} can be trained on")
-    task = TASKS[name]
+    task = bc.task_of(args.data)
     path = args.weights / "termination.safetensors"
     old, card = load_mlps(path, kind="termination", task=task.name, version=VERSION)
     sources = len(read_demos(source_file(task.name), task.name))

@@ -115,7 +115,7 @@ def fine_tune(args: Args, steps: Steps, weights: Path) -> None:
     steps.run(
         "termination",
         ["-m", "reinforcegen_envs.agents.termination", "--weights", str(weights), "--data", str(args.out / "generated.hdf5"),
-         "--variant", args.variant, "--pose-noise", *NOISE],
+         "--pose-noise", *NOISE],
     )  # fmt: skip
     steps.run("evaluate-tuned", evaluation(args, weights, "shipped", ("0", "0"), "tuned"))
     steps.run("evaluate-tuned-noise", evaluation(args, weights, "shipped", NOISE, "tuned-noise"))

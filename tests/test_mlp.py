@@ -147,7 +147,7 @@ def data(tmp_path_factory):
 def trained(data):
     """Weights of a very short run."""
     out = data.parent / "weights"
-    bc.main(bc.Args(data, out, steps=400, batch_size=64, hidden=32, workers=1))
+    bc.main(bc.Args((data,), out, steps=400, batch_size=64, hidden=32, workers=1))
     return out
 
 
@@ -179,7 +179,7 @@ def test_a_short_run_writes_weights_that_load(trained):
 def test_the_clone_acts_like_its_demonstrations(trained, data):
     """Even a short run moves the hand the way the labels say, on average."""
     task = ThreadingTask
-    stages = bc.load_stages(bc.Args(data), task, ObservationLayout.of(task), source_count=10)
+    stages = bc.load_stages(bc.Args((data,)), task, ObservationLayout.of(task), source_count=10)
     networks, _ = load_mlps(trained / "base.safetensors")
     for stage, part in zip(task.stages, stages, strict=True):
         assert len(part.features) == len(part.actions) == len(part.finished)
@@ -191,7 +191,7 @@ def test_the_clone_acts_like_its_demonstrations(trained, data):
 
 
 def test_max_demos_and_the_seed(trained, data, tmp_path):
-    args = bc.Args(data, tmp_path / "a", max_demos=3, steps=40, batch_size=16, hidden=8, workers=1)
+    args = bc.Args((data,), tmp_path / "a", max_demos=3, steps=40, batch_size=16, hidden=8, workers=1)
     bc.main(args)
     bc.main(dataclasses.replace(args, out=tmp_path / "b", workers=2))  # the result does not depend on the workers
     bc.main(dataclasses.replace(args, out=tmp_path / "c", seed=1))
@@ -206,7 +206,7 @@ def test_termination_is_trained_again_on_rollouts(trained, data, tmp_path, capsy
     weights = tmp_path / "weights"
     shutil.copytree(weights_folder(ThreadingTask), weights)
     before = load_mlps(weights / "termination.safetensors")[0]
-    args = termination.Args(weights, data, episodes=6, steps=100, workers=1, after=7)
+    args = termination.Args(weights, (data,), variants=("D2",), episodes=6, steps=100, workers=1, after=7)
     rollouts = termination.collect(args, ThreadingTask)
     for part in rollouts:
         assert len(part.features) == len(part.finished) == len(part.episode) and 0 < part.finished.mean() < 0.6
@@ -228,7 +228,7 @@ def test_termination_is_trained_again_on_rollouts(trained, data, tmp_path, capsy
 def test_data_that_cannot_be_trained_on(data, tmp_path):
     def refuse(file, message, **kwargs):
         with pytest.raises(ValueError, match=message):
-            bc.main(bc.Args(file, tmp_path / "out", steps=1, **kwargs))
+            bc.main(bc.Args((file,), tmp_path / "out", steps=1, **kwargs))
         assert not (tmp_path / "out").exists()
 
     refuse(source_file("Threading"), "no label_action; train on the output of demos.generate")
@@ -255,4 +255,4 @@ def test_data_that_cannot_be_trained_on(data, tmp_path):
     refuse(other, "observations of 12 numbers.*generate again")
     for name in ("steps", "batch_size", "hidden"):
         with pytest.raises(ValueError, match=f"{name} is 0; it must be at least 1"):
-            bc.main(dataclasses.replace(bc.Args(data, tmp_path / "out"), **{name: 0}))
+            bc.main(dataclasses.replace(bc.Args((data,), tmp_path / "out"), **{name: 0}))
