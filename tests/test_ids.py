@@ -19,7 +19,7 @@ from reinforcegen_envs.registration import MODES, env_id, make_env, register_env
 VARIANTS = ("D0", "D1", "D2")
 SUFFIXES = ("", "-Hybrid", "-Skill", "-Residual")
 THREADING_IDS = [f"ReinforceGen/{variant}-Threading{suffix}-v0" for variant in VARIANTS for suffix in SUFFIXES]
-OTHER_TASKS = ("Coffee", "NutAssembly", "Square", "ThreePieceAssembly")
+OTHER_TASKS = ("Coffee", "CoffeePreparation", "NutAssembly", "Square", "ThreePieceAssembly")
 # The modes need weights: other tasks have ids for them from when theirs are shipped.
 OTHER_IDS = [
     f"ReinforceGen/{variant}-{task}{suffix}-v0"
