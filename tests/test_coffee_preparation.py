@@ -1,9 +1,13 @@
-"""Coffee Preparation's objects, resets and checks; the task has no demonstrations yet and is not registered."""
+"""Coffee Preparation: resets, geometry, and what counts as success and as a finished stage."""
 
 import numpy as np
 import pytest
 
-from reinforcegen_envs.models.coffee import DRAWER_JOINT, LID_JOINT
+from reinforcegen_envs.demos.generate import source_file
+from reinforcegen_envs.demos.hdf5 import read_demos
+from reinforcegen_envs.demos.replay import replay, restore_first_state
+from reinforcegen_envs.env import ManipulationEnv
+from reinforcegen_envs.models.coffee import DRAWER_JOINT, LID_JOINT, MUG_AXIS, MUG_ON_PLATE
 from reinforcegen_envs.models.scene import load_scene
 from reinforcegen_envs.poses import from_pose7, invert, rotation, to_pose7, translation
 from reinforcegen_envs.sim.simulation import INITIAL_JOINTS, Simulation
@@ -24,9 +28,10 @@ RANGES = {
     "D2": {
         "drawer": ((0.15, 0.15), (0.35, 0.35)),
         "coffee_machine": ((-0.25, -0.15), (-0.3, -0.25)),
-        "mug": ((-0.15, 0.2), (-0.25, -0.05)),
+        "mug": ((-0.05, 0.15), (-0.25, -0.05)),
     },
 }
+MUG_PLACE = (0, 0.14, MUG_ON_PLATE)  # of the mug's root in the machine's frame
 IN_HOLDER = translation(0, 0.1061, 0.0635 + 0.0077)
 
 
@@ -50,7 +55,7 @@ def arrange(sim, task, layout, steps=0, **joints):
         sim.step(np.zeros(7))
 
 
-def on_machine(sim, task, mug=(0, 0.14, -0.061), tilt=0.0, pod=IN_HOLDER):
+def on_machine(sim, task, mug=MUG_PLACE, tilt=0.0, pod=IN_HOLDER):
     """Layout with mug (root in the machine's frame) and pod at the machine."""
     machine = from_pose7(task.sample_layout("D0", np.random.default_rng(0))["coffee_machine"])
     return {
@@ -122,3 +127,200 @@ def test_what_must_not_count(sim, task, change, joints):
 def test_upside_down_pod_fools_only_the_reference(sim, task):
     arrange(sim, task, on_machine(sim, task, pod=IN_HOLDER @ rotation([PI, 0, 0])), steps=10)
     assert task.reference_success(sim) and not task.predicates(sim)["pod_upright"]
+
+
+# --- success, in an environment ---
+
+
+@pytest.fixture(scope="module")
+def env():
+    return ManipulationEnv("CoffeePreparation", "D0")
+
+
+@pytest.fixture(scope="module")
+def demos():
+    return read_demos(source_file("CoffeePreparation"), "CoffeePreparation")
+
+
+def start_last_stage(env, hinge=0.0, **change):
+    """Start the last stage with mug and pod at the machine, see `on_machine`."""
+    env.reset(seed=0)
+    env.task.place(env.sim, on_machine(env.sim, env.task, **change))
+    env.data.qpos[env.model.joint(LID_JOINT).qposadr[0]] = hinge
+    env.refresh()
+    env.enter_stage(4)
+
+
+def play(env, steps=15):
+    """Do nothing; whether strict success, and whether the reference check, held at any step."""
+    strict = reference = False
+    for _ in range(steps):
+        _, _, terminated, _, info = env.step(np.zeros(7))
+        assert terminated == info["success"]
+        strict |= info["success"]
+        reference |= info["reference_success"]
+    return strict, reference
+
+
+def test_source_demonstrations_replay_from_file(env, demos):
+    assert len(demos) == 10
+    assert sum(replay(env, demo) for demo in demos) == 10
+
+
+@pytest.mark.parametrize("mug", [MUG_PLACE, (0.01, 0.135, MUG_ON_PLATE), (0, 0.15, MUG_ON_PLATE + 0.001)])
+def test_mug_on_the_plate_and_pod_under_the_lid_count(env, mug):
+    start_last_stage(env, mug=mug)
+    assert play(env) == (True, True)
+
+
+def test_drawer_may_be_open_or_shut(env):
+    start_last_stage(env)
+    env.data.qpos[env.model.joint(DRAWER_JOINT).qposadr[0]] = -0.19
+    env.refresh()
+    assert play(env) == (True, True)
+
+
+def test_mug_on_the_table_touching_the_plate_fools_only_the_reference(env):
+    # Its wall touches the plate's round front; it stands 1 cm lower than on the plate.
+    start_last_stage(env, mug=(0, 0.1515 + 0.0355 - MUG_AXIS + 2e-4, MUG_ON_PLATE - 0.01))
+    assert env.task.reference_success(env.sim) and not env.predicates()["mug_on_plate"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"hinge": 2 * PI / 3},  # lid not shut
+        {"mug": (0.2, 0.2, MUG_ON_PLATE - 0.01)},  # mug on the table
+        {"mug": (0, 0.15, MUG_ON_PLATE + 0.02)},  # mug in the air
+        {"mug": (0, 0.19, -0.06), "tilt": 0.5},  # mug leaning on the plate's edge
+        {"pod": translation(0.1, 0.1061, -0.085)},  # pod beside the holder
+        {"pod": translation(0, 0.1061, 0.16)},  # pod on the lid
+    ],
+)
+def test_what_counts_nowhere(env, change):
+    start_last_stage(env, **change)
+    assert not env.task.reference_success(env.sim) and not all(env.predicates().values())
+
+
+def test_lid_not_quite_shut_fools_only_the_reference(env):
+    start_last_stage(env, hinge=np.deg2rad(12))
+    assert env.task.reference_success(env.sim) and not env.predicates()["lid_shut"]
+
+
+def test_success_needs_the_last_stage(env):
+    start_last_stage(env)
+    env.enter_stage(0)
+    assert play(env) == (False, True)
+
+
+def test_strict_implies_reference(env):
+    rng = np.random.default_rng(0)
+    hinge = env.model.joint(LID_JOINT).qposadr[0]
+    env.reset(seed=0)
+    machine = env.task.object_pose(env.sim, "coffee_machine")
+    strict = fooled = 0
+    for i in range(1500):
+        near = i % 2
+        metres, radians = (0.0006, 0.008) if near else (0.003, 0.3)
+        pod = translation(*rng.normal(0, metres, 3)) @ IN_HOLDER @ rotation(rng.normal(0, radians, 3))
+        mug = (
+            translation(*MUG_PLACE) @ translation(*rng.normal(0, metres, 3)) @ rotation(rng.normal(0, radians / 20, 3))
+        )
+        env.task.place(env.sim, {"coffee_pod": to_pose7(machine @ pod), "mug": to_pose7(machine @ mug)})
+        env.data.qpos[hinge] = abs(rng.normal(0, 0.05 if near else 0.2))
+        address = env.task.object_dof["coffee_pod"]
+        env.data.qvel[address : address + 3] = rng.normal(0, 0.03, 3)
+        env.refresh()
+        reference, holds = env.task.reference_success(env.sim), all(env.predicates().values())
+        assert reference or not holds
+        strict += holds
+        fooled += reference and not holds
+    assert strict > 50 and fooled > 50  # the test has met both
+
+
+# --- stages, on the way of a demonstration ---
+
+
+@pytest.fixture(scope="module")
+def visited(env, demos):
+    """Of a demonstration, one a control step: state, stage, what the stages' ends say, failure."""
+    restore_first_state(env, demos[0])
+    states = []
+    for action in demos[0].actions:
+        env.step(action.astype(np.float32))
+        done = [env.task.stage_done(env.sim, i) for i in range(5)]
+        states.append((env.get_state(), env.stage, done, env.task.failure(env.sim, env.stage)))
+        assert env.task.reference_success(env.sim) or not all(env.predicates().values())
+    assert env.success
+    return states
+
+
+def test_stages_come_one_after_the_other_without_a_failure(visited):
+    stages = [stage for _, stage, _, _ in visited]
+    assert stages == sorted(stages) and set(stages) == {0, 1, 2, 3, 4}
+    assert not any(failure for _, _, _, failure in visited)
+
+
+def test_stages_are_not_done_too_early(env, visited):
+    held_mug = shut_lid = held_drawer = low_pod = 0
+    for state, stage, done, _ in visited:
+        env.set_state(state)
+        task, sim = env.task, env.sim
+        if stage == 1 and task.touched(sim, "mug"):
+            held_mug += 1
+            assert not done[1] and not env.predicates()["mug_released"]
+        if stage == 1 and task.mug_placed(sim) and task.hinge(sim) < 0.1:
+            shut_lid += 1
+            assert not done[1]
+        if stage == 2 and task.drawer(sim) < -0.19 and task.touched(sim, "drawer"):
+            held_drawer += 1
+            assert not done[2]
+        if stage == 3 and task.grasped(sim, "coffee_pod") and task.height(sim, "coffee_pod") < 0.1:
+            low_pod += 1
+            assert not done[3]
+    assert min(held_mug, shut_lid, held_drawer, low_pod) > 2
+
+
+def test_pod_still_held_does_not_count(env, visited):
+    seen = 0
+    for state, stage, _, _ in visited:
+        env.set_state(state)
+        if stage == 4 and env.task.grasped(env.sim, "coffee_pod"):
+            seen += 1
+            assert not env.predicates()["pod_released"]
+    assert seen > 5
+
+
+def test_snapshots_replay_exactly_at_every_stage(env, visited, demos):
+    actions = demos[0].actions.astype(np.float32)
+    stages = np.array([stage for _, stage, _, _ in visited])
+    for stage in range(5):
+        begin = int(np.flatnonzero(stages == stage).mean())
+        env.set_state(visited[begin][0])
+        for action in actions[begin + 1 : begin + 21]:
+            env.step(action)
+        end = min(begin + 20, len(visited) - 1)
+        np.testing.assert_array_equal(env.get_state()["simulation"], visited[end][0]["simulation"])
+
+
+@pytest.mark.parametrize(
+    "stage, change, reason",
+    [
+        (0, {"mug": (0.9, 0.9, -0.4)}, "object off the table"),
+        (1, {"mug": (0.2, 0.2, 0.0), "tilt": PI / 2}, "mug toppled"),
+        (2, {"mug": (0.2, 0.2, MUG_ON_PLATE - 0.01)}, "mug off the plate"),
+        (4, {"pod": translation(0.2, 0.2, -0.087)}, "pod dropped"),
+    ],
+)
+def test_failures_are_told(env, stage, change, reason):
+    start_last_stage(env)
+    assert [env.task.failure(env.sim, i) for i in range(5)] == [""] * 5
+    start_last_stage(env, **change)
+    assert env.task.failure(env.sim, stage) == reason
+
+
+def test_a_toppled_machine_is_a_failure(env):
+    env.reset(seed=0)
+    env.task.place(env.sim, {"coffee_machine": to_pose7(translation(0, -0.1, 1.0) @ rotation([0, PI / 2, 0]))})
+    env.refresh()
+    assert env.task.failure(env.sim, 1) == "machine toppled"

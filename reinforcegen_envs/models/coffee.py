@@ -245,9 +245,13 @@ DRAWER_JOINT = "drawer_slide_joint"
 TRAY_POSITION = np.array([0.0, -0.01, 0.076])  # of the tray's frame in the cabinet's
 TRAY_FLOOR = np.array([0.0, -0.04, -0.03])  # centre of the tray's bottom, in its frame
 TRAY_FLOOR_HALF = (0.08, 0.12, 0.008)
+HANDLE = TRAY_POSITION + np.array([0.0, -0.22, 0.04])  # middle of the shut drawer's handle, in the cabinet's frame
 MUG_HALF_HEIGHT = 0.03864  # metres of the mug's root over its bottom
 MUG_MASS = 0.013
-_MUG_AXIS_Y = -0.0226
+MUG_AXIS = -0.0226  # y of the mug's axis in its frame
+MUG_GRIP = np.array([0.0, 0.0385, 0.009])  # middle of the handle's upright part, in the mug's frame
+PLATE_TOP = -0.1005  # z of the base plate's upper side in the machine's frame
+MUG_ON_PLATE = PLATE_TOP + MUG_HALF_HEIGHT  # z of a mug on it
 _MUG_SOFT = (("solref", "0.001 1"), ("solimp", "0.998 0.998 0.001"), ("margin", "0.001"))
 # The handle's loop in the mug's y-z plane.
 _MUG_LOOP = (
@@ -269,7 +273,7 @@ def _mug() -> Body:
         Geom(
             geom.type,
             geom.size,
-            (geom.pos[0], geom.pos[1] + _MUG_AXIS_Y, 0.0019),
+            (geom.pos[0], geom.pos[1] + MUG_AXIS, 0.0019),
             geom.quat,
             friction=sticky,
             name=geom.name,
@@ -280,7 +284,7 @@ def _mug() -> Body:
     floor = Geom(
         "cylinder",
         (0.0355, 0.004),
-        (0.0, _MUG_AXIS_Y, -0.03464),
+        (0.0, MUG_AXIS, -0.03464),
         friction=sticky,
         name="mug_floor",
         attributes=_mass(cup_mass * 0.25),

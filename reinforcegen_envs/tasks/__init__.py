@@ -2,17 +2,27 @@
 
 from reinforcegen_envs.tasks.base import Placement, PlacementError, Shape, Stage, Task
 from reinforcegen_envs.tasks.coffee import CoffeeTask
+from reinforcegen_envs.tasks.coffee_preparation import CoffeePreparationTask
 from reinforcegen_envs.tasks.nut_assembly import NutAssemblyTask
 from reinforcegen_envs.tasks.square import SquareTask
 from reinforcegen_envs.tasks.threading import ThreadingTask
 from reinforcegen_envs.tasks.three_piece_assembly import ThreePieceAssemblyTask
 
 TASKS: dict[str, type[Task]] = {
-    task.name: task for task in (ThreadingTask, SquareTask, NutAssemblyTask, CoffeeTask, ThreePieceAssemblyTask)
+    task.name: task
+    for task in (
+        ThreadingTask,
+        SquareTask,
+        NutAssemblyTask,
+        CoffeeTask,
+        ThreePieceAssemblyTask,
+        CoffeePreparationTask,
+    )
 }
 
 __all__ = [
     "TASKS",
+    "CoffeePreparationTask",
     "CoffeeTask",
     "NutAssemblyTask",
     "Placement",

@@ -1,7 +1,7 @@
 """Coffee Preparation: a mug onto the machine, the lid open, a pod out of a drawer, into the holder, the lid shut.
 
 Frames, sizes, masses, reset ranges of D0 and D1 and the reference check follow MimicGen's, rebuilt from their numbers; D2 is
-ours. Not registered yet: it has no recipe and no source demonstrations.
+ours: of MimicGen's is only known that drawer and mug stand at opposite ends of the table, very unlike the demonstrations.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from reinforcegen_envs.models.coffee import (
     MACHINE_HALF_HEIGHT,
     MUG,
     MUG_HALF_HEIGHT,
+    MUG_ON_PLATE,
     POD,
     POD_HALF_HEIGHT,
     POD_RADIUS,
@@ -35,12 +36,14 @@ from reinforcegen_envs.tasks.coffee import LIFT_HEIGHT, TOPPLED_COSINE, CoffeeMa
 PI = float(np.pi)
 MUG_COSINE = 1.0 - 1e-3  # MimicGen: a placed mug leans less than 2.6 degrees
 LID_OPENED = 2.08  # MimicGen: radians of a lid that counts as open
+PLATE_TOLERANCE = 0.003  # ours: metres that the mug's root may be higher or lower than on the plate
 DRAWER_OPENED = -0.19  # MimicGen: metres of the slide
 TRAY_HEIGHT = float((TRAY_POSITION + TRAY_FLOOR)[2]) + TRAY_FLOOR_HALF[2]  # of its floor, over the cabinet's origin
 CABINET_HEIGHT = 0.005  # of the cabinet's origin over the table
 
 
 class CoffeePreparationTask(CoffeeMachineTask):
+<<<<<<< HEAD
     """Put a mug on a coffee machine, then a pod out of a drawer into its holder, and shut the lid.
 
     Frames, sizes, masses, the reset ranges of D0 and D1 and the reference check are MimicGen's Coffee Preparation,
@@ -76,6 +79,13 @@ class CoffeePreparationTask(CoffeeMachineTask):
 
     Version history:
         v0: first version.
+=======
+    """Coffee Preparation.
+
+    Strict success, for ``success_steps`` control steps: Coffee's conditions, and the mug stands upright and touches the
+    base plate (``mug_placed``, MimicGen's check), as high as on the plate (``mug_on_plate``), at rest and out of the hand
+    (``mug_released``). The drawer need not be shut. It opens by 0.198 m, until the tray meets the cabinet's posts.
+>>>>>>> prep
     """
 
     name = "CoffeePreparation"
@@ -105,19 +115,20 @@ class CoffeePreparationTask(CoffeeMachineTask):
             "coffee_pod": _POD,
         },
         # Ours: MimicGen never published it; known is that drawer and mug stand at opposite ends of the table. The drawer
-        # is mirrored to the other end and the mug to where it was; the machine stays as in D1.
+        # is mirrored to the other end and the mug to its end; the machine stays as in D1. The mug's x leaves out the machine's
+        # front (below -0.05), where a handle that points at it cannot be gripped, and the arm's limit (above 0.15).
         "D2": {
             "drawer": Placement((0.15, 0.15), (0.35, 0.35), (0.0, 0.0)),
             "coffee_machine": Placement((-0.25, -0.15), (-0.3, -0.25), (-PI / 6, PI / 6)),
-            "mug": Placement((-0.15, 0.2), (-0.25, -0.05), (0.0, 2 * PI)),
+            "mug": Placement((-0.05, 0.15), (-0.25, -0.05), (0.0, 2 * PI)),
             "coffee_pod": _POD,
         },
     }
     stages = (
-        Stage("mug_grasp", "mug", None, 100, "mug_grasp", skill_radius=0.09, end_offset=10),
+        Stage("mug_grasp", "mug", None, 140, "mug_grasp", skill_radius=0.09, end_offset=10),
         Stage("mug_place", "coffee_machine", "mug", 200, "mug_place", skill_radius=0.1, end_offset=10),
-        Stage("drawer_open", "drawer", None, 150, "drawer_open", skill_radius=0.1, end_offset=10),
-        Stage("pod_grasp", "coffee_pod", None, 100, "pod_grasp", skill_radius=0.09, end_offset=10),
+        Stage("drawer_open", "drawer", None, 150, "drawer_open", skill_radius=0.1, end_offset=10, new_source=True),
+        Stage("pod_grasp", "coffee_pod", None, 100, "pod_grasp", skill_radius=0.09, end_offset=10, new_source=True),
         Stage("insert", "coffee_machine", "coffee_pod", 200, None, skill_radius=0.1, end_offset=0),
     )
     horizon = 800
@@ -149,6 +160,11 @@ class CoffeePreparationTask(CoffeeMachineTask):
         mug, plate = np.isin(pairs, self.object_geoms["mug"]), np.isin(pairs, self._plate)
         return bool(((mug[:, 0] & plate[:, 1]) | (mug[:, 1] & plate[:, 0])).any())
 
+    def mug_on_plate(self, sim: Simulation) -> bool:
+        """Whether the mug is as high as on the plate; MimicGen's check counts one that stands on the table and touches it."""
+        mug, machine = (sim.data.xpos[self.object_body[name], 2] for name in ("mug", "coffee_machine"))
+        return bool(abs(mug - machine - MUG_ON_PLATE) < PLATE_TOLERANCE)
+
     def reference_success(self, sim: Simulation) -> bool:
         return self.brewing_reference(sim) and self.mug_placed(sim)
 
@@ -156,6 +172,7 @@ class CoffeePreparationTask(CoffeeMachineTask):
         return {
             **self.brewing_predicates(sim),
             "mug_placed": self.mug_placed(sim),
+            "mug_on_plate": self.mug_on_plate(sim),
             "mug_released": not self.touched(sim, "mug") and self.slow(sim, "mug"),
         }
 
@@ -163,7 +180,8 @@ class CoffeePreparationTask(CoffeeMachineTask):
         if stage == 0:
             return self.height(sim, "mug") > MUG_HALF_HEIGHT + LIFT_HEIGHT and self.grasped(sim, "mug")
         if stage == 1:
-            return self.mug_placed(sim) and self.hinge(sim) > LID_OPENED and not self.touched(sim, "mug")
+            placed = self.mug_placed(sim) and self.mug_on_plate(sim) and not self.touched(sim, "mug")
+            return placed and self.hinge(sim) > LID_OPENED
         if stage == 2:
             return self.drawer(sim) < DRAWER_OPENED and not self.touched(sim, "drawer")
         if stage == 3:
@@ -178,6 +196,8 @@ class CoffeePreparationTask(CoffeeMachineTask):
             return "machine toppled"
         if not self.upright(sim, "mug", TOPPLED_COSINE):
             return "mug toppled"
+        if stage >= 2 and self.height(sim, "mug") < MUG_HALF_HEIGHT + PLATE_TOLERANCE:
+            return "mug off the plate"
         if stage == 4 and self.height(sim, "coffee_pod") < POD_HALF_HEIGHT + 0.013:
             return "pod dropped"
         return ""

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from reinforcegen_envs.demos.recipes.coffee import coffee_recipe
+from reinforcegen_envs.demos.recipes.coffee_preparation import coffee_preparation_recipe
 from reinforcegen_envs.demos.recipes.keyframe import CLOSE, OPEN, Keyframe
 from reinforcegen_envs.demos.recipes.nuts import nut_assembly_recipe, square_recipe
 from reinforcegen_envs.demos.recipes.threading import threading_recipe
@@ -16,6 +17,7 @@ RECIPES: dict[str, Callable[[np.random.Generator], list[Keyframe]]] = {
     "NutAssembly": nut_assembly_recipe,
     "Coffee": coffee_recipe,
     "ThreePieceAssembly": three_piece_assembly_recipe,
+    "CoffeePreparation": coffee_preparation_recipe,
 }
 
 __all__ = ["CLOSE", "OPEN", "RECIPES", "Keyframe"]
