@@ -18,21 +18,7 @@ from reinforcegen_envs.tasks import TASKS
 
 VARIANTS = ("D0", "D1", "D2")
 SUFFIXES = ("", "-Hybrid", "-Skill", "-Residual")
-<<<<<<< HEAD
 IDS = [f"ReinforceGen/{variant}-{task}{suffix}-v0" for task in TASKS for variant in VARIANTS for suffix in SUFFIXES]
-=======
-THREADING_IDS = [f"ReinforceGen/{variant}-Threading{suffix}-v0" for variant in VARIANTS for suffix in SUFFIXES]
-OTHER_TASKS = ("Coffee", "CoffeePreparation", "NutAssembly", "Square", "ThreePieceAssembly")
-# The modes need weights: other tasks have ids for them from when theirs are shipped.
-OTHER_IDS = [
-    f"ReinforceGen/{variant}-{task}{suffix}-v0"
-    for task in OTHER_TASKS
-    for variant in VARIANTS
-    for suffix in (SUFFIXES if (SHIPPED / task.lower()).is_dir() else SUFFIXES[:1])
-]
-IDS = THREADING_IDS + OTHER_IDS
-PLAIN = {f"ReinforceGen/{variant}-{task}-v0" for task in ("Threading", *OTHER_TASKS) for variant in VARIANTS}
->>>>>>> prep
 # What a make does not need: scene building, search, training, plotting, rendering, data files, command lines.
 UNNEEDED = ("robosuite", "pybullet", "torch", "matplotlib", "OpenGL", "h5py", "imageio", "tyro", "minari")
 

@@ -43,12 +43,11 @@ CABINET_HEIGHT = 0.005  # of the cabinet's origin over the table
 
 
 class CoffeePreparationTask(CoffeeMachineTask):
-<<<<<<< HEAD
     """Put a mug on a coffee machine, then a pod out of a drawer into its holder, and shut the lid.
 
     Frames, sizes, masses, the reset ranges of D0 and D1 and the reference check are MimicGen's Coffee Preparation,
     rebuilt from their numbers. Drawer and lid start shut; the pod lies in the drawer. The drawer need not be shut in
-    the end.
+    the end; it opens by 0.198 m, until the tray meets the cabinet's posts.
 
     Stages:
         mug_grasp: take the mug, lift; finished when both pads touch it and it is 3 cm off the table
@@ -61,31 +60,26 @@ class CoffeePreparationTask(CoffeeMachineTask):
     Success:
         mug_placed: MimicGen's check: the mug leans less than 2.6 degrees and touches the machine's base plate,
             anywhere on it
+        mug_on_plate: the mug is as high as on the plate, to 3 mm
         mug_released: no part of the robot touches the mug, and it moves slower than 5 cm/s along every axis
 
     Reference:
         It is ``pod_in_holder``, a hinge below 15 degrees and ``mug_placed``. It also counts a lid that is not quite shut,
-        a pod put in upside down and a mug still held; strict success does not.
+        a pod put in upside down, a mug still held and one that stands on the table against the plate; strict success does
+        not.
 
     Failure:
-        An object is off the table, machine or mug lean by more than 45 degrees, or the pod is dropped while it should
-        be carried.
+        An object is off the table, machine or mug lean by more than 45 degrees, the mug leaves the plate after its
+        stage, or the pod is dropped while it should be carried.
 
     Resets:
         The pod's x and y are relative to the middle of the drawer's floor and turn with the drawer. **D2 is our
         definition**: MimicGen never had one and SkillGen's was not published; known is that drawer and mug stand at
-        opposite ends of the table. The drawer is mirrored to the other end and the mug to where it was; the machine
-        stays as in D1.
+        opposite ends of the table. The drawer is mirrored to the other end and the mug to its end; the machine
+        stays as in D1. The mug's x leaves out the machine's front and the arm's limit, where its handle cannot be gripped.
 
     Version history:
         v0: first version.
-=======
-    """Coffee Preparation.
-
-    Strict success, for ``success_steps`` control steps: Coffee's conditions, and the mug stands upright and touches the
-    base plate (``mug_placed``, MimicGen's check), as high as on the plate (``mug_on_plate``), at rest and out of the hand
-    (``mug_released``). The drawer need not be shut. It opens by 0.198 m, until the tray meets the cabinet's posts.
->>>>>>> prep
     """
 
     name = "CoffeePreparation"
