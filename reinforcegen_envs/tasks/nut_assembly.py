@@ -44,10 +44,12 @@ class NutAssemblyTask(NutTask):
 
     Resets:
         **D1 and D2 are our definition**: SkillGen's were never published; known is that they are far larger than D0.
-        Nuts and pegs have the ranges of Square D1 and D2, the round peg's yaw is 0. The whole layout is drawn again
+        Nuts have the ranges of Square D1 and D2, and so have the pegs, but for x at most 0.23; the round peg's yaw is 0. The
+        whole layout is drawn again
         unless the nuts are more than 22 cm apart, each nut more than 13.26 cm from each peg (robosuite's rule), the
-        pegs more than 16 cm apart (room for both nuts), and each handle's centre at most 0.775 m from the robot's
-        base axis, which is how far a vertical hand reaches at the table: beyond it, handles that lie across cannot be
+        pegs more than 16 cm apart (room for both nuts), each peg at most 0.80 m from the robot's base axis (D0's stand
+        at 0.796), and each handle's centre at most 0.775 m from
+        it, which is how far a vertical hand reaches at the table: beyond it, handles that lie across cannot be
         taken.
 
     Version history:
