@@ -75,8 +75,9 @@ class CoffeePreparationTask(CoffeeMachineTask):
     Resets:
         The pod's x and y are relative to the middle of the drawer's floor and turn with the drawer. **D2 is our
         definition**: MimicGen never had one and SkillGen's was not published; known is that drawer and mug stand at
-        opposite ends of the table. The drawer is mirrored to the other end and the mug to its end; the machine
-        stays as in D1. The mug's x leaves out the machine's front and the arm's limit, where its handle cannot be gripped.
+        opposite ends of the table. The drawer is mirrored to the other end and the mug to its
+        end; the machine is D1's, less what the hand hardly reaches when it opens the lid. The mug's x leaves out the
+        machine's front and the arm's limit, where its handle cannot be gripped.
 
     Version history:
         v0: first version.
@@ -109,11 +110,13 @@ class CoffeePreparationTask(CoffeeMachineTask):
             "coffee_pod": _POD,
         },
         # Ours: MimicGen never published it; known is that drawer and mug stand at opposite ends of the table. The drawer
-        # is mirrored to the other end and the mug to its end; the machine stays as in D1. The mug's x leaves out the machine's
-        # front (below -0.05), where a handle that points at it cannot be gripped, and the arm's limit (above 0.15).
+        # is mirrored to the other end and the mug to its end. The machine is D1's, less what hands that open its lid
+        # hardly reach: turned by more than 15 degrees towards the robot's left (of such layouts half), or nearer than
+        # x = -0.23. The mug's x leaves out the machine's front (below -0.05), where a handle that points at it cannot be
+        # gripped, and the arm's limit (above 0.15).
         "D2": {
             "drawer": Placement((0.15, 0.15), (0.35, 0.35), (0.0, 0.0)),
-            "coffee_machine": Placement((-0.25, -0.15), (-0.3, -0.25), (-PI / 6, PI / 6)),
+            "coffee_machine": Placement((-0.23, -0.15), (-0.3, -0.25), (-PI / 6, PI / 12)),
             "mug": Placement((-0.05, 0.15), (-0.25, -0.05), (0.0, 2 * PI)),
             "coffee_pod": _POD,
         },
