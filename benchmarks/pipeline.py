@@ -22,6 +22,7 @@ from pathlib import Path
 import tyro
 
 from reinforcegen_envs.files import atomic_path
+from reinforcegen_envs.registration import VARIANTS
 from reinforcegen_envs.tasks import TASKS
 
 NOISE = ("0.01", "0.0523599")  # 1 cm and 3 degrees, per axis
@@ -39,6 +40,9 @@ class Args:
     """folder for data, weights, runs and results"""
     demos: int = 1500
     """demonstrations to generate"""
+    other_demos: int = 0
+    """demonstrations to generate on each other variant, so that one set of weights serves all; the shipped sets of all tasks but
+    Threading had 300 (Coffee Preparation 100)"""
     start_noise: tuple[float, float] = (0.005, 0.0262)
     """initiation augmentation in generation: metres and radians per axis"""
     td3_steps: int = 60_000
@@ -90,7 +94,7 @@ def evaluation(args: Args, weights: Path, policy: str, noise: tuple[str, str], n
     ]  # fmt: skip
 
 
-def fine_tune(args: Args, steps: Steps, weights: Path) -> None:
+def fine_tune(args: Args, steps: Steps, weights: Path, data: list[str]) -> None:
     """Residual RL stage by stage, from starts that are off and come from the tuned stages before; evaluation of the whole."""
     common = ["--task", args.task, "--variant", args.variant]
     for index, stage in enumerate(stage.name for stage in TASKS[args.task].stages):
@@ -114,7 +118,7 @@ def fine_tune(args: Args, steps: Steps, weights: Path) -> None:
             shutil.copy(args.out / f"td3-{stage}" / f"actor.{suffix}", weights / f"residual-{stage}.{suffix}")
     steps.run(
         "termination",
-        ["-m", "reinforcegen_envs.agents.termination", "--weights", str(weights), "--data", str(args.out / "generated.hdf5"),
+        ["-m", "reinforcegen_envs.agents.termination", "--weights", str(weights), "--data", *data,
          "--pose-noise", *NOISE],
     )  # fmt: skip
     steps.run("evaluate-tuned", evaluation(args, weights, "shipped", ("0", "0"), "tuned"))
@@ -125,28 +129,22 @@ def main(args: Args) -> None:
     """Run all steps, print the results."""
     args.out.mkdir(parents=True, exist_ok=True)
     steps = Steps(args.out)
-    data, weights = args.out / "generated.hdf5", args.out / "weights"
-    common = ["--task", args.task, "--variant", args.variant]
-    steps.run(
-        "generate",
-        [
-            "-m",
-            "reinforcegen_envs.demos.generate",
-            *common,
-            "--count",
-            str(args.demos),
-            "--start-noise",
-            *(str(part) for part in args.start_noise),
-            "--out",
-            str(data),
-        ],
-    )
-    steps.run("bc", ["-m", "reinforcegen_envs.agents.bc", "--data", str(data), "--out", str(weights)])
+    weights = args.out / "weights"
+    counts = {variant: args.other_demos for variant in VARIANTS if args.other_demos} | {args.variant: args.demos}
+    files = {variant: args.out / f"generated-{variant}.hdf5" for variant in counts}
+    for variant, count in counts.items():
+        steps.run(
+            f"generate-{variant}",
+            ["-m", "reinforcegen_envs.demos.generate", "--task", args.task, "--variant", variant, "--count", str(count),
+             "--start-noise", *map(str, args.start_noise), "--out", str(files[variant])],
+        )  # fmt: skip
+    data = [str(file) for file in files.values()]
+    steps.run("bc", ["-m", "reinforcegen_envs.agents.bc", "--data", *data, "--out", str(weights)])
     steps.run("evaluate-base", evaluation(args, weights, "base", ("0", "0"), "base"))
     steps.run("evaluate-base-noise", evaluation(args, weights, "base", NOISE, "base-noise"))
     rows = ["base", "base-noise"]
     if args.td3_steps:
-        fine_tune(args, steps, weights)
+        fine_tune(args, steps, weights, data)
         rows += ["tuned", "tuned-noise"]
 
     results = {}
