@@ -60,7 +60,7 @@ def test_unknown_mode():
         ("Threading-Skill", {"stage": "polish"}, r"no stage 'polish'.*\['grasp', 'insert'\]"),
         ("Threading-Residual", {"stage": 1}, r"no stage 1;.*\['grasp', 'insert'\]"),
         ("Threading-Residual", {"pool": "pool.npz"}, r"\['pool'\] belong to one stage.*stage="),
-        ("Threading-Hybrid", {"termination": "soon"}, "'soon'.*'predicate', 'predictor'"),
+        ("Threading-Hybrid", {"termination": "soon"}, "'soon'.*'predicate', 'sustained', 'predictor'"),
         ("Threading-Residual", {"initiation": "guess"}, "'guess'.*'teacher', 'student'"),
         ("Threading-Hybrid", {"obs_mode": "smell"}, "'smell'.*'state'"),
         ("Threading-Residual", {"residual_scale": 0}, r"residual_scale 0 .*\(0, 1\]"),
