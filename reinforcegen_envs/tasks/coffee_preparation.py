@@ -17,6 +17,7 @@ from reinforcegen_envs.models.coffee import (
     LID_JOINT,
     MACHINE_HALF_HEIGHT,
     MUG,
+    MUG_GRIP,
     MUG_HALF_HEIGHT,
     MUG_ON_PLATE,
     POD,
@@ -30,10 +31,13 @@ from reinforcegen_envs.models.coffee import (
 from reinforcegen_envs.models.scene import Scene
 from reinforcegen_envs.poses import from_pose7, to_pose7, translation
 from reinforcegen_envs.sim.simulation import Simulation
-from reinforcegen_envs.tasks.base import Placement, Shape, Stage
+from reinforcegen_envs.tasks.base import MAX_PLACEMENT_TRIES, Placement, PlacementError, Shape, Stage
 from reinforcegen_envs.tasks.coffee import LIFT_HEIGHT, TOPPLED_COSINE, CoffeeMachineTask
 
 PI = float(np.pi)
+# Of the layouts of D2 (ours): robot's base axis, and how far from it the sources' hand can take a mug's handle.
+BASE_X = -0.56  # metres, world frame
+HANDLE_REACH = 0.73  # metres, horizontally
 MUG_COSINE = 1.0 - 1e-3  # MimicGen: a placed mug leans less than 2.6 degrees
 LID_OPENED = 2.08  # MimicGen: radians of a lid that counts as open
 PLATE_TOLERANCE = 0.003  # ours: metres that the mug's root may be higher or lower than on the plate
@@ -77,7 +81,8 @@ class CoffeePreparationTask(CoffeeMachineTask):
         definition**: MimicGen never had one and SkillGen's was not published; known is that drawer and mug stand at
         opposite ends of the table. The drawer is mirrored to the other end and the mug to its
         end; the machine is D1's, less what the hand hardly reaches when it opens the lid. The mug's x leaves out the
-        machine's front and the arm's limit, where its handle cannot be gripped.
+        machine's front and the arm's limit, where its handle cannot be gripped, and a layout is drawn again when the
+        handle is more than 0.73 m from the robot's base axis.
 
     Version history:
         v0: first version.
@@ -136,9 +141,20 @@ class CoffeePreparationTask(CoffeeMachineTask):
         self._plate = [model.geom(name).id for name in ("coffee_machine_base", "coffee_machine_base_front")]
 
     def sample_layout(self, variant: str, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """Draw a layout; D2's as a whole, again and again until the mug's handle is within reach.
+
+        Raises:
+            PlacementError: none found in 5000 tries.
+        """
         places = dict(self.variants[variant])
         pod = places.pop("coffee_pod")
-        layout = self.place_apart(places, variant, rng)
+        for _ in range(MAX_PLACEMENT_TRIES):
+            layout = self.place_apart(places, variant, rng)
+            handle = from_pose7(layout["mug"]) @ translation(*MUG_GRIP)
+            if variant != "D2" or np.hypot(handle[0, 3] - BASE_X, handle[1, 3]) <= HANDLE_REACH:
+                break
+        else:
+            raise PlacementError(f"no mug within reach in {variant} after {MAX_PLACEMENT_TRIES} tries")
         x, y = rng.uniform(*pod.x), rng.uniform(*pod.y)
         on_tray = TRAY_POSITION + TRAY_FLOOR + [x, y, 0.0]
         on_tray[2] = TRAY_HEIGHT + POD_HALF_HEIGHT + 0.001
