@@ -89,7 +89,7 @@ class ObservationLayout:
         return np.concatenate([np.arange(self.slices[name].start, self.slices[name].stop) for name in names])
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True)
 def _relative(out, start, reference, reference_position, rotation, position):
     """Write a pose's position and rot6d in a reference frame; rotations are flat, row-major."""
     for i in range(3):
@@ -105,7 +105,7 @@ def _relative(out, start, reference, reference_position, rotation, position):
             out[start + 3 + 3 * column + i] = value
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True)
 def fill_state(out, views, xpos, xmat, ids, finger_qpos, controller, bodies, reference_body, joint_qpos, stage, stages):
     """Write the observation without base action into ``out`` (float32), in the order of `ObservationLayout`."""
     qpos, qvel = views[0], views[1]
@@ -144,7 +144,7 @@ def fill_state(out, views, xpos, xmat, ids, finger_qpos, controller, bodies, ref
     return position + stages
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True)
 def rotate_action(action, rot6d, inverse):
     """Turn an action's position and rotation parts between reference and world frame.
 

@@ -9,7 +9,7 @@ import numba
 import numpy as np
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True)
 def quat_to_matrix(quat):
     """Rotation matrix (3, 3) of a unit quaternion (w, x, y, z)."""
     w, x, y, z = quat[0], quat[1], quat[2], quat[3]
@@ -26,7 +26,7 @@ def quat_to_matrix(quat):
     return out
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True)
 def matrix_to_quat(rotation):
     """Unit quaternion (w, x, y, z), w >= 0, of a rotation matrix (3, 3)."""
     m = rotation
@@ -57,7 +57,7 @@ def matrix_to_quat(rotation):
     return quat
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True)
 def rotvec_to_matrix(rotvec):
     """Rotation matrix (3, 3) of a rotation vector (axis times angle, radians)."""
     angle = np.sqrt(rotvec[0] ** 2 + rotvec[1] ** 2 + rotvec[2] ** 2)
@@ -70,7 +70,7 @@ def rotvec_to_matrix(rotvec):
     return quat_to_matrix(quat)
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True)
 def matrix_to_rotvec(rotation):
     """Rotation vector (3,), angle in [0, pi], of a rotation matrix (3, 3)."""
     quat = matrix_to_quat(rotation)
@@ -82,7 +82,7 @@ def matrix_to_rotvec(rotation):
     return out
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True)
 def matrix_from(rotation, position):
     """The 4x4 transform of a rotation (3, 3) and a position (3,)."""
     out = np.eye(4)
@@ -91,7 +91,7 @@ def matrix_from(rotation, position):
     return out
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True)
 def invert(pose):
     """Inverse of a 4x4 rigid transform."""
     out = np.eye(4)

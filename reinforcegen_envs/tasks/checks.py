@@ -1,7 +1,8 @@
 """Compiled pieces of predicates: they run after every control step, between physics, where Python is slowest.
 
 Arrays are MuJoCo's: ``xpos`` (bodies, 3) and ``xmat`` (bodies, 9, row-major) in the world frame, ``qvel`` (nv,), contact
-``pairs`` (contacts, 2) of geom indices. Geoms are chosen by masks (geoms,), bodies by index. None of them holds the GIL.
+``pairs`` (contacts, 2) of geom indices. Geoms are chosen by masks (geoms,), bodies by index. None of them lets go of the
+GIL: they take microseconds, and getting it back from another stepping thread can take far longer.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 _MASK, _PAIRS = "boolean[::1]", "int32[:,:]"
 
 
-@numba.njit(f"boolean({_PAIRS}, {_MASK}, {_MASK})", cache=True, nogil=True)
+@numba.njit(f"boolean({_PAIRS}, {_MASK}, {_MASK})", cache=True)
 def touching(pairs, first, second):
     """Whether a geom of one mask touches a geom of the other."""
     for i in range(len(pairs)):
@@ -24,7 +25,7 @@ def touching(pairs, first, second):
     return False
 
 
-@numba.njit(f"boolean({_PAIRS}, int64[::1], {_MASK})", cache=True, nogil=True)
+@numba.njit(f"boolean({_PAIRS}, int64[::1], {_MASK})", cache=True)
 def pinched(pairs, pads, own):
     """Whether both pads (2 geom indices) touch a geom of the mask."""
     left = right = False
@@ -39,7 +40,7 @@ def pinched(pairs, pads, own):
     return left and right
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True)
 def slow(qvel, dof, speed, spin):
     """Whether a free body moves slower than ``speed``, m/s, and turns slower than ``spin``, rad/s, along every axis.
 

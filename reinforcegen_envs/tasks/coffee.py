@@ -42,7 +42,7 @@ LIFT_HEIGHT = 0.03  # metres that a grasped pod must have left the table
 DROPPED_HEIGHT = 0.036  # pod root this near above the table, or lower, while it should be carried: dropped
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True)
 def _in_holder(xpos, pod, holder, lid):
     """MimicGen's check: within the holder's wall, not below its floor, not above the lid's underside."""
     return (
@@ -52,7 +52,7 @@ def _in_holder(xpos, pod, holder, lid):
     )
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True)
 def _slower(qvel, dof, speed):
     """Whether a free body, its joint at ``dof``, moves slower than ``speed`` along every axis, m/s."""
     return abs(qvel[dof]) < speed and abs(qvel[dof + 1]) < speed and abs(qvel[dof + 2]) < speed

@@ -48,14 +48,14 @@ def nut_stages(fit: Fit, name: str, last: bool) -> tuple[Stage, Stage]:
     )
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True)
 def _hand_distance(xpos, site_xpos, nut, grip):
     """Metres from the grip site to a nut's body."""
     x, y, z = site_xpos[grip, 0] - xpos[nut, 0], site_xpos[grip, 1] - xpos[nut, 1], site_xpos[grip, 2] - xpos[nut, 2]
     return np.sqrt(x * x + y * y + z * z)
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True)
 def _reference_on_peg(xpos, site_xpos, nut, peg, grip):
     """MimicGen's check of one nut."""
     return (
@@ -66,7 +66,7 @@ def _reference_on_peg(xpos, site_xpos, nut, peg, grip):
     )
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True)
 def _judge_nut(xpos, xmat, qvel, site_xpos, nut, peg, dof, grip, hole, square):
     """Whether a nut is on its peg as MimicGen has it, the peg through its hole, it flat and down, the hand away, it at rest."""
     axes = xmat[nut]

@@ -94,7 +94,7 @@ TRIPOD = Body(
 )
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True)
 def _shaft_centre(xpos, xmat, needle, tripod):
     """Shaft centre from the ring's centre, in the tripod's frame, metres."""
     away, out = np.empty(3), np.empty(3)
@@ -111,13 +111,13 @@ def _shaft_centre(xpos, xmat, needle, tripod):
     return out
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True)
 def _centred(centre):
     """MimicGen's check."""
     return centre[0] ** 2 + centre[1] ** 2 + centre[2] ** 2 < REFERENCE_DISTANCE**2
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True)
 def _judge(xpos, xmat, qvel, needle, tripod, needle_dof, tripod_dof, table_height):
     """Whether the needle is centred and through the ring, the tripod stands, and both are at rest."""
     centre = _shaft_centre(xpos, xmat, needle, tripod)

@@ -97,13 +97,13 @@ PIECE_2 = Body(
 )
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True)
 def _across_table(xpos, one, other):
     """Distance of two roots in the table's plane, metres."""
     return np.hypot(xpos[one, 0] - xpos[other, 0], xpos[one, 1] - xpos[other, 1])
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True)
 def _placed(xpos, base, piece_1, piece_2):
     """MimicGen's check, but for that nothing is grasped."""
     return (
@@ -113,7 +113,7 @@ def _placed(xpos, base, piece_1, piece_2):
     )
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True)
 def _piece_1_seated(xpos, xmat, base, piece_1):
     """Upright and down in the hole; down there, the hole's walls leave it four yaws, +-7 degrees."""
     return (
@@ -123,7 +123,7 @@ def _piece_1_seated(xpos, xmat, base, piece_1):
     )
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True)
 def _piece_2_seated(xpos, xmat, base, piece_1, piece_2):
     """Upright, legs down on the base, wall of piece_1 in the slot."""
     across, turned = 0.0, 0.0
@@ -138,7 +138,7 @@ def _piece_2_seated(xpos, xmat, base, piece_1, piece_2):
     )
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(cache=True)
 def _judge(xpos, xmat, qvel, base, piece_1, piece_2, dofs):
     """Whether piece_1 and piece_2 are seated, and all is at rest."""
     rest = True
