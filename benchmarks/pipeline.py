@@ -158,6 +158,8 @@ def main(args: Args) -> None:
         )
     total = sum(steps.seconds.values())
     print(f"wall clock {total / 60:.1f} min: " + ", ".join(f"{k} {v:.0f} s" for k, v in steps.seconds.items()))
+    with atomic_path(weights / "evaluation.json") as temporary:  # goes with the weights wherever they go
+        temporary.write_text(json.dumps(results, indent=2) + "\n")
     with atomic_path(args.out / "result.json") as temporary:
         temporary.write_text(json.dumps({"seconds": steps.seconds, "results": results}, indent=2) + "\n")
 
