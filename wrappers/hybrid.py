@@ -17,7 +17,6 @@ from reinforcegen_envs.poses import distance, invert, matrix_from, rotvec_to_mat
 
 TERMINATIONS = ("predicate", "sustained", "predictor")
 INITIATIONS = ("teacher", "student")
-MAX_SOURCES = 4  # source demonstrations tried for one connect before it counts as failed
 NOISE_TRIES = 5  # draws of start-pose noise before the planner's failure counts
 REPLAN_EVERY = 5  # control steps between two looks at where the goal is now
 REPLAN_DISTANCE, REPLAN_ANGLE = 0.01, 0.1  # metres and radians that it must have moved for a new plan
@@ -218,7 +217,7 @@ class Hybrid(gym.Wrapper):
         connect = None
         steps = 0
         noisy = any(self._pose_noise)
-        for source in self._ranked_sources()[:MAX_SOURCES]:
+        for source in self._ranked_sources():
             for _ in range(NOISE_TRIES if noisy else 1):
                 connect = self._connect(source)
                 steps += connect.steps  # a replan that fails comes after some

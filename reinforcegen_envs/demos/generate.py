@@ -44,7 +44,7 @@ GAIN = 1.5  # stiffness of following, relative to the operator's
 EXTRA_STEPS = 4  # control steps recorded after a stage is finished: what termination looks like
 # Noise on rotation is smaller: 0.05 would swing the tip of a 12 cm needle by its clearance of 3 mm (ours).
 NOISE_SHAPE = np.array([1.0, 1.0, 1.0, 0.4, 0.4, 0.4])
-MAX_SOURCES = 4  # source demonstrations tried where the first connect to be copied from one cannot be planned
+DRAWN_SOURCES = 4  # sources drawn to be tried in turn; what is left comes after them
 FINAL_STEPS = 16  # control steps that the last target is held while success settles
 
 
@@ -108,15 +108,17 @@ class Adapter:
     def choose(self, rng: np.random.Generator, stage: int = 0) -> list[int]:
         """Sources to copy from a stage on, the first to try first; none if no key poses are all in reach here.
 
-        They are drawn with odds that grow with their joint-limit margin.
+        The first are drawn with odds that grow with their joint-limit margin.
         """
         margins = self._skeleton.margins(self._env, self._connector.checker.kinematics, stage)
         feasible = np.flatnonzero(margins > 0)
         if not len(feasible):
             return []
         weights = np.minimum(margins[feasible], GOOD_MARGIN) ** 2 + 1e-3
-        count = min(len(feasible), MAX_SOURCES)
-        return [int(source) for source in rng.choice(feasible, count, replace=False, p=weights / weights.sum())]
+        count = min(len(feasible), DRAWN_SOURCES)
+        drawn = [int(source) for source in rng.choice(feasible, count, replace=False, p=weights / weights.sum())]
+        rest = [int(source) for source in np.argsort(-margins, kind="stable") if margins[source] > 0]
+        return drawn + [source for source in rest if source not in drawn]
 
     def attempt(self, seed: tuple[int, int]) -> tuple[str, Demo | None]:
         """One attempt; returns "success" or where it failed, and the demonstration if it succeeded."""
