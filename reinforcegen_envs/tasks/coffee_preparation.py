@@ -29,7 +29,7 @@ from reinforcegen_envs.models.coffee import (
     machine,
 )
 from reinforcegen_envs.models.scene import Scene
-from reinforcegen_envs.poses import from_pose7, to_pose7, translation
+from reinforcegen_envs.poses import from_pose7, invert, to_pose7, translation
 from reinforcegen_envs.sim.simulation import Simulation
 from reinforcegen_envs.tasks.base import MAX_PLACEMENT_TRIES, Placement, PlacementError, Shape, Stage
 from reinforcegen_envs.tasks.coffee import LIFT_HEIGHT, TOPPLED_COSINE, CoffeeMachineTask
@@ -38,6 +38,10 @@ PI = float(np.pi)
 # Of the layouts of D2 (ours): robot's base axis, and how far from it the sources' hand can take a mug's handle.
 BASE_X = -0.56  # metres, world frame
 HANDLE_REACH = 0.73  # metres, horizontally
+MACHINE_FRONT = (
+    0.10,
+    0.21,
+)  # metres: half the width, and how far to the front, of where the hand would touch the machine
 MUG_COSINE = 1.0 - 1e-3  # MimicGen: a placed mug leans less than 2.6 degrees
 LID_OPENED = 2.08  # MimicGen: radians of a lid that counts as open
 PLATE_TOLERANCE = 0.003  # ours: metres that the mug's root may be higher or lower than on the plate
@@ -82,7 +86,7 @@ class CoffeePreparationTask(CoffeeMachineTask):
         opposite ends of the table. The drawer is mirrored to the other end and the mug to its
         end; the machine is D1's, less what the hand hardly reaches when it opens the lid. The mug's x leaves out the
         machine's front and the arm's limit, where its handle cannot be gripped, and a layout is drawn again when the
-        handle is more than 0.73 m from the robot's base axis.
+        handle is more than 0.73 m from the robot's base axis, or in front of the machine where the hand would touch it.
 
     Version history:
         v0: first version.
@@ -141,7 +145,7 @@ class CoffeePreparationTask(CoffeeMachineTask):
         self._plate = [model.geom(name).id for name in ("coffee_machine_base", "coffee_machine_base_front")]
 
     def sample_layout(self, variant: str, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """Draw a layout; D2's as a whole, again and again until the mug's handle is within reach.
+        """Draw a layout; D2's as a whole, again and again until a hand has room for the mug's handle.
 
         Raises:
             PlacementError: none found in 5000 tries.
@@ -150,8 +154,7 @@ class CoffeePreparationTask(CoffeeMachineTask):
         pod = places.pop("coffee_pod")
         for _ in range(MAX_PLACEMENT_TRIES):
             layout = self.place_apart(places, variant, rng)
-            handle = from_pose7(layout["mug"]) @ translation(*MUG_GRIP)
-            if variant != "D2" or np.hypot(handle[0, 3] - BASE_X, handle[1, 3]) <= HANDLE_REACH:
+            if variant != "D2" or self._handle_free(layout):
                 break
         else:
             raise PlacementError(f"no mug within reach in {variant} after {MAX_PLACEMENT_TRIES} tries")
@@ -160,6 +163,13 @@ class CoffeePreparationTask(CoffeeMachineTask):
         on_tray[2] = TRAY_HEIGHT + POD_HALF_HEIGHT + 0.001
         layout["coffee_pod"] = to_pose7(from_pose7(layout["drawer"]) @ translation(*on_tray))
         return layout
+
+    def _handle_free(self, layout: dict[str, np.ndarray]) -> bool:
+        """Whether the mug's handle is within reach, and not so near to the machine's front that a hand would touch it."""
+        handle = from_pose7(layout["mug"]) @ translation(*MUG_GRIP)
+        x, y = (invert(from_pose7(layout["coffee_machine"])) @ handle)[:2, 3]
+        near_front = abs(x) < MACHINE_FRONT[0] and y < MACHINE_FRONT[1]
+        return not near_front and bool(np.hypot(handle[0, 3] - BASE_X, handle[1, 3]) <= HANDLE_REACH)
 
     def drawer(self, sim: Simulation) -> float:
         """Position of the drawer's slide, metres; negative is open."""
