@@ -26,8 +26,7 @@ from tqdm import tqdm
 
 from reinforcegen_envs import cli
 from reinforcegen_envs.agents import bc
-from reinforcegen_envs.demos.generate import source_file
-from reinforcegen_envs.demos.hdf5 import read_demos
+from reinforcegen_envs.demos.skeleton import Skeleton
 from reinforcegen_envs.env import ManipulationEnv
 from reinforcegen_envs.files import atomic_path
 from reinforcegen_envs.observations import ObservationLayout
@@ -146,6 +145,7 @@ def _work(seed: int) -> list[tuple[int, np.ndarray, bool]]:
 def collect(args: Args, task: type[Task]) -> list[Rollouts]:
     """Play all episodes, over all workers; returns the steps stage by stage."""
     layout = ObservationLayout.of(task)
+    features = [termination_features(layout, task, stage) for stage in range(len(task.stages))]
     steps: list[list[tuple[np.ndarray, bool, int]]] = [[] for _ in task.stages]
     seeds = range(args.seed, args.seed + args.episodes)
     workers = min(args.workers or os.cpu_count() or 1, args.episodes)
@@ -161,7 +161,7 @@ def collect(args: Args, task: type[Task]) -> list[Rollouts]:
 
     for number, episode in enumerate(tqdm(episodes(), total=args.episodes, unit="episode")):
         for stage, obs, finished in episode:
-            steps[stage].append((obs[termination_features(layout, task, stage)], finished, number))
+            steps[stage].append((obs[features[stage]], finished, number))
     names = [stage.name for stage in task.stages]
     if empty := [name for name, found in zip(names, steps, strict=True) if not any(f for _, f, _ in found)]:
         raise RuntimeError(
@@ -209,7 +209,7 @@ def main(args: Args) -> None:
     task = bc.task_of(args.data)
     path = args.weights / "termination.safetensors"
     old, card = load_mlps(path, kind="termination", task=task.name, version=VERSION)
-    sources = len(read_demos(source_file(task.name), task.name))
+    sources = len(Skeleton.load(args.weights / "skeleton.npz").tools)
     training = bc.Args(args.data, steps=args.steps, seed=args.seed, workers=args.workers)
     stages = bc.load_stages(training, task, ObservationLayout.of(task), sources)
     rollouts = collect(args, task)
