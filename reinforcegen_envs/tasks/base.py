@@ -15,6 +15,7 @@ from reinforcegen_envs.poses import yaw_quat
 from reinforcegen_envs.sim.simulation import Simulation
 from reinforcegen_envs.tasks.checks import pinched
 
+BASE_X = -0.56  # metres, world frame: the robot's base axis, at y = 0 (robosuite's Panda before its 0.8 m table)
 MAX_PLACEMENT_TRIES = 5000  # robosuite's placement sampler
 
 

@@ -26,7 +26,7 @@ from reinforcegen_envs.models.coffee import (
 from reinforcegen_envs.models.scene import Scene
 from reinforcegen_envs.sim.simulation import Simulation
 from reinforcegen_envs.tasks.base import Placement, Shape, Stage, Task
-from reinforcegen_envs.tasks.checks import mask_of, touching
+from reinforcegen_envs.tasks.checks import mask_of, slow, touching
 
 PI = float(np.pi)
 
@@ -50,12 +50,6 @@ def _in_holder(xpos, pod, holder, lid):
         and xpos[pod, 2] - POD_HALF_HEIGHT >= xpos[holder, 2] - HOLDER_HALF_HEIGHT
         and xpos[pod, 2] + POD_HALF_HEIGHT <= xpos[lid, 2] - LID_HALF_HEIGHT
     )
-
-
-@numba.njit(cache=True)
-def _slower(qvel, dof, speed):
-    """Whether a free body, its joint at ``dof``, moves slower than ``speed`` along every axis, m/s."""
-    return abs(qvel[dof]) < speed and abs(qvel[dof + 1]) < speed and abs(qvel[dof + 2]) < speed
 
 
 class CoffeeMachineTask(Task):
@@ -109,7 +103,7 @@ class CoffeeMachineTask(Task):
     def slow(self, sim: Simulation, *names: str) -> bool:
         """Whether objects move slower than `REST_SPEED` along every axis."""
         qvel = sim.data.qvel
-        return all(_slower(qvel, self.object_dof[name], REST_SPEED) for name in names)
+        return all(slow(qvel, self.object_dof[name], REST_SPEED, np.inf) for name in names)
 
     def height(self, sim: Simulation, name: str) -> float:
         """Height of an object's root above the table, metres."""

@@ -31,17 +31,15 @@ from reinforcegen_envs.models.coffee import (
 from reinforcegen_envs.models.scene import Scene
 from reinforcegen_envs.poses import from_pose7, invert, to_pose7, translation
 from reinforcegen_envs.sim.simulation import Simulation
-from reinforcegen_envs.tasks.base import MAX_PLACEMENT_TRIES, Placement, PlacementError, Shape, Stage
+from reinforcegen_envs.tasks.base import BASE_X, MAX_PLACEMENT_TRIES, Placement, PlacementError, Shape, Stage
+from reinforcegen_envs.tasks.checks import touching
 from reinforcegen_envs.tasks.coffee import LIFT_HEIGHT, TOPPLED_COSINE, CoffeeMachineTask
 
 PI = float(np.pi)
-# Of the layouts of D2 (ours): robot's base axis, and how far from it the sources' hand can take a mug's handle.
-BASE_X = -0.56  # metres, world frame
-HANDLE_REACH = 0.73  # metres, horizontally
-MACHINE_FRONT = (
-    0.10,
-    0.21,
-)  # metres: half the width, and how far to the front, of where the hand would touch the machine
+# Of the layouts of D2 (ours): how far from the robot's base axis the sources' hand can take a mug's handle, and half the
+# width and the depth, in the machine's frame, of where the hand would touch the machine's front; metres.
+HANDLE_REACH = 0.73
+MACHINE_FRONT = (0.10, 0.21)
 MUG_COSINE = 1.0 - 1e-3  # MimicGen: a placed mug leans less than 2.6 degrees
 LID_OPENED = 2.08  # MimicGen: radians of a lid that counts as open
 PLATE_TOLERANCE = 0.003  # ours: metres that the mug's root may be higher or lower than on the plate
@@ -142,7 +140,8 @@ class CoffeePreparationTask(CoffeeMachineTask):
     def __init__(self, model: mujoco.MjModel):
         super().__init__(model)
         self._drawer_qpos = int(model.joint(DRAWER_JOINT).qposadr[0])
-        self._plate = [model.geom(name).id for name in ("coffee_machine_base", "coffee_machine_base_front")]
+        self._plate_mask = np.zeros(model.ngeom, bool)
+        self._plate_mask[[model.geom(f"coffee_machine_{part}").id for part in ("base", "base_front")]] = True
 
     def sample_layout(self, variant: str, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Draw a layout; D2's as a whole, again and again until a hand has room for the mug's handle.
@@ -177,11 +176,9 @@ class CoffeePreparationTask(CoffeeMachineTask):
 
     def mug_placed(self, sim: Simulation) -> bool:
         """MimicGen's check: upright, and touching the machine's base plate anywhere."""
-        if not self.upright(sim, "mug", MUG_COSINE):
-            return False
-        pairs = sim.data.contact.geom
-        mug, plate = np.isin(pairs, self.object_geoms["mug"]), np.isin(pairs, self._plate)
-        return bool(((mug[:, 0] & plate[:, 1]) | (mug[:, 1] & plate[:, 0])).any())
+        return self.upright(sim, "mug", MUG_COSINE) and touching(
+            sim.data.contact.geom, self.object_mask["mug"], self._plate_mask
+        )
 
     def mug_on_plate(self, sim: Simulation) -> bool:
         """Whether the mug is as high as on the plate; MimicGen's check counts one that stands on the table and touches it."""

@@ -22,13 +22,12 @@ from reinforcegen_envs.models.nuts import (
 from reinforcegen_envs.models.scene import Scene
 from reinforcegen_envs.poses import yaw_quat
 from reinforcegen_envs.sim.simulation import Simulation
-from reinforcegen_envs.tasks.base import MAX_PLACEMENT_TRIES, Placement, PlacementError
+from reinforcegen_envs.tasks.base import BASE_X, MAX_PLACEMENT_TRIES, Placement, PlacementError
 from reinforcegen_envs.tasks.nuts import NUT_SHAPE, NutTask, nut_stages, peg_shape
 
 PI = float(np.pi)
-# Of the layouts of D1 and D2 (ours): robot's base axis, how far from it a hand can take a handle that lies across, and how
+# Of the layouts of D1 and D2 (ours): how far from the robot's base axis a hand can take a handle that lies across, and how
 # far away a peg may stand on which a nut is to be put whichever way it is held.
-BASE_X = -0.56  # metres, world frame
 HANDLE_REACH = 0.775  # metres, of a vertical hand at the height of the table
 PEG_REACH = 0.80  # metres; D0's pegs stand at 0.796
 PEG_DISTANCE = 0.16  # metres between the pegs' axes: room for both nuts
