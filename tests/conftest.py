@@ -7,6 +7,8 @@ from reinforcegen_envs.demos.hdf5 import read_demos
 from reinforcegen_envs.policies.shipped import weights_folder
 from reinforcegen_envs.tasks import TASKS
 
+pytest.register_assert_rewrite("helpers")  # it holds assertions
+
 
 @pytest.fixture(scope="session")
 def source_demos():

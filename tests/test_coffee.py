@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from helpers import play
 
 from reinforcegen_envs.demos.generate import source_file
 from reinforcegen_envs.demos.hdf5 import read_demos
@@ -95,17 +96,6 @@ def arrange(env, pod, hinge, lean=0.0):
 
 def in_holder(x=0.0, y=0.0, z=SEATED):
     return translation(*(HOLDER + [x, y, z]))
-
-
-def play(env, steps=15):
-    """Do nothing; whether strict success, and whether the reference check, held at any step."""
-    strict = reference = False
-    for _ in range(steps):
-        _, _, terminated, _, info = env.step(np.zeros(7))
-        assert terminated == info["success"] == info["is_success"]
-        strict |= info["success"]
-        reference |= info["reference_success"]
-    return strict, reference
 
 
 def test_source_demonstrations_replay_from_file(env, demos):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from helpers import play
 
 from reinforcegen_envs.demos.generate import source_file
 from reinforcegen_envs.demos.hdf5 import read_demos
@@ -149,17 +150,6 @@ def start_last_stage(env, hinge=0.0, **change):
     env.data.qpos[env.model.joint(LID_JOINT).qposadr[0]] = hinge
     env.refresh()
     env.enter_stage(4)
-
-
-def play(env, steps=15):
-    """Do nothing; whether strict success, and whether the reference check, held at any step."""
-    strict = reference = False
-    for _ in range(steps):
-        _, _, terminated, _, info = env.step(np.zeros(7))
-        assert terminated == info["success"]
-        strict |= info["success"]
-        reference |= info["reference_success"]
-    return strict, reference
 
 
 def test_source_demonstrations_replay_from_file(env, demos):

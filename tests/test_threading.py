@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from helpers import play
 
 from reinforcegen_envs.demos.replay import replay, restore_first_state
 from reinforcegen_envs.env import ManipulationEnv
@@ -126,17 +127,6 @@ def arrange(env, centre, turn=THROUGH, tripod=None, floating=("needle",), veloci
     env.refresh()
     env.enter_stage(1)
     return needle, env.task.reference_success(env.sim)
-
-
-def play(env, steps=15):
-    """Do nothing; whether strict success, and whether the reference check, held at any step."""
-    strict = reference = False
-    for _ in range(steps):
-        _, _, terminated, _, info = env.step(np.zeros(7))
-        assert terminated == info["success"] == info["is_success"]
-        strict |= info["success"]
-        reference |= info["reference_success"]
-    return strict, reference
 
 
 def test_source_demonstrations_replay_from_file(env, source_demos):
