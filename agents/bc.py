@@ -28,8 +28,7 @@ from tqdm import tqdm
 from reinforcegen_envs import cli
 from reinforcegen_envs.demos.generate import source_file
 from reinforcegen_envs.demos.hdf5 import Demo, DemoFileError, iter_demos, read_attrs, read_demos, task_name
-from reinforcegen_envs.demos.segments import cut
-from reinforcegen_envs.demos.skeleton import Skeleton
+from reinforcegen_envs.demos.segments import cut, skeleton_of
 from reinforcegen_envs.observations import ObservationLayout, rotate_action
 from reinforcegen_envs.policies.mlp import MLP, save_mlps
 from reinforcegen_envs.policies.predictors import initiation_features, termination_features
@@ -334,7 +333,7 @@ def main(args: Args) -> None:
     extra = {"base": {}, "termination": {"threshold": THRESHOLD}, "initiation": {}}
     for kind, trained in networks.items():
         save_mlps(args.out / f"{kind}.safetensors", trained, {**card, "kind": kind, **extra[kind]})
-    Skeleton.of(sources).save(args.out / "skeleton.npz")
+    skeleton_of(sources).save(args.out / "skeleton.npz")
     with open(args.out / "losses.csv", "w", newline="") as file:
         writer = csv.DictWriter(file, ["network", "step", "losses/loss"])
         writer.writeheader()

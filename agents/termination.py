@@ -26,10 +26,10 @@ from tqdm import tqdm
 
 from reinforcegen_envs import cli
 from reinforcegen_envs.agents import bc
-from reinforcegen_envs.demos.skeleton import Skeleton
 from reinforcegen_envs.env import ManipulationEnv
 from reinforcegen_envs.files import atomic_path
 from reinforcegen_envs.observations import ObservationLayout
+from reinforcegen_envs.planning.skeleton import Skeleton
 from reinforcegen_envs.policies.mlp import MLP, load_mlps, save_mlps
 from reinforcegen_envs.policies.predictors import termination_features
 from reinforcegen_envs.policies.residual import ResidualPolicy, residual_files

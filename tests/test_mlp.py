@@ -15,8 +15,8 @@ import reinforcegen_envs  # noqa: F401 (registers the ids)
 from reinforcegen_envs.demos.generate import Args as GenerateArgs
 from reinforcegen_envs.demos.generate import generate, source_file
 from reinforcegen_envs.demos.hdf5 import TASK_OBJECTS
-from reinforcegen_envs.demos.skeleton import Skeleton
 from reinforcegen_envs.observations import ObservationLayout
+from reinforcegen_envs.planning.skeleton import Skeleton
 from reinforcegen_envs.policies.mlp import ACTIVATIONS, MLP, OUTPUTS, WeightsError, load_mlps, save_mlps
 from reinforcegen_envs.policies.predictors import InitiationPredictor, TerminationPredictor
 from reinforcegen_envs.policies.shipped import weights_folder

@@ -9,8 +9,8 @@ import gymnasium as gym
 import numpy as np
 
 from reinforcegen_envs.connect import Connect, Connector
-from reinforcegen_envs.demos.skeleton import Skeleton
 from reinforcegen_envs.env import ManipulationEnv, checked_action
+from reinforcegen_envs.planning.skeleton import Skeleton
 from reinforcegen_envs.policies.predictors import CONSECUTIVE, InitiationPredictor, TerminationPredictor
 from reinforcegen_envs.policies.shipped import weights_folder
 from reinforcegen_envs.poses import distance, invert, matrix_from, rotvec_to_matrix

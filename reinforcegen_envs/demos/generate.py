@@ -24,11 +24,11 @@ from tqdm import tqdm
 from reinforcegen_envs import cli
 from reinforcegen_envs.connect import Connect, Connector
 from reinforcegen_envs.demos.hdf5 import Demo, DemoWriter, read_demos
-from reinforcegen_envs.demos.segments import Segment, cut
-from reinforcegen_envs.demos.skeleton import GOOD_MARGIN, Skeleton
+from reinforcegen_envs.demos.segments import Segment, cut, skeleton_of
 from reinforcegen_envs.demos.teleoperator import action_to_pose, pose_of_action
 from reinforcegen_envs.env import ManipulationEnv
 from reinforcegen_envs.files import atomic_path
+from reinforcegen_envs.planning.skeleton import GOOD_MARGIN
 from reinforcegen_envs.poses import distance, invert, matrix_from, rotvec_to_matrix
 from reinforcegen_envs.tasks import TASKS
 
@@ -102,7 +102,7 @@ class Adapter:
     ):
         self._env, self._sources = env, sources
         self._noise, self._memory, self._start_noise = action_noise, noise_memory, start_noise
-        self._skeleton = Skeleton.of(sources)
+        self._skeleton = skeleton_of(sources)
         self._connector = Connector(env)
 
     def choose(self, rng: np.random.Generator, stage: int = 0) -> list[int]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from reinforcegen_envs.demos.hdf5 import Demo, DemoFileError
+from reinforcegen_envs.planning.skeleton import Skeleton
 from reinforcegen_envs.poses import distance, invert
 from reinforcegen_envs.tasks import Task
 
@@ -151,3 +152,11 @@ def without_pauses(tool: np.ndarray, gripper: np.ndarray) -> np.ndarray:
         moving_fingers = max(0, moving_fingers - 1)
         keep.append(t)
     return np.array(keep)
+
+
+def skeleton_of(sources: list[list[Segment]]) -> Skeleton:
+    """The key poses of cut source demonstrations."""
+    tools = [[[s.start, s.middle, s.tool[-1]] for s in segments] for segments in sources]
+    in_hand = [[invert(s.tool[int(np.argmax(s.gripper > 0))]) for s in segments] for segments in sources]
+    left = [[s.left for s in segments] for segments in sources]
+    return Skeleton(np.array(tools), np.array(in_hand), np.array(left))

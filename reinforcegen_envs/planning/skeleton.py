@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,9 +13,6 @@ from reinforcegen_envs.files import atomic_path
 from reinforcegen_envs.planning.ik import ArmKinematics
 from reinforcegen_envs.poses import invert
 from reinforcegen_envs.sim.kernel import NULL_JOINTS
-
-if TYPE_CHECKING:  # it imports h5py, which deployment does without
-    from reinforcegen_envs.demos.segments import Segment
 
 GOOD_MARGIN = 0.4  # radians to a joint limit beyond which more does not count
 
@@ -34,14 +30,6 @@ class Skeleton:
     tools: np.ndarray
     in_hand: np.ndarray
     left: np.ndarray
-
-    @classmethod
-    def of(cls, sources: list[list[Segment]]) -> Skeleton:
-        """Take the key poses of cut source demonstrations."""
-        tools = [[[s.start, s.middle, s.tool[-1]] for s in segments] for segments in sources]
-        in_hand = [[invert(s.tool[int(np.argmax(s.gripper > 0))]) for s in segments] for segments in sources]
-        left = [[s.left for s in segments] for segments in sources]
-        return cls(np.array(tools), np.array(in_hand), np.array(left))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Skeleton:
