@@ -69,6 +69,10 @@ def make_env(task: str, variant: str, mode: str | None = None, **kwargs: Any) ->
     return env
 
 
+# Where gym.make looks for render modes, to wrap for "human" and "rgb_array_list", when the entry point is a function.
+make_env.metadata = ManipulationEnv.metadata  # pyright: ignore[reportFunctionMemberAccess]
+
+
 def register_envs() -> None:
     """Register every id with Gymnasium; importing `reinforcegen_envs` does it."""
     for name, task in TASKS.items():
