@@ -10,6 +10,7 @@ import numpy as np
 from reinforcegen_envs.models.scene import load_scene
 from reinforcegen_envs.observations import ObservationLayout, fill_state
 from reinforcegen_envs.poses import to_pose7
+from reinforcegen_envs.sim.rendering import SceneRenderer, check_camera
 from reinforcegen_envs.sim.simulation import INITIAL_JOINT_NOISE, INITIAL_JOINTS, Simulation
 from reinforcegen_envs.tasks import TASKS
 
@@ -58,11 +59,13 @@ class ManipulationEnv(gym.Env):
             raise ValueError(f"unknown obs_mode {obs_mode!r}; choose one of {OBS_MODES}")
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
             raise ValueError(
-                f"unknown render_mode {render_mode!r}; choose None or one of {self.metadata['render_modes']}"
+                f"unknown render_mode {render_mode!r}; choose None or one of {self.metadata['render_modes']} "
+                "(gym.make adds Gymnasium's wrappers for 'human' and 'rgb_array_list')"
             )
         self.render_mode = render_mode
         self.variant = variant
         self.sim = Simulation(load_scene(task_class.scene), controller)
+        check_camera(self.sim.model, camera, width, height)
         self.task = task_class(self.sim.model)
         self.layout = ObservationLayout.of(self.task)
         self._state_size = self.layout.size  # Residual puts a longer layout in place of this one
@@ -279,8 +282,6 @@ class ManipulationEnv(gym.Env):
         if self.render_mode is None:
             return None
         if self._renderer is None:
-            from reinforcegen_envs.sim.rendering import SceneRenderer
-
             self._renderer = SceneRenderer(self.task.scene, *self._camera)
         return self._renderer.frame(self.sim.data)
 
