@@ -218,7 +218,7 @@ def test_gymnasiums_fallbacks_apply_to_every_mode(suffix):
     assert isinstance(env, gym.wrappers.HumanRendering) and env.unwrapped.render_mode == "rgb_array"
     env = gym.make(f"ReinforceGen/D0-Threading{suffix}-v0", render_mode="rgb_array_list")
     assert isinstance(env, gym.wrappers.RenderCollection) and env.unwrapped.render_mode == "rgb_array"
-    assert gym.make(env.spec).render_mode == "rgb_array_list"
+    assert gym.make(env.spec or "").render_mode == "rgb_array_list"
 
 
 def test_an_unknown_render_mode_is_refused():
