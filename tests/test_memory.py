@@ -11,8 +11,8 @@ from reinforcegen_envs.observations import ObservationLayout
 from reinforcegen_envs.policies.bundle import Bundle
 from reinforcegen_envs.policies.policy import Policy
 from reinforcegen_envs.tasks import ThreadingTask
-from reinforcegen_envs.vector import ThreadVectorEnv
 from reinforcegen_envs.wrappers import Residual, fill_pool
+from reinforcegen_envs.wrappers.vector import ThreadVectorEnv
 
 RESIDUAL = "ReinforceGen/D2-Threading-Residual-v0"
 ZERO = np.zeros(7, np.float32)

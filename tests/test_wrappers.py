@@ -5,6 +5,7 @@ import inspect
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
@@ -21,9 +22,9 @@ from reinforcegen_envs.policies.policy import MemorylessPolicy, act_one
 from reinforcegen_envs.policies.predictors import CONSECUTIVE
 from reinforcegen_envs.poses import distance, invert, matrix_to_rotvec
 from reinforcegen_envs.tasks import ThreadingTask
-from reinforcegen_envs.vector import ThreadVectorEnv
 from reinforcegen_envs.wrappers import PoolError, StartPool, combine, fill_pool
 from reinforcegen_envs.wrappers.hybrid import TERMINATIONS
+from reinforcegen_envs.wrappers.vector import ThreadVectorEnv
 
 ZERO = np.zeros(7, np.float32)
 CONTROL_STEP = 0.05  # seconds
@@ -348,7 +349,7 @@ class Ends(MemorylessPolicy):
     """A termination that says what it is told to; environments share what has no memory."""
 
     def __init__(self):
-        self.over = lambda: False
+        self.over: Callable[[], bool] = lambda: False
 
     def act(self, observations, env_indices=None):
         return np.array([self.over()])
@@ -402,7 +403,7 @@ def block(planner):
             return "unreachable", []
         middle = (start + goals[0].joints) / 2
         size = 0.3 * np.abs(goals[0].joints - start).max()
-        checker.collides = lambda q, diagnosis=False: np.abs(q - middle).max() < size or collides(q)
+        checker.collides = lambda q: np.abs(q - middle).max() < size or collides(q)
         path = planner._birrt(start, goals[0].joints, rng)
         return ("no_path", []) if path is None else ("birrt", path)
     planner._search = blocked

@@ -233,7 +233,7 @@ class Engine:
             perception=self.perception.name,
             simulation=self.sim.get_state(),
             verdict=self.judge.get_verdict(),
-            rng=self.rng.bit_generator.state,
+            rng=dict(self.rng.bit_generator.state),
             belief=None if self.belief is self.sim else self.belief.get_state(),
             perception_memory=self.perception.get_memory(),
             parts={name: part.get_memory() for name, part in self._parts.items()},

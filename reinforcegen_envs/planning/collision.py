@@ -85,11 +85,8 @@ class CollisionChecker:
             grip = (own[:, None] & self._gripper[None, :]) | (own[None, :] & self._gripper[:, None])
             self._relevant &= ~grip
 
-    def collides(self, joints: np.ndarray, diagnosis: bool = False) -> bool:
-        """Whether the arm at ``joints`` (7,), with what it holds, comes within the clearance of anything.
-
-        ``diagnosis`` is pybullet-planning's and is ignored.
-        """
+    def collides(self, joints: np.ndarray) -> bool:
+        """Whether the arm at ``joints`` (7,), with what it holds, comes within the clearance of anything."""
         return self.clearance(joints) is not None
 
     def clearance(self, joints: np.ndarray) -> float | None:
