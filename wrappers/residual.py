@@ -11,24 +11,10 @@ import numpy as np
 
 from reinforcegen_envs.env import MAX_FLOAT, ManipulationEnv, checked_action
 from reinforcegen_envs.observations import ObservationLayout, rotate_action
+from reinforcegen_envs.policies.residual import combine
 from reinforcegen_envs.policies.shipped import weights_folder
 from reinforcegen_envs.policies.skill import SkillPolicy
 from reinforcegen_envs.wrappers.hybrid import Hybrid
-
-
-def combine(base: np.ndarray, residual: np.ndarray, scale: float, ref_rot6d: np.ndarray) -> np.ndarray:
-    """The executed action: ``clip(base + scale * residual)`` with the residual turned from the reference frame to the world.
-
-    Args:
-        base: (7,) base action, world frame.
-        residual: (7,) the agent's action, in [-1, 1], reference object's frame.
-        scale: size of the residual.
-        ref_rot6d: (6,) first two columns of the reference frame's rotation in the world.
-
-    Returns:
-        (7,) in [-1, 1], world frame. A zero residual gives the base action bit for bit.
-    """
-    return np.clip(base + scale * rotate_action(residual, ref_rot6d, False), -1.0, 1.0)
 
 
 class Residual(gym.Wrapper):
