@@ -11,7 +11,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 import reinforcegen_envs  # noqa: F401 (importing it registers the ids)
-from reinforcegen_envs.agents.evaluation import EVALUATION_SEED
+from reinforcegen_envs.statistics import EVALUATION_SEED
 from reinforcegen_envs.vector import ThreadVectorEnv
 
 ENV_KWARGS = (

@@ -9,10 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import gymnasium as gym
 import numpy as np
 
-from reinforcegen_envs.statistics import wilson_interval
-
-EVALUATION_SEED = 1_000_000
-"""first evaluation seed; training uses smaller ones"""
+from reinforcegen_envs.statistics import EVALUATION_SEED, wilson_interval
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,8 +21,8 @@ from pathlib import Path
 import tyro
 from tqdm import tqdm
 
+from reinforcegen_envs.agents.plotting import plot_curves
 from reinforcegen_envs.files import atomic_path
-from reinforcegen_envs.plotting import plot_curves
 from reinforcegen_envs.tasks import TASKS
 from reinforcegen_envs.wrappers import fill_pool
 

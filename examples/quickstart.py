@@ -83,7 +83,7 @@ def record(args: Args) -> None:
 def train(args: Args) -> None:
     """PPO on the insertion skill; resets come from a pool of snapshots made here."""
     from reinforcegen_envs.agents import ppo_residual
-    from reinforcegen_envs.plotting import plot_curves
+    from reinforcegen_envs.agents.plotting import plot_curves
     from reinforcegen_envs.wrappers import fill_pool
 
     pool = args.out / "pool.npz"

@@ -13,8 +13,9 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from reinforcegen_envs.agents import common, ppo_residual, runs, td3_residual  # noqa: E402
-from reinforcegen_envs.agents.evaluation import EVALUATION_SEED, evaluate_agent  # noqa: E402
+from reinforcegen_envs.agents.evaluation import evaluate_agent  # noqa: E402
 from reinforcegen_envs.policies.mlp import load_mlps  # noqa: E402
+from reinforcegen_envs.statistics import EVALUATION_SEED  # noqa: E402
 
 TRAINERS = {"td3_residual": td3_residual, "ppo_residual": ppo_residual}
 
