@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode
 
 import reinforcegen_envs  # noqa: F401 (importing it registers the ids)
@@ -118,20 +119,59 @@ def training_seeds(rng: np.random.Generator, num_envs: int) -> list[int]:
     return rng.choice(EVALUATION_SEED, num_envs, replace=False).tolist()
 
 
-def residual_scale(args: RunArgs, envs: ThreadVectorEnv) -> float:
-    """What the environments multiply the agent's action with; 1 if they have no base policy.
+def env_spec(envs: ThreadVectorEnv) -> EnvSpec:
+    """What Gymnasium's registry says about the id of the environments."""
+    spec = envs.envs[0].unwrapped.spec
+    assert spec is not None  # gym.make sets it
+    return spec
 
-    Raises:
-        ValueError: a residual environment does not say, and the arguments do not either.
-    """
+
+def residual_scale(args: RunArgs, envs: ThreadVectorEnv) -> float:
+    """What the environments multiply the agent's action with; 1 if they have no base policy."""
     if args.residual_scale is not None:
         return args.residual_scale
     try:
         return float(envs.envs[0].get_wrapper_attr("residual_scale"))
     except AttributeError:
-        if "-Residual-" in args.env_id:
-            raise ValueError(f"{args.env_id} has no attribute residual_scale; give --residual-scale") from None
         return 1.0
+
+
+class Transition(NamedTuple):
+    """One control step of all environments; every array is (num_envs, ...)."""
+
+    obs: np.ndarray
+    action: np.ndarray
+    reward: np.ndarray
+    after: np.ndarray
+    """the observations that the actions led to, also where an episode ended"""
+    terminated: np.ndarray
+    done: np.ndarray
+    """whether the episode was terminated or truncated"""
+    succeeded: np.ndarray
+    """whether an episode ended here, with success"""
+
+
+class Collector:
+    """Steps the training environments; knows where they are, and how their episodes ended.
+
+    Args:
+        envs: environments whose autoreset mode is SAME_STEP.
+        seeds: one an environment.
+    """
+
+    def __init__(self, envs: ThreadVectorEnv, seeds: list[int]):
+        self.envs = envs
+        self.obs, _ = envs.reset(seed=seeds)
+        self._returns = np.zeros(envs.num_envs)  # of the running episodes, so far
+
+    def step(self, action: np.ndarray) -> Transition:
+        """Take one control step with (num_envs, actions) actions; `obs` is what to act on next."""
+        before, (self.obs, reward, terminated, truncated, infos) = self.obs, self.envs.step(action)
+        done = terminated | truncated
+        self._returns += reward
+        succeeded = episode_successes(infos, done, self._returns)
+        self._returns[done] = 0.0
+        return Transition(before, action, reward, true_next_obs(self.obs, infos), terminated, done, succeeded)
 
 
 def true_next_obs(next_obs: np.ndarray, infos: Mapping[str, Any]) -> np.ndarray:
@@ -148,8 +188,3 @@ def episode_successes(infos: Mapping[str, Any], done: np.ndarray, returns: np.nd
     """(num_envs,) whether an episode ended here with info["success"] or, lacking that, a return > 0."""
     final = infos.get("final_info", {})
     return done & (np.asarray(final["success"], bool) if "success" in final else returns > 0)
-
-
-def crossed(step: int, previous: int, every: int) -> bool:
-    """Whether a multiple of ``every`` lies in (previous, step]; never for 0."""
-    return every > 0 and step // every > previous // every

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import gymnasium as gym
 import numpy as np
 
+from reinforcegen_envs.agents.common import RunArgs, env_factory
 from reinforcegen_envs.statistics import EVALUATION_SEED, wilson_interval
 
 
@@ -81,3 +82,8 @@ def evaluate_agent(
         sum(total for _, total, _ in results) / max(episodes, 1),
         sum(length for _, _, length in results) / max(episodes, 1),
     )
+
+
+def evaluate(args: RunArgs, policy: Callable[[np.ndarray], np.ndarray], episodes: int) -> Evaluation:
+    """`evaluate_agent` in the environment that a trainer's arguments describe."""
+    return evaluate_agent(env_factory(args, evaluation=True), policy, episodes, num_threads=args.num_threads)

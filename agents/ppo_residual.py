@@ -9,7 +9,6 @@ it. The mean of the agent's action starts at zero everywhere, and the first iter
 from __future__ import annotations
 
 import dataclasses
-from collections import deque
 from typing import Any
 
 import numpy as np
@@ -19,21 +18,9 @@ from torch.distributions import Normal
 from tqdm import tqdm
 
 from reinforcegen_envs import cli
-from reinforcegen_envs.agents.common import (
-    RunArgs,
-    crossed,
-    env_factory,
-    episode_successes,
-    make_training_envs,
-    residual_scale,
-    space_sizes,
-    training_seeds,
-    true_next_obs,
-)
-from reinforcegen_envs.agents.evaluation import Evaluation, evaluate_agent
-from reinforcegen_envs.agents.runs import Run, random_state, set_random_state, to_mlp
+from reinforcegen_envs.agents.common import Collector, RunArgs, make_training_envs, space_sizes, training_seeds
+from reinforcegen_envs.agents.runs import Run, to_mlp
 from reinforcegen_envs.policies.mlp import MLP
-from reinforcegen_envs.vector import ThreadVectorEnv
 
 METRICS = (
     "charts/success",
@@ -160,7 +147,7 @@ class Agent(nn.Module):
         return to_mlp(self.actor, *self.statistics(), "tanh", "clip")
 
 
-# -------------------------------------------------------------------------------------------------- learning
+# --------------------------------------------------------------------------------------------------- rollout
 
 
 @dataclasses.dataclass
@@ -176,38 +163,45 @@ class Rollout:
     done: torch.Tensor
 
 
-def collect(
-    args: Args, agent: Agent, envs: ThreadVectorEnv, obs: np.ndarray, returns: np.ndarray, bar: tqdm
-) -> tuple[Rollout, np.ndarray, list[bool]]:
-    """Run the policy.
+def rollout(args: Args, agent: Agent, collector: Collector, bar: tqdm) -> tuple[Rollout, list[bool]]:
+    """Run the policy, with noise, for one iteration.
 
     Args:
         args: number of steps and environments.
-        agent: acts, with noise.
-        envs: environments, being at ``obs``.
-        obs: (num_envs, size) current observations.
-        returns: (num_envs,) return so far of the running episodes; kept up to date in place.
+        agent: acts.
+        collector: steps the environments.
         bar: progress.
 
     Returns:
-        The data, the observations after it, and whether each episode that ended succeeded.
+        The data, and whether each episode that ended succeeded.
     """
     steps, successes = [], []
     for _ in range(args.num_steps):
         with torch.no_grad():
-            distribution = agent.distribution(agent.normalise(torch.from_numpy(obs)))
+            distribution = agent.distribution(agent.normalise(torch.from_numpy(collector.obs)))
             action = distribution.sample()
             log_prob = distribution.log_prob(action).sum(-1)
-        next_obs, reward, terminated, truncated, infos = envs.step(action.clamp(-1.0, 1.0).numpy())
-        done = terminated | truncated
-        returns += reward
-        successes += episode_successes(infos, done, returns)[done].tolist()
-        returns[done] = 0.0
-        steps.append((obs, true_next_obs(next_obs, infos), action, log_prob, reward, terminated, done))
-        obs = next_obs
+        step = collector.step(action.clamp(-1.0, 1.0).numpy())
+        steps.append((step.obs, step.after, action, log_prob, step.reward, step.terminated, step.done))
+        successes += step.succeeded[step.done].tolist()
         bar.update(args.num_envs)
     columns = [torch.as_tensor(np.stack(column), dtype=torch.float32) for column in zip(*steps, strict=True)]
-    return Rollout(*columns), obs, successes
+    return Rollout(*columns), successes
+
+
+# -------------------------------------------------------------------------------------------------- learning
+
+
+def make_optimiser(args: Args, agent: Agent) -> torch.optim.Optimizer:
+    """Adam for actor and critic, each with its learning rate."""
+    return torch.optim.Adam(
+        [
+            {"params": [*agent.actor.parameters(), agent.log_std], "lr": args.actor_lr},
+            {"params": list(agent.critic.parameters()), "lr": args.critic_lr},
+        ],
+        eps=1e-5,
+        fused=True,
+    )
 
 
 @torch.no_grad()
@@ -280,75 +274,34 @@ def main(args: Args) -> dict[str, Any]:
     torch.manual_seed(args.seed)
     rng = np.random.default_rng(args.seed)
     envs = make_training_envs(args)  # complain before the run's folder is made
-    scale = residual_scale(args, envs)
-    run = Run(args, "ppo_residual", METRICS)
+    run = Run(args, "ppo_residual", METRICS, envs)
     agent = Agent(args, *space_sizes(envs))
-    optimiser = torch.optim.Adam(
-        [
-            {"params": [*agent.actor.parameters(), agent.log_std], "lr": args.actor_lr},
-            {"params": list(agent.critic.parameters()), "lr": args.critic_lr},
-        ],
-        eps=1e-5,
-        fused=True,
-    )
-    step = iteration = episodes = 0
-    recent: deque[bool] = deque(maxlen=100)
-    base: dict[str, Any] | None = None
-    if run.checkpoint:
-        agent.load_state_dict(run.checkpoint["agent"])
-        optimiser.load_state_dict(run.checkpoint["optimiser"])
-        set_random_state(rng, run.checkpoint["random"])
-        step, iteration, episodes = (run.checkpoint[name] for name in ("step", "iteration", "episodes"))
-        recent.extend(run.checkpoint["recent"])
-        base = run.checkpoint["base"]
+    optimiser = make_optimiser(args, agent)
+    run.begin(rng, agent=agent, optimiser=optimiser)
+    run.evaluate_base(agent.mlp())
 
-    def evaluate(episodes: int) -> Evaluation:
-        return evaluate_agent(env_factory(args, evaluation=True), agent.mlp(), episodes, num_threads=args.num_threads)
+    collector = Collector(envs, training_seeds(rng, args.num_envs))
+    with run.bar() as bar:
+        while run.unfinished:
+            data, successes = rollout(args, agent, collector, bar)
+            # The statistics must not change between acting and learning, or the probability ratio would not start
+            # at 1. In the first iteration they may: its mean action is 0 whatever the observation.
+            iteration = run.progress.updates
+            if iteration == 0:
+                agent.update_statistics(data.obs.flatten(0, 1))
+            values = update(args, agent, optimiser, rng, data, with_actor=iteration >= args.critic_only_iterations)
+            if iteration > 0:
+                agent.update_statistics(data.obs.flatten(0, 1))
+            run.progress.updates += 1
+            run.advance(args.num_envs * args.num_steps, successes)
+            values = run.report(agent.mlp(), values)
+            bar.set_postfix(success=f"{values.get('charts/success', 0.0):.2f}")
+            if run.due(args.checkpoint_every):
+                run.checkpoint()
+                run.export(agent.mlp())
 
-    def checkpoint() -> None:
-        counters = {"iteration": iteration, "episodes": episodes, "recent": list(recent), "base": base}
-        networks = {"agent": agent.state_dict(), "optimiser": optimiser.state_dict()}
-        run.save_checkpoint(step, {**counters, **networks, "random": random_state(rng)})
-
-    if base is None:
-        result = evaluate(args.final_episodes)
-        base = dataclasses.asdict(result)
-        run.log(0, result.metrics())
-
-    obs, _ = envs.reset(seed=training_seeds(rng, args.num_envs))
-    returns = np.zeros(args.num_envs)
-    bar = tqdm(total=args.total_steps, initial=step, unit="step", smoothing=0.05)
-    while step < args.total_steps:
-        data, obs, successes = collect(args, agent, envs, obs, returns, bar)
-        # The statistics must not change between acting and learning, or the probability ratio would not start
-        # at 1. In the first iteration they may: its mean action is 0 whatever the observation.
-        if iteration == 0:
-            agent.update_statistics(data.obs.flatten(0, 1))
-        values = update(args, agent, optimiser, rng, data, with_actor=iteration >= args.critic_only_iterations)
-        if iteration > 0:
-            agent.update_statistics(data.obs.flatten(0, 1))
-        previous, step = step, step + args.num_envs * args.num_steps
-        iteration, episodes = iteration + 1, episodes + len(successes)
-        recent.extend(successes)
-
-        # Report.
-        values |= {"charts/episodes": episodes, "charts/steps_per_second": run.speed(step)}
-        values |= {"charts/success": float(np.mean(recent))} if recent else {}
-        if crossed(step, previous, args.eval_every) and step < args.total_steps:
-            values |= evaluate(args.eval_episodes).metrics()
-        run.log(step, values)
-        bar.set_postfix(success=f"{values.get('charts/success', 0.0):.2f}")
-        if crossed(step, previous, args.checkpoint_every):
-            checkpoint()
-            run.export(agent.mlp(), step, scale)
-
-    bar.close()
     envs.close()
-    checkpoint()
-    result = evaluate(args.final_episodes)
-    run.export(agent.mlp(), step, scale, result)
-    run.log(step, result.metrics())
-    return run.finish(step, base, result)
+    return run.finish(agent.mlp())
 
 
 if __name__ == "__main__":
