@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import gymnasium as gym
 import numpy as np
 
-from reinforcegen_envs.agents.common import RunArgs, env_factory
+from reinforcegen_envs.agents.arguments import RunArgs
+from reinforcegen_envs.agents.common import env_factory, num_threads
 from reinforcegen_envs.statistics import EVALUATION_SEED, wilson_interval
 
 
@@ -86,4 +87,4 @@ def evaluate_agent(
 
 def evaluate(args: RunArgs, policy: Callable[[np.ndarray], np.ndarray], episodes: int) -> Evaluation:
     """`evaluate_agent` in the environment that a trainer's arguments describe."""
-    return evaluate_agent(env_factory(args, evaluation=True), policy, episodes, num_threads=args.num_threads)
+    return evaluate_agent(env_factory(args, evaluation=True), policy, episodes, num_threads=num_threads(args))

@@ -3,7 +3,7 @@
 The observation already holds the base policy's action; the environment adds the agent's action, scaled, to
 it. The mean of the agent's action starts at zero everywhere, and the first iterations train the critic alone.
 
-    python -m reinforcegen_envs.agents.ppo_residual --stage grasp --pool POOL
+    python -m reinforcegen_envs.agents.ppo_residual --env-id ReinforceGen/D2-Threading-Residual-v0 --stage grasp
 """
 
 from __future__ import annotations
@@ -18,7 +18,18 @@ from torch.distributions import Normal
 from tqdm import tqdm
 
 from reinforcegen_envs import cli
-from reinforcegen_envs.agents.common import Collector, RunArgs, make_training_envs, space_sizes, training_seeds
+from reinforcegen_envs.agents.arguments import (
+    Count,
+    CountOrZero,
+    Finite,
+    Fraction,
+    Limit,
+    NotNegative,
+    Positive,
+    RunArgs,
+    checked,
+)
+from reinforcegen_envs.agents.common import Collector, make_training_envs, space_sizes, training_seeds
 from reinforcegen_envs.agents.runs import Run, to_mlp
 from reinforcegen_envs.policies.mlp import MLP
 
@@ -45,39 +56,39 @@ OBSERVATION_CLIP = 10.0
 class Args(RunArgs):
     """Arguments of this trainer, after those of every trainer (agents/common.py)."""
 
-    num_envs: int = 24
+    num_envs: Count = 24
     """environments stepped side by side"""
-    total_steps: int = 250_000
+    total_steps: Count = 250_000
     """control steps of training, all environments together"""
 
     # Algorithm
-    num_steps: int = 128
+    num_steps: Count = 128
     """control steps of every environment in an iteration"""
-    critic_only_iterations: int = 2
+    critic_only_iterations: CountOrZero = 2
     """first iterations, in which the actor stays the base policy"""
-    gamma: float = 0.99
+    gamma: Fraction = 0.99
     """discount of a control step"""
-    gae_lambda: float = 0.95
+    gae_lambda: Fraction = 0.95
     """weight of longer returns in the advantage (generalised advantage estimation)"""
-    epochs: int = 8
+    epochs: Count = 8
     """passes over the data of an iteration"""
-    minibatches: int = 6
+    minibatches: Count = 6
     """minibatches in an epoch"""
-    clip: float = 0.2
+    clip: Positive = 0.2
     """how far an update may move the probability ratio of an action from 1"""
-    target_kl: float = 0.03
+    target_kl: Limit = 0.03
     """the actor's epochs of an iteration end when the approximate KL divergence exceeds this"""
-    initial_log_std: float = -1.0
+    initial_log_std: Finite = -1.0
     """log of the std of the agent's action before training: 0.37, times the residual scale when executed"""
-    entropy: float = 0.0
+    entropy: NotNegative = 0.0
     """weight of the entropy bonus"""
-    max_grad_norm: float = 0.5
+    max_grad_norm: Limit = 0.5
     """largest gradient norm, of actor and critic each"""
-    actor_lr: float = 3e-4
+    actor_lr: Positive = 3e-4
     """learning rate of the actor"""
-    critic_lr: float = 1e-3
+    critic_lr: Positive = 1e-3
     """learning rate of the critic"""
-    hidden: int = 256
+    hidden: Count = 256
     """units in each of the two hidden layers of actor and critic"""
 
 
@@ -269,7 +280,13 @@ def update(
 
 
 def main(args: Args) -> dict[str, Any]:
-    """Train; return what result.json holds."""
+    """Train; return what result.json holds.
+
+    Raises:
+        InvalidArgument: arguments that are not allowed, or not those of the run that is to be resumed.
+        RunError: the run's folder holds another run, or no checkpoint that it can go on from.
+    """
+    args = checked(args)
     torch.set_num_threads(args.torch_threads)
     torch.manual_seed(args.seed)
     rng = np.random.default_rng(args.seed)

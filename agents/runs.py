@@ -17,7 +17,8 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from reinforcegen_envs.agents.common import RunArgs, env_spec, residual_scale
+from reinforcegen_envs.agents.arguments import RunArgs, saved_arguments
+from reinforcegen_envs.agents.common import env_spec, residual_scale
 from reinforcegen_envs.agents.evaluation import Evaluation, evaluate
 from reinforcegen_envs.errors import InvalidArgument, ReinforceGenError
 from reinforcegen_envs.files import atomic_path
@@ -125,7 +126,7 @@ class Run:
         self.args, self.algorithm = args, algorithm
         self.spec, self.scale = env_spec(envs), residual_scale(args, envs)
         default_name = "-".join([args.env_id.replace("/", "-").replace(":", "-"), args.stage or "all", algorithm])
-        self.folder = Path(args.runs_dir) / (args.run_name or f"{default_name}-seed{args.seed}")
+        self.folder = args.runs_dir / (args.run_name or f"{default_name}-seed{args.seed}")
         self.columns = ["step", "seconds", *metrics]
         self.command, self.commit = command_line(args, algorithm), commit()
         self.progress = Progress()
@@ -222,7 +223,7 @@ class Run:
     def checkpoint(self) -> None:
         """Write checkpoint.pt: progress, time and arguments, all parts and generators."""
         saved = {
-            "args": dataclasses.asdict(self.args),
+            "args": saved_arguments(self.args),
             "seconds": self.seconds,
             "progress": dataclasses.asdict(self.progress),
             "random": {"numpy": self._rng.bit_generator.state, "torch": torch.get_rng_state()},
@@ -283,7 +284,7 @@ class Run:
         return card if self.commit is None else {**card, "commit": self.commit}
 
     def _check_same_arguments(self, old: Mapping[str, Any]) -> None:
-        now = dataclasses.asdict(self.args)
+        now = saved_arguments(self.args)
         changed = [name for name in now if name not in MAY_CHANGE_ON_RESUME and now[name] != old.get(name)]
         if changed:
             both = ", ".join(f"{name} {old.get(name)!r} -> {now[name]!r}" for name in changed)

@@ -4,7 +4,7 @@ The observation already holds the base policy's action; the environment adds the
 it. So an agent whose last layer is zero *is* the base policy, and the replay buffer is first filled by
 running just that. Half of each batch comes from successful episodes, the base's own and later ones.
 
-    python -m reinforcegen_envs.agents.td3_residual --stage grasp --pool POOL
+    python -m reinforcegen_envs.agents.td3_residual --env-id ReinforceGen/D2-Threading-Residual-v0 --stage grasp
 """
 
 from __future__ import annotations
@@ -20,9 +20,19 @@ import torch.nn.functional as F
 from torch import nn
 
 from reinforcegen_envs import cli
+from reinforcegen_envs.agents.arguments import (
+    Count,
+    CountOrZero,
+    Finite,
+    Fraction,
+    NotNegative,
+    Positive,
+    PositiveFraction,
+    RunArgs,
+    checked,
+)
 from reinforcegen_envs.agents.common import (
     Collector,
-    RunArgs,
     Transition,
     make_training_envs,
     space_sizes,
@@ -55,53 +65,64 @@ class Args(RunArgs):
     """Arguments of this trainer, after those of every trainer (agents/common.py)."""
 
     # Algorithm
-    warmup_steps: int = 10_000
+    warmup_steps: CountOrZero = 10_000
     """control steps with zero residual that fill the buffer and fix the observation statistics"""
-    critic_only_updates: int = 2_000
+    critic_only_updates: CountOrZero = 2_000
     """updates of the critics alone, right after the warm-up"""
-    updates_per_step: float = 1.0
+    updates_per_step: NotNegative = 1.0
     """updates per control step after the warm-up"""
-    batch_size: int = 256
+    batch_size: Count = 256
     """transitions in a batch"""
-    success_fraction: float = 0.5
+    success_fraction: Fraction = 0.5
     """part of a batch drawn from successful episodes, as soon as there are any"""
-    buffer_size: int = 200_000
+    buffer_size: Count = 200_000
     """transitions kept, in each of the two buffers"""
-    n_step: int = 3
+    n_step: Count = 3
     """rewards summed before bootstrapping"""
-    gamma: float = 0.99
+    gamma: Fraction = 0.99
     """discount of a control step"""
-    exploration_noise: float = 0.05
+    exploration_noise: NotNegative = 0.05
     """std of the noise on the *executed* action; the agent's own gets this over the residual scale"""
-    target_noise: float = 0.02
+    target_noise: NotNegative = 0.02
     """std of the noise that smooths the target policy, in the same units"""
-    target_noise_clip: float = 0.05
+    target_noise_clip: NotNegative = 0.05
     """largest smoothing noise, in the same units"""
-    critics: int = 3
+    critics: Count = 3
     """number of critics"""
-    target_critics: int = 2
+    target_critics: Count = 2
     """critics, drawn at random for every update, whose smallest value is the target"""
-    critic_hidden: int = 128
+    critic_hidden: Count = 128
     """units in each hidden layer of a critic"""
-    actor_hidden: int = 256
+    actor_hidden: Count = 256
     """units in each hidden layer of the actor"""
-    hidden_layers: int = 2
+    hidden_layers: Count = 2
     """hidden layers of actor and critics"""
-    critic_lr: float = 3e-4
+    critic_lr: Positive = 3e-4
     """learning rate of the critics"""
-    actor_lr: float = 1e-4
+    actor_lr: Positive = 1e-4
     """learning rate of the actor"""
-    actor_every: int = 2
+    actor_every: Count = 2
     """critic updates per actor update"""
-    residual_penalty: float = 0.1
+    residual_penalty: NotNegative = 0.1
     """weight of the residual's mean square in the actor's loss: where the base policy succeeds by itself nothing is to be
     gained but a little time, and whatever comes later was learned from how the base policy leaves things"""
-    tau: float = 0.005
+    tau: PositiveFraction = 0.005
     """step of the target networks towards the online ones, every update"""
-    q_low: float = 0.0
+    q_low: Finite = 0.0
     """smallest return there is; targets are cut to it"""
-    q_high: float = 1.0
+    q_high: Finite = 1.0
     """largest return there is; with a sparse reward of 1 on success, 1"""
+
+    def conflicts(self) -> list[str]:
+        """What is wrong with arguments that are allowed one by one."""
+        wrong = super().conflicts()
+        if self.target_critics > self.critics:
+            wrong.append(f"target_critics is {self.target_critics}; there are {self.critics} critics")
+        if self.batch_size > self.buffer_size:
+            wrong.append(f"batch_size is {self.batch_size}; it must be at most buffer_size, {self.buffer_size}")
+        if self.q_low >= self.q_high:
+            wrong.append(f"q_low is {self.q_low:g}; it must be below q_high, {self.q_high:g}")
+        return wrong
 
 
 # --------------------------------------------------------------------------------------------------- networks
@@ -294,7 +315,13 @@ def learn(
 
 
 def main(args: Args) -> dict[str, Any]:
-    """Train; return what result.json holds."""
+    """Train; return what result.json holds.
+
+    Raises:
+        InvalidArgument: arguments that are not allowed, or not those of the run that is to be resumed.
+        RunError: the run's folder holds another run, or no checkpoint that it can go on from.
+    """
+    args = checked(args)
     torch.set_num_threads(args.torch_threads)
     torch.manual_seed(args.seed)
     rng = np.random.default_rng(args.seed)

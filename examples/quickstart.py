@@ -90,8 +90,8 @@ def train(args: Args) -> None:
     fill_pool.fill(fill_pool.Args(stage="insert", count=160, pose_noise=NOISE, out=pool))
     ppo_residual.main(
         ppo_residual.Args(
-            env_id=ENV_ID, stage="insert", pool=str(pool), total_steps=args.train_steps, eval_every=20_000,
-            eval_episodes=60, final_episodes=100, seed=args.seed, runs_dir=str(args.out), run_name="ppo", overwrite=True,
+            env_id=ENV_ID, stage="insert", pool=pool, total_steps=args.train_steps, eval_every=20_000,
+            eval_episodes=60, final_episodes=100, seed=args.seed, runs_dir=args.out, run_name="ppo", overwrite=True,
         )
     )  # fmt: skip
     curve = args.out / "curve.png"
