@@ -8,7 +8,9 @@ import json
 import shlex
 import subprocess
 import time
-from collections.abc import Iterable, Mapping, Sequence
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -118,7 +120,7 @@ class Run:
         envs: the training environments.
 
     Raises:
-        RunError: a new run would overwrite an older one, or there is no checkpoint to resume from.
+        RunError: a new run would overwrite an older one, or there is no checkpoint that it can resume from.
         InvalidArgument: the checkpoint was made with other arguments.
     """
 
@@ -131,15 +133,14 @@ class Run:
         self.command, self.commit = command_line(args, algorithm), commit()
         self.progress = Progress()
         self._previous_step = 0  # before the last `advance`
-        path = self.folder / "checkpoint.pt"
+        self._checkpoint = self.folder / "checkpoint.pt"
         self._saved: dict[str, Any] | None = None
         if args.resume:
-            if not path.is_file():
-                raise RunError(f"no checkpoint {path} to resume from; start the run without --resume")
-            self._saved = saved = torch.load(path, weights_only=True)
-            self._check_same_arguments(saved["args"])
-        elif path.exists() and not args.overwrite:
-            raise RunError(f"{path} exists; go on with --resume, choose another --run-name, or --overwrite it")
+            self._saved = self._load()
+        elif self._checkpoint.exists() and not args.overwrite:
+            raise RunError(
+                f"{self._checkpoint} exists; go on with --resume, choose another --run-name, or --overwrite it"
+            )
 
     def begin(self, rng: np.random.Generator, **parts: Stateful) -> None:
         """Say what checkpoints hold, return to the last one if the run resumes, and open the logs.
@@ -147,24 +148,21 @@ class Run:
         Args:
             rng: the trainer's generator; torch's goes with it.
             parts: name -> whatever else has a state.
+
+        Raises:
+            RunError: the checkpoint does not hold all that; nothing was written.
         """
         from torch.utils.tensorboard import SummaryWriter
 
         self._rng, self._parts = rng, parts
-        seconds = 0.0
-        if self._saved is not None:
-            for name, part in parts.items():
-                part.load_state_dict(self._saved["parts"][name])
-            rng.bit_generator.state = self._saved["random"]["numpy"]
-            torch.set_rng_state(self._saved["random"]["torch"])
-            self.progress, seconds = Progress(**self._saved["progress"]), self._saved["seconds"]
-            self._saved = None  # buffers are large
+        seconds = self._restore()
         self._start = time.monotonic() - seconds
         self._mark = (self.progress.step, time.monotonic())
-        self._start_csv()
         if not self.args.resume:
-            for old in self.folder.glob("events.out.tfevents.*"):
-                old.unlink()
+            for pattern in ("checkpoint.pt", "result.json", "actor.*", "events.out.tfevents.*"):
+                for old in self.folder.glob(pattern):
+                    old.unlink()
+        self._start_csv()
         self._writer = SummaryWriter(str(self.folder), purge_step=self.progress.step if self.args.resume else None)
         self._writer.add_text("command", self.command)
 
@@ -223,13 +221,14 @@ class Run:
     def checkpoint(self) -> None:
         """Write checkpoint.pt: progress, time and arguments, all parts and generators."""
         saved = {
+            "algorithm": self.algorithm,
             "args": saved_arguments(self.args),
             "seconds": self.seconds,
             "progress": dataclasses.asdict(self.progress),
             "random": {"numpy": self._rng.bit_generator.state, "torch": torch.get_rng_state()},
             "parts": {name: part.state_dict() for name, part in self._parts.items()},
         }
-        with atomic_path(self.folder / "checkpoint.pt") as path:
+        with atomic_path(self._checkpoint) as path:
             torch.save(saved, path)
 
     def export(self, policy: MLP, result: Evaluation | None = None) -> None:
@@ -283,12 +282,51 @@ class Run:
         }
         return card if self.commit is None else {**card, "commit": self.commit}
 
-    def _check_same_arguments(self, old: Mapping[str, Any]) -> None:
+    def _load(self) -> dict[str, Any]:
+        """Read the checkpoint and compare what it says about its run with this one."""
+        path = self._checkpoint
+        if not path.is_file():
+            raise RunError(f"no checkpoint {path} to resume from; start the run without --resume")
+        with self._blaming_the_checkpoint():
+            with zipfile.ZipFile(path) as archive:  # torch does not compare the checksums that it writes
+                if archive.testzip() is not None:
+                    raise zipfile.BadZipFile
+            saved = torch.load(path, weights_only=True)
+            algorithm, old = saved["algorithm"], dict(saved["args"])
+        if algorithm != self.algorithm:
+            raise RunError(f"{path} is of {algorithm}, not of {self.algorithm}; choose another --run-name")
         now = saved_arguments(self.args)
         changed = [name for name in now if name not in MAY_CHANGE_ON_RESUME and now[name] != old.get(name)]
         if changed:
             both = ", ".join(f"{name} {old.get(name)!r} -> {now[name]!r}" for name in changed)
             raise InvalidArgument(f"{self.folder} was started with other arguments ({both}); resume with the same ones")
+        return saved
+
+    def _restore(self) -> float:
+        """Return to the checkpoint, if there is one; the wall seconds that the run had taken then."""
+        saved, self._saved = self._saved, None  # buffers are large
+        if saved is None:
+            return 0.0
+        with self._blaming_the_checkpoint():
+            for name, part in self._parts.items():
+                part.load_state_dict(saved["parts"][name])
+            self._rng.bit_generator.state = saved["random"]["numpy"]
+            torch.set_rng_state(saved["random"]["torch"])
+            self.progress = Progress(
+                **{field.name: saved["progress"][field.name] for field in dataclasses.fields(Progress)}
+            )
+            return float(saved["seconds"])
+
+    @contextmanager
+    def _blaming_the_checkpoint(self) -> Iterator[None]:
+        """A damaged file raises a dozen different errors, from zip, pickle and every part; they become one."""
+        try:
+            yield
+        except Exception as error:
+            raise RunError(
+                f"{self._checkpoint} is not a complete checkpoint of this version ({type(error).__name__}); "
+                "start anew with --overwrite, or choose another --run-name"
+            ) from error
 
     def _start_csv(self) -> None:
         """Write the header; keep the rows of an interrupted run up to the checkpoint that it resumes from."""
@@ -296,7 +334,10 @@ class Run:
         rows: list[dict[str, str]] = []
         if self.args.resume and path.is_file():
             with open(path, newline="") as file:
-                rows = [row for row in csv.DictReader(file) if int(row["step"]) <= self.progress.step]
+                complete = [
+                    row for row in csv.DictReader(file) if None not in row.values()
+                ]  # of a killed run the last is not
+                rows = [row for row in complete if int(row["step"]) <= self.progress.step]
         with atomic_path(path) as temporary, open(temporary, "w", newline="") as file:
             writer = csv.DictWriter(file, self.columns)
             writer.writeheader()

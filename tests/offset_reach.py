@@ -60,7 +60,7 @@ def small(module, folder, **kwargs):
         "eval_episodes": 5,
         "final_episodes": 10,
         "log_every": 100,
-        "runs_dir": str(folder),
+        "runs_dir": folder,
         "run_name": "run",
     }
     return module.Args(**{**defaults, **sizes, **kwargs})
