@@ -91,6 +91,13 @@ class Args(RunArgs):
     hidden: Count = 256
     """units in each of the two hidden layers of actor and critic"""
 
+    def conflicts(self) -> list[str]:
+        """What is wrong with arguments that are allowed one by one."""
+        wrong, transitions = super().conflicts(), self.num_envs * self.num_steps
+        if transitions < 2 * self.minibatches:
+            wrong.append(f"minibatches is {self.minibatches}; each needs at least two of the {transitions} transitions")
+        return wrong
+
 
 # ----------------------------------------------------------------------------------------------------- agent
 
@@ -251,6 +258,8 @@ def update(
         order = torch.from_numpy(rng.permutation(len(target)))
         divergence = []
         for index in order.chunk(args.minibatches):
+            if len(index) == 1:  # left over: one advantage has no std
+                continue
             optimiser.zero_grad()
             critic_loss = (agent.value(obs[index]) - target[index]).square().mean()
             loss = critic_loss

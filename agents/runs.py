@@ -334,9 +334,8 @@ class Run:
         rows: list[dict[str, str]] = []
         if self.args.resume and path.is_file():
             with open(path, newline="") as file:
-                complete = [
-                    row for row in csv.DictReader(file) if None not in row.values()
-                ]  # of a killed run the last is not
+                # The last row of a run that was killed may be incomplete.
+                complete = [row for row in csv.DictReader(file) if None not in row.values()]
                 rows = [row for row in complete if int(row["step"]) <= self.progress.step]
         with atomic_path(path) as temporary, open(temporary, "w", newline="") as file:
             writer = csv.DictWriter(file, self.columns)

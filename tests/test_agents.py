@@ -250,6 +250,27 @@ def test_advantages_bootstrap_at_truncation_only():
     np.testing.assert_allclose(target[:, 0], advantage[:, 0] + np.array([1, 2, 3, 4]))
 
 
+@pytest.mark.parametrize("num_steps", [13, 19])
+def test_a_last_minibatch_of_one_transition_does_no_harm(num_steps):
+    args = ppo_residual.Args(num_envs=1, num_steps=num_steps, minibatches=6, epochs=2)  # 4 * 3 + 1, 6 * 3 + 1
+    torch.manual_seed(0)
+    agent = ppo_residual.Agent(args, 3, 2)
+    shape = (num_steps, 1)
+    data = ppo_residual.Rollout(
+        obs=torch.randn(*shape, 3),
+        after=torch.randn(*shape, 3),
+        action=torch.randn(*shape, 2),
+        log_prob=torch.randn(shape),
+        reward=torch.randn(shape),
+        terminated=torch.zeros(shape),
+        done=torch.zeros(shape),
+    )
+    optimiser = ppo_residual.make_optimiser(args, agent)
+    losses = ppo_residual.update(args, agent, optimiser, np.random.default_rng(0), data, with_actor=True)
+    assert np.isfinite(list(losses.values())).all()
+    assert all(torch.isfinite(parameter).all() for parameter in agent.parameters())
+
+
 def test_running_statistics_equal_those_of_all_data():
     agent = ppo_residual.Agent(ppo_residual.Args(), 3, 1)
     data = torch.randn(300, 3) * torch.tensor([1.0, 50.0, 0.0]) + torch.tensor([0.0, 1e3, 7.0])

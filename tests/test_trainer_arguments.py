@@ -75,6 +75,7 @@ def test_what_is_outside_its_range_is_refused_before_anything_is_done(name, tmp_
         (td3_residual, {"buffer_size": 100}, "batch_size is 256; it must be at most buffer_size, 100"),
         (td3_residual, {"q_low": 1.0}, "q_low is 1; it must be below q_high, 1"),
         (ppo_residual, {"target_kl": 0.0}, "target_kl is 0.0; it must be above 0, or inf for no limit"),
+        (ppo_residual, {"num_envs": 1, "num_steps": 11}, "minibatches is 6; .* at least two of the 11 transitions"),
         (ppo_residual, {"initial_log_std": INF}, "initial_log_std is inf; it must be finite"),
     ],
 )
