@@ -70,7 +70,8 @@ class RunArgs:
     base_policy: Path | None = None
     """weights of the base policy; None: those in `weights`"""
     weights: Path | None = None
-    """folder of base weights and predictors; None: the shipped one"""
+    """folder of base weights and predictors; None: the shipped one. If the base policy is the folder's, the trained
+    residual is put there too, as residual-STAGE.safetensors, for evaluation with the same --weights"""
     termination: str | None = None
     """"predicate", "sustained" or "predictor"; None: the environment's own default"""
     initiation: str | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import os
 import shlex
 import subprocess
 import time
@@ -21,7 +22,7 @@ from tqdm import tqdm
 
 from reinforcegen_envs.agents.arguments import RunArgs, saved_arguments
 from reinforcegen_envs.agents.common import env_spec, residual_scale
-from reinforcegen_envs.agents.evaluation import Evaluation, evaluate
+from reinforcegen_envs.agents.evaluation import evaluate
 from reinforcegen_envs.errors import InvalidArgument, ReinforceGenError
 from reinforcegen_envs.files import atomic_path
 from reinforcegen_envs.policies.mlp import MLP, save_mlps
@@ -39,6 +40,13 @@ RECENT = 100  # episodes that charts/success is the mean of
 
 class RunError(ReinforceGenError, RuntimeError):
     """A run cannot begin in its folder, or cannot go on from what is there."""
+
+
+def save_residual(weights: Path, stage: str, policy: MLP, card: Mapping[str, Any]) -> Path:
+    """Put a trained residual into a folder of weights, where deployment looks for it; returns the file."""
+    path = weights / f"residual-{stage}.safetensors"
+    save_mlps(path, {stage: policy}, card)
+    return path
 
 
 class Stateful(Protocol):
@@ -125,12 +133,14 @@ class Run:
     """
 
     def __init__(self, args: RunArgs, algorithm: str, metrics: Sequence[str], envs: ThreadVectorEnv):
-        self.args, self.algorithm = args, algorithm
+        self.args, self.algorithm, self.stage = args, algorithm, args.stage or "all"
         self.spec, self.scale = env_spec(envs), residual_scale(args, envs)
-        default_name = "-".join([args.env_id.replace("/", "-").replace(":", "-"), args.stage or "all", algorithm])
+        default_name = "-".join([args.env_id.replace("/", "-").replace(":", "-"), self.stage, algorithm])
         self.folder = args.runs_dir / (args.run_name or f"{default_name}-seed{args.seed}")
         self.columns = ["step", "seconds", *metrics]
         self.command, self.commit = command_line(args, algorithm), commit()
+        if self._belongs_to_weights() and not os.access(str(args.weights), os.W_OK):
+            raise RunError(f"{args.weights} cannot be written, and the residual is to be put there; copy the folder")
         self.progress = Progress()
         self._previous_step = 0  # before the last `advance`
         self._checkpoint = self.folder / "checkpoint.pt"
@@ -231,23 +241,21 @@ class Run:
         with atomic_path(self._checkpoint) as path:
             torch.save(saved, path)
 
-    def export(self, policy: MLP, result: Evaluation | None = None) -> None:
+    def export(self, policy: MLP) -> None:
         """Write actor.safetensors with its card."""
-        card = (
-            self._card(policy) if result is None else {**self._card(policy), "evaluation": dataclasses.asdict(result)}
-        )
-        save_mlps(self.folder / "actor.safetensors", {self.args.stage or "all": policy}, card)
+        save_mlps(self.folder / "actor.safetensors", {self.stage: policy}, self._card(policy))
 
     def finish(self, policy: MLP) -> dict[str, Any]:
         """Evaluate the trained agent, write and print the result, and close the logs; return what result.json holds."""
         self.checkpoint()
         result = evaluate(self.args, policy, self.args.final_episodes)
-        self.export(policy, result)
+        card = {**self._card(policy), "evaluation": dataclasses.asdict(result)}
+        save_mlps(self.folder / "actor.safetensors", {self.stage: policy}, card)
         self.log(result.metrics())
         document = {
             "algorithm": self.algorithm,
             "env_id": self.args.env_id,
-            "stage": self.args.stage or "all",
+            "stage": self.stage,
             "seed": self.args.seed,
             "steps": self.progress.step,
             "seconds": round(self.seconds, 1),
@@ -263,8 +271,15 @@ class Run:
             f"{self.folder}: success {result.success:.3f} [{low:.3f}, {high:.3f}] in {result.episodes} "
             f"episodes, seeds from {result.first_seed}; {self.progress.step} control steps, {self.seconds:.0f} s"
         )
+        if self.args.weights is not None and self._belongs_to_weights():
+            print(f"wrote {save_residual(self.args.weights, self.stage, policy, card)}")
         self._writer.close()
         return document
+
+    def _belongs_to_weights(self) -> bool:
+        """Whether the trained actor is a residual on the base policy of the folder ``--weights``."""
+        own = self.spec.namespace == NAMESPACE and self.spec.kwargs["mode"] == "Residual"
+        return own and self.args.weights is not None and self.args.base_policy is None
 
     def _card(self, policy: MLP) -> dict[str, Any]:
         """What goes with exported weights; a foreign id's own name takes the place of the task."""
@@ -272,7 +287,7 @@ class Run:
             "kind": "residual",
             "task": self.spec.kwargs["task"] if self.spec.namespace == NAMESPACE else self.spec.name,
             "version": self.spec.version,
-            "stage": self.args.stage or "all",
+            "stage": self.stage,
             "env_id": self.args.env_id,
             "residual_scale": self.scale,
             "observation_size": policy.input_size,

@@ -250,9 +250,9 @@ def test_advantages_bootstrap_at_truncation_only():
     np.testing.assert_allclose(target[:, 0], advantage[:, 0] + np.array([1, 2, 3, 4]))
 
 
-@pytest.mark.parametrize("num_steps", [13, 19])
+@pytest.mark.parametrize("num_steps", [13, 31])
 def test_a_last_minibatch_of_one_transition_does_no_harm(num_steps):
-    args = ppo_residual.Args(num_envs=1, num_steps=num_steps, minibatches=6, epochs=2)  # 4 * 3 + 1, 6 * 3 + 1
+    args = ppo_residual.Args(num_envs=1, num_steps=num_steps, minibatches=6, epochs=2)  # 4 * 3 + 1, 5 * 6 + 1
     torch.manual_seed(0)
     agent = ppo_residual.Agent(args, 3, 2)
     shape = (num_steps, 1)

@@ -1,6 +1,9 @@
 """The folder of a run: what it refuses to go on from, and the residual that ends up in the folder of weights."""
 
 import dataclasses
+import os
+import shutil
+from pathlib import Path
 
 import pytest
 
@@ -8,7 +11,12 @@ torch = pytest.importorskip("torch")
 
 from offset_reach import TRAINERS, read_csv, small  # noqa: E402
 
+from reinforcegen_envs.agents import ppo_residual  # noqa: E402
 from reinforcegen_envs.agents.runs import RunError  # noqa: E402
+from reinforcegen_envs.observations import ObservationLayout  # noqa: E402
+from reinforcegen_envs.policies.mlp import load_mlps  # noqa: E402
+from reinforcegen_envs.policies.residual import ResidualPolicy, residual_files  # noqa: E402
+from reinforcegen_envs.tasks import ThreadingTask  # noqa: E402
 
 
 def contents(folder):
@@ -23,6 +31,75 @@ def run(request, tmp_path):
     args = small(module, tmp_path, total_steps=256, eval_every=0, eval_episodes=1, final_episodes=1)
     module.main(args)
     return module, args, dataclasses.replace(args, resume=True, total_steps=384)
+
+
+# ------------------------------------------------------------------------------------------------ weights
+
+ENV_ID = "ReinforceGen/D0-Threading-Residual-v0"
+
+
+@pytest.fixture
+def bundle(weights, tmp_path):
+    """A folder of weights without residuals."""
+    folder = tmp_path / "weights"
+    shutil.copytree(weights, folder, ignore=shutil.ignore_patterns("residual-*"))
+    return folder
+
+
+def short(name, folder, **kwargs):
+    """Arguments of a run on Threading that only goes through the motions."""
+    sizes = {
+        "td3_residual": {"warmup_steps": 16, "critic_only_updates": 2, "batch_size": 8},
+        "ppo_residual": {"num_steps": 16},
+    }
+    defaults = {
+        "env_id": ENV_ID,
+        "num_envs": 2,
+        "total_steps": 32,
+        "eval_episodes": 1,
+        "final_episodes": 1,
+        "runs_dir": folder,
+    }
+    return TRAINERS[name].Args(**{**defaults, **sizes[name], **kwargs})
+
+
+@pytest.mark.parametrize(("name", "stage"), [("td3_residual", "grasp"), ("ppo_residual", None)])
+def test_the_residual_ends_up_in_the_folder_of_weights(name, stage, bundle, tmp_path):
+    before = contents(bundle)
+    args = short(name, tmp_path, stage=stage, weights=bundle, run_name="run")
+    result = TRAINERS[name].main(args)
+    file = f"residual-{stage or 'all'}"
+    assert set(contents(bundle)) - set(before) == {f"{file}.safetensors", f"{file}.json"}
+    assert contents(bundle).items() >= before.items()
+    for suffix in (".safetensors", ".json"):
+        assert (bundle / file).with_suffix(suffix).read_bytes() == (tmp_path / "run" / f"actor{suffix}").read_bytes()
+    _, scale = ResidualPolicy.load(
+        residual_files(bundle), ThreadingTask, ObservationLayout.of(ThreadingTask, True).size
+    )
+    _, card = load_mlps(
+        bundle / f"{file}.safetensors", kind="residual", task="Threading", version=0, stage=stage or "all"
+    )
+    assert scale == 0.1 and card["evaluation"]["episodes"] == result["episodes"] == 1
+
+
+@pytest.mark.parametrize("change", ["no weights", "another base", "full actions"])
+def test_nothing_is_written_where_the_residual_does_not_belong(change, bundle, tmp_path, weights):
+    kwargs = {
+        "no weights": {},
+        "another base": {"weights": bundle, "base_policy": Path(weights) / "base.safetensors"},
+        "full actions": {"weights": bundle, "env_id": "ReinforceGen/D0-Threading-Skill-v0"},
+    }[change]
+    before = contents(bundle), contents(Path(weights))
+    ppo_residual.main(short("ppo_residual", tmp_path / "runs", stage="grasp", **kwargs))
+    assert (contents(bundle), contents(Path(weights))) == before
+    assert {path.name for path in tmp_path.iterdir()} == {"runs", "weights"}
+
+
+def test_a_folder_of_weights_that_cannot_be_written_is_refused_at_once(bundle, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != bundle)
+    with pytest.raises(RunError, match="weights cannot be written"):
+        ppo_residual.main(short("ppo_residual", tmp_path / "runs", stage="grasp", weights=bundle))
+    assert not (tmp_path / "runs").exists()
 
 
 # ------------------------------------------------------------------------------------------------- damage
