@@ -56,12 +56,14 @@ def _dense(x, weight_t, bias, out):
     """
     n, n_in, n_out = x.shape[0], weight_t.shape[0], weight_t.shape[1]
     live = np.empty((n, n_in), np.int64)  # inputs that are not zero
-    count = np.zeros(n, np.int64)
+    count = np.empty(n, np.int64)
     done = np.zeros(n, np.int64)
     for row in range(n):
+        found = 0
         for i in range(n_in):
-            live[row, count[row]] = i
-            count[row] += x[row, i] != 0.0
+            live[row, found] = i
+            found += x[row, i] != 0.0
+        count[row] = found
         for j in range(n_out):
             out[row, j] = bias[j]
     for end in range(NEAR, n_in + NEAR, NEAR):
