@@ -15,11 +15,9 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 import reinforcegen_envs  # noqa: F401 (registers the ids)
 from reinforcegen_envs.observations import ObservationLayout, rotate_action
 from reinforcegen_envs.planning.motion import Plan
+from reinforcegen_envs.policies.bundle import Bundle
 from reinforcegen_envs.policies.mlp import WeightsError
 from reinforcegen_envs.policies.predictors import CONSECUTIVE
-from reinforcegen_envs.policies.residual import ResidualPolicy, residual_files
-from reinforcegen_envs.policies.shipped import weights_folder
-from reinforcegen_envs.policies.skill import SkillPolicy
 from reinforcegen_envs.poses import distance, invert, matrix_to_rotvec
 from reinforcegen_envs.tasks import ThreadingTask
 from reinforcegen_envs.vector import ThreadVectorEnv
@@ -48,7 +46,7 @@ def make(mode, weights, variant="D2", **kwargs: Any) -> Any:
 
 
 def skill_policy(weights):
-    return SkillPolicy.load(weights_folder(ThreadingTask, weights) / "base.safetensors", ThreadingTask)
+    return Bundle.open(ThreadingTask, weights).base()
 
 
 def hybrid_of(env) -> Any:
@@ -431,8 +429,7 @@ def test_trajectories_are_equal_bit_for_bit_in_two_processes(weights):
     shared = [inspect.getsource(f) for f in (make, skill_policy, hybrid_of, without_clock)]
     imports = (
         "from typing import Any\nimport gymnasium as gym, reinforcegen_envs\n"
-        "from reinforcegen_envs.policies.shipped import weights_folder\n"
-        "from reinforcegen_envs.policies.skill import SkillPolicy\n"
+        "from reinforcegen_envs.policies.bundle import Bundle\n"
         "from reinforcegen_envs.tasks import ThreadingTask\n"
         f"NOISE = {NOISE}\n"
     )
@@ -580,11 +577,10 @@ def test_hopeless_earlier_stages_are_reported(weights):
 
 
 def test_the_tuned_policy_is_base_and_residual_bit_for_bit(weights, good_seed):
-    paths = residual_files(weights_folder(ThreadingTask, weights))
     size = ObservationLayout.of(ThreadingTask, base_action=True).size
-    residual, scale = ResidualPolicy.load(paths, ThreadingTask, size)
+    residual, scale = Bundle.open(ThreadingTask, weights).residual()
     added = play(make("Residual", weights, residual_scale=scale), residual, good_seed)
-    whole = play(make("Hybrid", weights), fill_pool.TunedPolicy(ThreadingTask, weights), good_seed)
+    whole = play(make("Hybrid", weights), Bundle.open(ThreadingTask, weights).tuned(), good_seed)
     assert_same(added, whole, size - 7)
 
 
@@ -597,7 +593,7 @@ def test_a_pool_from_the_tuned_policies(weights, tmp_path):
     with pytest.raises(ValueError, match="unknown earlier_policy 'best'"):
         fill_pool.fill(dataclasses.replace(args, earlier_policy="best"))
     with pytest.raises(WeightsError, match="no residual weights"):
-        fill_pool.TunedPolicy(ThreadingTask, str(tmp_path))
+        Bundle.open(ThreadingTask, tmp_path).tuned()
 
 
 @pytest.fixture(scope="module")

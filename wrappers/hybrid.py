@@ -10,9 +10,8 @@ import numpy as np
 
 from reinforcegen_envs.connect import Connect, Connector
 from reinforcegen_envs.env import ManipulationEnv, checked_action
-from reinforcegen_envs.planning.skeleton import Skeleton
-from reinforcegen_envs.policies.predictors import CONSECUTIVE, InitiationPredictor, TerminationPredictor
-from reinforcegen_envs.policies.shipped import weights_folder
+from reinforcegen_envs.policies.bundle import Bundle
+from reinforcegen_envs.policies.predictors import CONSECUTIVE
 from reinforcegen_envs.poses import distance, invert, matrix_from, rotvec_to_matrix
 
 TERMINATIONS = ("predicate", "sustained", "predictor")
@@ -94,16 +93,14 @@ class Hybrid(gym.Wrapper):
             raise ValueError(f"unknown initiation {initiation!r}; choose one of {INITIATIONS}")
         self.core = cast(ManipulationEnv, env.unwrapped)
         task = type(self.core.task)
-        folder = weights_folder(task, weights)
-        self._skeleton = Skeleton.load(folder / "skeleton.npz")
-        self._initiation = (
-            InitiationPredictor.load(folder / "initiation.safetensors", task) if initiation == "student" else None
-        )
+        bundle = Bundle.open(task, weights)
+        self._skeleton = bundle.skeleton()
+        self._initiation = bundle.initiation() if initiation == "student" else None
         self._termination: Termination | None = None if isinstance(termination, str) else termination
         if termination == "sustained":
             self._termination = Sustained(self.core)
         elif termination == "predictor":
-            self._termination = TerminationPredictor.load(folder / "termination.safetensors", task)
+            self._termination = bundle.termination()
         self._pose_noise = checked_pose_noise(pose_noise)
         self._replan = replan
         self._connector: Connector | None = None

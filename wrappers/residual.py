@@ -11,8 +11,8 @@ import numpy as np
 
 from reinforcegen_envs.env import MAX_FLOAT, ManipulationEnv, checked_action
 from reinforcegen_envs.observations import ObservationLayout, rotate_action
+from reinforcegen_envs.policies.bundle import Bundle
 from reinforcegen_envs.policies.residual import combine
-from reinforcegen_envs.policies.shipped import weights_folder
 from reinforcegen_envs.policies.skill import SkillPolicy
 from reinforcegen_envs.wrappers.hybrid import Hybrid
 
@@ -48,7 +48,7 @@ class Residual(gym.Wrapper):
         core = cast(ManipulationEnv, env.unwrapped)
         task = type(core.task)
         if base_policy is None:
-            base_policy = weights_folder(task, weights) / "base.safetensors"
+            base_policy = Bundle.open(task, weights).path("base")
         self._base = base_policy if callable(base_policy) else SkillPolicy.load(base_policy, task)
         self.residual_scale = float(scale)
         self.layout = ObservationLayout.of(task, base_action=True)

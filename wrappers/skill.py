@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from reinforcegen_envs.env import ManipulationEnv
-from reinforcegen_envs.policies.shipped import weights_folder
-from reinforcegen_envs.policies.skill import SkillPolicy
+from reinforcegen_envs.policies.bundle import Bundle
 from reinforcegen_envs.wrappers.hybrid import Hybrid
 from reinforcegen_envs.wrappers.pool import StartPool
 
@@ -92,8 +91,7 @@ class Skill(Hybrid):
         steps = self._last_steps()
         while core.stage < self.stage:
             if self._earlier_policy is None:
-                task = type(core.task)
-                self._earlier_policy = SkillPolicy.load(weights_folder(task, self._weights) / "base.safetensors", task)
+                self._earlier_policy = Bundle.open(type(core.task), self._weights).base()
             core.control_step(np.asarray(self._earlier_policy(core.observe()), np.float64))
             steps += 1
             self._skill_steps += 1
