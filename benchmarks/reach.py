@@ -20,9 +20,9 @@ from report import Figure, write_report
 from tqdm import tqdm
 
 from reinforcegen_envs.connect import Connector
-from reinforcegen_envs.demos.generate import source_file
 from reinforcegen_envs.demos.hdf5 import read_demos
 from reinforcegen_envs.demos.segments import cut, skeleton_of
+from reinforcegen_envs.demos.sources import source_file
 from reinforcegen_envs.env import ManipulationEnv
 from reinforcegen_envs.planning.skeleton import Skeleton
 from reinforcegen_envs.statistics import wilson_interval

@@ -26,11 +26,11 @@ from tqdm import tqdm
 from reinforcegen_envs.demos import generate
 from reinforcegen_envs.demos.hdf5 import Demo, read_demos
 from reinforcegen_envs.demos.replay import restore_first_state
+from reinforcegen_envs.demos.sources import source_file
 from reinforcegen_envs.env import ManipulationEnv
 from reinforcegen_envs.poses import from_pose7, rotation, to_pose7, translation
 from reinforcegen_envs.tasks import TASKS
 
-VARIANTS = ("D0", "D1", "D2")
 FOLLOWING = 2  # control steps after each state near the goal
 LAST_STEPS = 25  # of a demonstration, from which states near the goal are made
 # Powers of ten between which a perturbation's size is drawn: metres, radians, metres (radians) a second.
@@ -90,7 +90,8 @@ def replayed(env: ManipulationEnv, demos: list[Demo], tally: Tally) -> list[dict
 
 def generated(task: str, tally: Tally, states: int, seed: int) -> None:
     """Count the states of noisy generation attempts, the variants in turn."""
-    for index, variant in enumerate(VARIANTS):
+    variants = TASKS[task].variants
+    for index, variant in enumerate(variants):
         adapter = generate.make_adapter(generate.Args(task=task, variant=variant, start_noise=(0.005, 0.0262)))
         env = adapter._env
         control_step = env.control_step
@@ -101,7 +102,7 @@ def generated(task: str, tally: Tally, states: int, seed: int) -> None:
 
         env.control_step = counted  # type: ignore[method-assign]
         attempt = 0
-        while tally.states < (index + 1) * states // len(VARIANTS):
+        while tally.states < (index + 1) * states // len(variants):
             adapter.attempt((seed, attempt))
             attempt += 1
 
@@ -142,7 +143,7 @@ def measure(task: str, args: Args) -> dict[str, Tally]:
     """Counts of one task, by where the states come from."""
     env = ManipulationEnv(task, "D0")
     tallies = {place: Tally() for place in ("demonstrations", "generated", "near the goal")}
-    demos = read_demos(generate.source_file(task), task)
+    demos = read_demos(source_file(task), task)
     snapshots = replayed(env, demos, tallies["demonstrations"])
     generated(task, tallies["generated"], args.generated, args.seed)
     others = sum(tally.states for tally in tallies.values())

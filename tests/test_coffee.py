@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from helpers import play
 
-from reinforcegen_envs.demos.generate import source_file
 from reinforcegen_envs.demos.hdf5 import read_demos
 from reinforcegen_envs.demos.replay import replay, restore_first_state
+from reinforcegen_envs.demos.sources import source_file
 from reinforcegen_envs.env import ManipulationEnv
 from reinforcegen_envs.models.coffee import LID_JOINT
 from reinforcegen_envs.poses import rotation, to_pose7, translation

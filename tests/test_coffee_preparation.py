@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from helpers import play
 
-from reinforcegen_envs.demos.generate import source_file
 from reinforcegen_envs.demos.hdf5 import read_demos
 from reinforcegen_envs.demos.replay import replay, restore_first_state
+from reinforcegen_envs.demos.sources import source_file
 from reinforcegen_envs.env import ManipulationEnv
 from reinforcegen_envs.models.coffee import DRAWER_JOINT, LID_JOINT, MUG_AXIS, MUG_ON_PLATE
 from reinforcegen_envs.models.scene import load_scene

@@ -5,9 +5,9 @@ import pytest
 from helpers import play
 
 from reinforcegen_envs.connect import Connector
-from reinforcegen_envs.demos.generate import source_file
 from reinforcegen_envs.demos.hdf5 import read_demos
 from reinforcegen_envs.demos.replay import replay, restore_first_state
+from reinforcegen_envs.demos.sources import source_file
 from reinforcegen_envs.env import ManipulationEnv
 from reinforcegen_envs.poses import invert, matrix_from, rotation, to_pose7, translation
 from reinforcegen_envs.sim.kernel import GRIPPER

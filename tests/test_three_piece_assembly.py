@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from reinforcegen_envs.demos.generate import source_file
 from reinforcegen_envs.demos.hdf5 import read_demos
 from reinforcegen_envs.demos.replay import replay, restore_first_state
 from reinforcegen_envs.demos.segments import cut
+from reinforcegen_envs.demos.sources import source_file
 from reinforcegen_envs.env import ManipulationEnv
 from reinforcegen_envs.poses import from_pose7, invert, rotation, to_pose7, translation
 from reinforcegen_envs.tasks import ThreePieceAssemblyTask

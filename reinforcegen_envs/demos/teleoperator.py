@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from reinforcegen_envs.demos.hdf5 import Demo
-from reinforcegen_envs.demos.recipes import RECIPES, Keyframe
 from reinforcegen_envs.env import ManipulationEnv
 from reinforcegen_envs.poses import (
     distance,
@@ -21,6 +20,7 @@ from reinforcegen_envs.poses import (
     rotvec_to_matrix,
 )
 from reinforcegen_envs.sim.kernel import POSITION_SCALE, ROTATION_SCALE
+from reinforcegen_envs.tasks.recipe import Keyframe
 
 MAX_KEYFRAME_STEPS = 120
 TREMOR = 0.0012  # metres: standard deviation of the slow drift of the operator's hand
@@ -115,16 +115,17 @@ class Teleoperator:
     """
 
     def __init__(self, env: ManipulationEnv, rng: np.random.Generator):
-        if env.task.name not in RECIPES:
-            raise ValueError(f"no recipe for task {env.task.name!r}; there is one for {sorted(RECIPES)}")
         self._env, self._rng = env, rng
         self._recorder = Recorder(env)
         self._tremor = np.zeros(3)
 
     def play(self) -> tuple[bool, Demo]:
-        """Steer through all keyframes; returns strict success and the recording."""
-        keyframes = RECIPES[self._env.task.name](self._rng)
-        for keyframe in keyframes:
+        """Steer through all keyframes; returns strict success and the recording.
+
+        Raises:
+            InvalidArgument: the task has no recipe.
+        """
+        for keyframe in self._env.task.recipe(self._rng):
             if not self._reach(keyframe):
                 break
         return self._env.success, self._recorder.demo({"scripted": True})

@@ -26,6 +26,8 @@ GOAL_ROTATION = 1  # 9 numbers, row-major: the latched orientation goal of robos
 NULL_JOINTS = 10  # 7 numbers: posture the null space pulls to (robosuite: initial_joint)
 STATE_SIZE = 17
 
+PHYSICS_PERIOD = 0.002  # seconds, robosuite's time step
+CONTROL_PERIOD = 0.05  # seconds from one control step to the next: 20 Hz
 POSITION_SCALE, ROTATION_SCALE = 0.05, 0.5  # metres and radians at action 1 (robosuite default_panda.json)
 KP, KD = 150.0, 2.0 * np.sqrt(150.0)
 NULL_KP, NULL_KD = 10.0, 2.0 * np.sqrt(10.0)
@@ -292,7 +294,7 @@ def joint_control_step(model, data, views, ids, controller, start, goal, gripper
     mass = np.zeros((ARM_DOF, ARM_DOF))
     acceleration = np.empty(ARM_DOF)
     torques = np.empty(ARM_DOF)
-    duration = physics_steps * 0.002
+    duration = physics_steps * PHYSICS_PERIOD
     for step in range(physics_steps):
         part = (step + 1) / physics_steps
         for j in range(ARM_DOF):

@@ -1,4 +1,7 @@
-"""What a recipe is made of: poses that the scripted teleoperator steers to."""
+"""What a recipe is made of: the poses that the scripted teleoperator steers to, one after the other.
+
+A task's recipe (`Task.recipe`) is its demonstration program: keyframes in object frames, with a style drawn anew for each one.
+"""
 
 from __future__ import annotations
 
