@@ -12,7 +12,7 @@ from gymnasium.vector import AutoresetMode
 
 import reinforcegen_envs  # noqa: F401 (importing it registers the ids)
 from reinforcegen_envs.agents.evaluation import EVALUATION_SEED
-from reinforcegen_envs.vector import ThreadVectorEnv
+from reinforcegen_envs.wrappers.vector import ThreadVectorEnv
 
 ENV_KWARGS = (
     "stage", "pose_noise", "pool", "residual_scale", "base_policy", "weights", "termination", "initiation"

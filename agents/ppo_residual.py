@@ -33,7 +33,7 @@ from reinforcegen_envs.agents.common import (
 from reinforcegen_envs.agents.evaluation import Evaluation, evaluate_agent
 from reinforcegen_envs.agents.runs import Run, random_state, set_random_state, to_mlp
 from reinforcegen_envs.policies.mlp import MLP
-from reinforcegen_envs.vector import ThreadVectorEnv
+from reinforcegen_envs.wrappers.vector import ThreadVectorEnv
 
 METRICS = (
     "charts/success",

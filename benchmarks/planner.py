@@ -24,9 +24,9 @@ import tyro
 from report import RESULTS, Figure, write_report
 from tqdm import tqdm
 
-from reinforcegen_envs.connect import Connect
 from reinforcegen_envs.demos import generate
 from reinforcegen_envs.files import atomic_path
+from reinforcegen_envs.planning.connect import Connect
 from reinforcegen_envs.planning.motion import SOLVED
 from reinforcegen_envs.statistics import wilson_interval
 from reinforcegen_envs.tasks import TASKS
@@ -51,15 +51,9 @@ class Args:
 def record_connects(adapter: generate.Adapter) -> list[tuple[str, Connect]]:
     """Have every connect of the adapter appended, with its stage's name, to the list that is returned."""
     connects: list[tuple[str, Connect]] = []
-    connect = adapter._connect
-    stages = adapter._env.task.stages
-
-    def recorded(index: int, *args) -> Connect:
-        done = connect(index, *args)
-        connects.append((stages[index].name, done))
-        return done
-
-    adapter._connect = recorded  # type: ignore[method-assign]
+    engine = adapter.engine
+    stages = engine.task.stages
+    engine.events.subscribe("connect_ended", lambda done: connects.append((stages[engine.stage].name, done)))
     return connects
 
 

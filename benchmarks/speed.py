@@ -32,7 +32,7 @@ import reinforcegen_envs  # noqa: F401 (registers the ids)
 from reinforcegen_envs.env import ManipulationEnv
 from reinforcegen_envs.sim import kernel
 from reinforcegen_envs.sim.simulation import PHYSICS_STEPS, Simulation
-from reinforcegen_envs.vector import ThreadVectorEnv
+from reinforcegen_envs.wrappers.vector import ThreadVectorEnv
 
 FORBIDDEN = ("robosuite", "pybullet", "pybullet_planning", "matplotlib", "torch", "OpenGL")
 ENV_ID = "ReinforceGen/D2-Threading-v0"

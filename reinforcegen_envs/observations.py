@@ -4,27 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import gymnasium as gym
 import numba
 import numpy as np
 
 from reinforcegen_envs.sim.kernel import ARM_DOF, GRIPPER, arm_jacobian
 from reinforcegen_envs.sim.simulation import FINGER_STROKE
+from reinforcegen_envs.tasks.base import Task
 
 ROT6D = 6  # first two columns of a rotation matrix, one after the other
 ACTION_SIZE = 7
+# Bounds of the observation space (ours). Numbers are cut to them, so they leave room for whatever happens in the cell;
+# wrappers that scale by them (RescaleObservation) need finite ones.
+REACH = 5.0  # metres
+UNIT = 1.001  # rounding may carry the numbers of a unit vector past 1
+OPENING = 1.5
+SPEED = 20.0  # m/s, rad/s
+JOINT = 10.0  # rad or m
+ROTATED = 2.0  # a unit cube's corner, in any frame, is nearer than this
 
 
 @dataclass(frozen=True)
-class Entry:
+class Term:
     """Some consecutive numbers of an observation.
 
     Args:
         name: "world" or "ref" at its end names the frame; "ref" is the current stage's reference object.
-        size: how many numbers.
+        size: how many numbers; the term's shape is (size,), its type float32.
         unit: of them; "" for numbers without one.
         frame: "world", "reference object", or "" for numbers without a frame.
         text: what they are.
+        low, high: bounds of every number.
     """
 
     name: str
@@ -32,17 +44,40 @@ class Entry:
     unit: str
     frame: str
     text: str
+    low: float
+    high: float
+
+    @property
+    def space(self) -> gym.spaces.Box:
+        """The term as a space of its own."""
+        return gym.spaces.Box(self.low, self.high, (self.size,), np.float32)
 
 
-def _pose_entries(name: str, suffix: str, frame: str, text: str) -> list[Entry]:
+def _pose_terms(name: str, suffix: str, frame: str, text: str) -> list[Term]:
+    columns = f"orientation of {text}: first two columns of the matrix"
     return [
-        Entry(f"{name}_pos_{suffix}", 3, "m", frame, f"position of {text}"),
-        Entry(f"{name}_rot6d_{suffix}", ROT6D, "", frame, f"orientation of {text}: first two columns of the matrix"),
+        Term(f"{name}_pos_{suffix}", 3, "m", frame, f"position of {text}", -REACH, REACH),
+        Term(f"{name}_rot6d_{suffix}", ROT6D, "", frame, columns, -UNIT, UNIT),
     ]
 
 
+class Offsets(NamedTuple):
+    """Where `fill_state` writes; indices of an observation's numbers, those of objects one an object."""
+
+    eef_pos: int
+    eef_rot6d: int
+    gripper: int
+    object_pos: np.ndarray
+    object_rot6d: np.ndarray
+    ref_pos: int
+    ref_rot6d: int
+    velocity: int
+    joints: int
+    stage: int
+
+
 class ObservationLayout:
-    """Names, sizes and slices of a flat observation.
+    """Names, bounds and places of the terms of a flat observation.
 
     Args:
         objects: object names, in order.
@@ -53,95 +88,140 @@ class ObservationLayout:
 
     def __init__(self, objects: Sequence[str], stages: int, joints: int = 0, base_action: bool = False):
         ref = "reference object"
-        self.entries = _pose_entries("eef", "in_ref", ref, "the grip site")
-        self.entries.append(Entry("gripper", 2, "", "", "opening (0 closed, 1 open); last command (-1 open, 1 closed)"))
+        self.terms = _pose_terms("eef", "in_ref", ref, "the grip site")
+        text = "opening (0 closed, 1 open); last command (-1 open, 1 closed)"
+        self.terms.append(Term("gripper", 2, "", "", text, -OPENING, OPENING))
         for name in objects:
-            self.entries += _pose_entries(name, "in_ref", ref, name)
-        self.entries += _pose_entries("ref", "world", "world", "the reference object")
-        self.entries.append(
-            Entry("eef_vel_in_ref", 6, "m/s, rad/s", ref, "linear and angular velocity of the grip site")
-        )
+            self.terms += _pose_terms(name, "in_ref", ref, name)
+        self.terms += _pose_terms("ref", "world", "world", "the reference object")
+        text = "linear and angular velocity of the grip site"
+        self.terms.append(Term("eef_vel_in_ref", 6, "m/s, rad/s", ref, text, -SPEED, SPEED))
         if joints:
-            self.entries.append(Entry("joints", joints, "rad or m", "", "positions of the objects' joints"))
-        self.entries.append(Entry("stage", stages, "", "", "current stage, one-hot"))
+            text = "positions of the objects' joints"
+            self.terms.append(Term("joints", joints, "rad or m", "", text, -JOINT, JOINT))
+        self.terms.append(Term("stage", stages, "", "", "current stage, one-hot", 0.0, 1.0))
         if base_action:
-            self.entries.append(Entry("base_action", ACTION_SIZE, "", ref, "the base policy's action"))
+            self.terms.append(Term("base_action", ACTION_SIZE, "", ref, "the base policy's action", -ROTATED, ROTATED))
         self.objects = tuple(objects)
         self.slices: dict[str, slice] = {}
         position = 0
-        for entry in self.entries:
-            self.slices[entry.name] = slice(position, position + entry.size)
-            position += entry.size
+        for term in self.terms:
+            self.slices[term.name] = slice(position, position + term.size)
+            position += term.size
         self.size = position
+        self.low = np.concatenate([np.full(term.size, term.low, np.float32) for term in self.terms])
+        self.high = np.concatenate([np.full(term.size, term.high, np.float32) for term in self.terms])
+
+        def begin(name: str) -> int:
+            return self.slices[name].start if name in self.slices else 0
+
+        def begins(part: str) -> np.ndarray:
+            return np.array([begin(f"{name}_{part}_in_ref") for name in objects], np.int64)
+
+        self.offsets = Offsets(
+            begin("eef_pos_in_ref"),
+            begin("eef_rot6d_in_ref"),
+            begin("gripper"),
+            begins("pos"),
+            begins("rot6d"),
+            begin("ref_pos_world"),
+            begin("ref_rot6d_world"),
+            begin("eef_vel_in_ref"),
+            begin("joints"),
+            begin("stage"),
+        )
 
     @property
     def names(self) -> list[str]:
         """One name a number, for tables and plots."""
-        return [f"{name}[{i}]" for name, part in self.slices.items() for i in range(part.stop - part.start)]
+        return [f"{term.name}[{i}]" for term in self.terms for i in range(term.size)]
 
     @classmethod
-    def of(cls, task, base_action: bool = False) -> ObservationLayout:
+    def of(cls, task: Task | type[Task], base_action: bool = False) -> ObservationLayout:
         """The layout of a task (class or instance)."""
         return cls(task.objects, len(task.stages), len(task.joints), base_action)
 
     def indices(self, *names: str) -> np.ndarray:
-        """Indices of the numbers of some entries, in the order named."""
+        """Indices of the numbers of some terms, in the order named."""
         return np.concatenate([np.arange(self.slices[name].start, self.slices[name].stop) for name in names])
+
+    @property
+    def flat_space(self) -> gym.spaces.Box:
+        """The space of flat observations, (size,) float32."""
+        return gym.spaces.Box(self.low, self.high, dtype=np.float32)
+
+    @property
+    def dict_space(self) -> gym.spaces.Dict:
+        """The space of observations as a dictionary, one entry a term."""
+        return gym.spaces.Dict({term.name: term.space for term in self.terms})
+
+    def split(self, observation: np.ndarray) -> dict[str, np.ndarray]:
+        """A flat observation as a dictionary, one copy a term."""
+        return {name: observation[part].copy() for name, part in self.slices.items()}
 
 
 @numba.njit(cache=True)
-def _relative(out, start, reference, reference_position, rotation, position):
+def _relative(out, pos, rot6d, reference, reference_position, rotation, position):
     """Write a pose's position and rot6d in a reference frame; rotations are flat, row-major."""
     for i in range(3):
         value = 0.0
         for k in range(3):
             value += reference[3 * k + i] * (position[k] - reference_position[k])
-        out[start + i] = value
+        out[pos + i] = value
     for column in range(2):
         for i in range(3):
             value = 0.0
             for k in range(3):
                 value += reference[3 * k + i] * rotation[3 * k + column]
-            out[start + 3 + 3 * column + i] = value
+            out[rot6d + 3 * column + i] = value
 
 
 @numba.njit(cache=True)
-def fill_state(out, views, xpos, xmat, ids, finger_qpos, controller, bodies, reference_body, joint_qpos, stage, stages):
-    """Write the observation without base action into ``out`` (float32), in the order of `ObservationLayout`."""
-    qpos, qvel = views[0], views[1]
-    site_position, site_rotation = views[4][ids[2]], views[5][ids[2]]
-    reference, origin = xmat[reference_body], xpos[reference_body]
-    _relative(out, 0, reference, origin, site_rotation, site_position)
-    out[9] = (qpos[finger_qpos[0]] - qpos[finger_qpos[1]]) / FINGER_STROKE
-    out[10] = controller[GRIPPER]
-    position = 11
-    for body in bodies:
-        _relative(out, position, reference, origin, xmat[body], xpos[body])
-        position += 9
+def fill_state(out, at, low, high, views, ids, xpos, xmat, finger_qpos, controller, bodies, reference, joints, stage):
+    """Write the observation without base action into ``out``, (layout.size,) float32 zeros.
+
+    Args:
+        out: the observation.
+        at: `Offsets` of the layout.
+        low, high: its bounds.
+        views, ids: `Views` and `Indices` of what is believed of the cell.
+        xpos, xmat: (bodies, 3) and (bodies, 9), world frame.
+        finger_qpos: (2,) addresses of the fingers in qpos.
+        controller: controller state.
+        bodies: (objects,) body indices.
+        reference: body index of the reference object.
+        joints: (joints,) addresses of the objects' joints in qpos.
+        stage: index of the current stage.
+    """
+    qpos, qvel = views.qpos, views.qvel
+    site_position = views.site_xpos[ids.grip_site]
+    frame, origin = xmat[reference], xpos[reference]
+    _relative(out, at.eef_pos, at.eef_rot6d, frame, origin, views.site_xmat[ids.grip_site], site_position)
+    out[at.gripper] = (qpos[finger_qpos[0]] - qpos[finger_qpos[1]]) / FINGER_STROKE
+    out[at.gripper + 1] = controller[GRIPPER]
+    for n in range(bodies.shape[0]):
+        _relative(out, at.object_pos[n], at.object_rot6d[n], frame, origin, xmat[bodies[n]], xpos[bodies[n]])
     for i in range(3):
-        out[position + i] = origin[i]
-        out[position + 3 + i] = reference[3 * i]
-        out[position + 6 + i] = reference[3 * i + 1]
-    position += 9
+        out[at.ref_pos + i] = origin[i]
+        out[at.ref_rot6d + i] = frame[3 * i]
+        out[at.ref_rot6d + 3 + i] = frame[3 * i + 1]
     jacobian = np.empty((6, ARM_DOF))
-    arm_jacobian(views[6], views[7], ids[0], site_position, jacobian)
+    arm_jacobian(views.xaxis, views.xanchor, ids.joint, site_position, jacobian)
     velocity = np.zeros(6)
     for i in range(6):
         for j in range(ARM_DOF):
-            velocity[i] += jacobian[i, j] * qvel[ids[1] + j]
+            velocity[i] += jacobian[i, j] * qvel[ids.dof + j]
     for part in range(2):
         for i in range(3):
             value = 0.0
             for k in range(3):
-                value += reference[3 * k + i] * velocity[3 * part + k]
-            out[position + 3 * part + i] = value
-    position += 6
-    for address in joint_qpos:
-        out[position] = qpos[address]
-        position += 1
-    for i in range(stages):
-        out[position + i] = 1.0 if i == stage else 0.0
-    return position + stages
+                value += frame[3 * k + i] * velocity[3 * part + k]
+            out[at.velocity + 3 * part + i] = value
+    for n in range(joints.shape[0]):
+        out[at.joints + n] = qpos[joints[n]]
+    out[at.stage + stage] = 1.0
+    for i in range(out.shape[0]):
+        out[i] = min(max(out[i], low[i]), high[i])
 
 
 @numba.njit(cache=True)

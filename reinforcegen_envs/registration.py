@@ -18,7 +18,7 @@ VERSION = 0
 MODES = (None, "Hybrid", "Skill", "Residual")
 VARIANTS = ("D0", "D1", "D2")
 
-_PLAIN = ("obs_mode", "controller", "render_mode", "camera", "width", "height")
+_PLAIN = ("obs_mode", "perception", "controller", "render_mode", "camera", "width", "height")
 _HYBRID = ("termination", "initiation", "pose_noise", "replan", "weights")
 ARGUMENTS = {
     None: _PLAIN,
@@ -65,7 +65,7 @@ def make_env(task: str, variant: str, mode: str | None = None, **kwargs: Any) ->
         env = Skill(env, **staged_kwargs, **hybrid)  # type: ignore[arg-type]
     if mode == "Residual":
         residual = {"scale": kwargs["residual_scale"]} if "residual_scale" in kwargs else {}
-        env = Residual(env, base_policy=kwargs.get("base_policy"), weights=kwargs.get("weights"), **residual)  # type: ignore[arg-type]
+        env = Residual(env, base_policy=kwargs.get("base_policy"), **residual)  # type: ignore[arg-type]
     return env
 
 

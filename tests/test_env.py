@@ -1,5 +1,6 @@
 """The plain environment: Gymnasium's contract, determinism, snapshots, bad input, scene cache, rendering."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -14,8 +15,10 @@ from gymnasium.utils.env_checker import check_env
 
 import reinforcegen_envs  # noqa: F401
 from reinforcegen_envs.demos.replay import restore_first_state
+from reinforcegen_envs.engine import SnapshotError
 from reinforcegen_envs.env import ManipulationEnv
 from reinforcegen_envs.models.scene import SceneCacheError, load_scene
+from reinforcegen_envs.sim.simulation import SimulationError
 from reinforcegen_envs.tasks import ThreadingTask
 
 IDS = [f"ReinforceGen/{variant}-Threading-v0" for variant in ("D0", "D1", "D2")]
@@ -29,6 +32,8 @@ INFO_KEYS = {
     "planner",
     "reference_success",
     "failure",
+    "failure_stage",
+    "failure_segment",
 }
 
 
@@ -104,7 +109,6 @@ TRAJECTORY = """
 import hashlib, random, sys
 import gymnasium as gym, numpy as np
 import reinforcegen_envs
-from reinforcegen_envs.connect import Connector
 from reinforcegen_envs.poses import matrix_from
 
 random.seed(int(sys.argv[1]))
@@ -114,23 +118,24 @@ env = gym.make("ReinforceGen/D2-Threading-v0").unwrapped
 digest = hashlib.sha256()
 env.reset(seed=6)
 # A tripod in the way, and no passing over it: only the sampling-based search can connect.
-connector = Connector(env)
+engine = env.engine
+connector = engine.connector
 connector.planner._lift_over = lambda *_: None
 down = np.diag([1.0, -1.0, -1.0])
 start = connector.checker.kinematics.solve(matrix_from(down, np.array([-0.05, -0.14, 0.9])), env.sim.joints)
 tripod = np.array([-0.05, 0.0, 0.8958, 1.0, 0.0, 0.0, 0.0])
 env.reset(seed=6, options={"joints": start.joints, "layout": {"tripod": tripod}})
 goal = matrix_from(down, np.array([-0.05, 0.14, 0.9]))
-plan = connector.plan(goal, None)
+plan = engine.plan(goal)
 assert plan.status == "birrt", plan.status
-assert connector.follow(plan, goal, None).failure == ""
+assert engine.follow(plan, goal).failure == ""
 digest.update(plan.path.tobytes())
 env.action_space.seed(1)
 for _ in range(200):
     obs, reward, *_ , info = env.step(env.action_space.sample())
     digest.update(obs.tobytes())
     digest.update(env.data.qpos.tobytes())
-digest.update(env.get_state()["simulation"].tobytes())
+digest.update(env.get_state().simulation.tobytes())
 digest.update(env.reset()[0].tobytes())
 assert (random.getstate(), np.random.get_state()[1].tolist()) == state, "global generators were touched"
 print(digest.hexdigest())
@@ -158,7 +163,9 @@ def test_same_seed_same_episode_and_other_seed_another(env):
 
 def assert_same(a, b):
     assert type(a) is type(b)
-    if isinstance(a, dict):
+    if dataclasses.is_dataclass(a):
+        assert_same(vars(a), vars(b))
+    elif isinstance(a, dict):
         assert list(a) == list(b)
         for key in a:
             assert_same(a[key], b[key])
@@ -269,6 +276,10 @@ def test_actions_out_of_range_are_cut(env):
         ({"layout": {"needle": np.zeros(7)}}, "needle.*quaternion"),
         ({"joints": np.zeros(6)}, r"joints.*\(6,\).*\(7,\)"),
         ({"joints": np.full(7, np.nan)}, "joints.*finite"),
+        ({"joints": np.full(7, 100.0)}, "joints.*exceed.*limits"),
+        ({"joints": "home"}, "joints.*7 numbers"),
+        ({"layout": None}, "layout None.*dictionary"),
+        ({"layout": {"needle": np.array([0.0, 0, 1e9, 1, 0, 0, 0])}}, "needle.*out of the cell"),
     ],
 )
 def test_bad_reset_options_are_refused(env, options, message):
@@ -284,15 +295,57 @@ def test_reset_options_fix_what_they_name(env):
     np.testing.assert_array_equal(env.sim.joints, joints)
 
 
-def test_bad_states_are_refused(env):
+def test_bad_states_are_refused_and_change_nothing(env):
     env.reset(seed=0)
     state = env.get_state()
-    with pytest.raises(ValueError, match="lacks.*simulation"):
-        env.set_state({})
-    with pytest.raises(ValueError, match="shape.*same task"):
-        env.set_state({**state, "simulation": state["simulation"][:-1]})
-    with pytest.raises(ValueError, match="stage 7.*Threading has 2"):
-        env.set_state({**state, "stage": 7})
+    env.step(np.full(7, 0.3))
+    before = env.get_state()
+
+    def changed(**parts):
+        return dataclasses.replace(state, **parts)
+
+    bad_verdict = dataclasses.replace(state.verdict, stage=7)
+    for bad, message in [
+        ({}, "dict is not a Snapshot"),
+        (changed(simulation=state.simulation[:-1]), "shape.*same task"),
+        (changed(verdict=bad_verdict), "stage 7.*has 2"),
+        (changed(rng={"bit_generator": "dice"}), "cannot be restored"),
+        (changed(task="Coffee"), "task 'Coffee'.*'Threading'"),
+        (changed(controller="osc_pose_v1_4"), "controller 'osc_pose_v1_4'"),
+        (changed(perception="camera"), "perception 'camera'.*'truth'"),
+        (changed(format=0), "format 0"),
+    ]:
+        with pytest.raises(SnapshotError, match=message):
+            env.set_state(bad)
+        assert_same(env.get_state(), before)
+
+
+def test_no_state_before_the_first_reset():
+    with pytest.raises(gym.error.ResetNeeded, match="reset"):
+        ManipulationEnv("Threading").get_state()
+
+
+def test_a_state_goes_on_with_its_generator_in_an_environment_that_was_never_reset(env):
+    env.reset(seed=4)
+    state = env.get_state()
+    expected, _ = env.reset()
+    fresh = ManipulationEnv("Threading", "D0")
+    fresh.set_state(state)
+    np.testing.assert_array_equal(fresh.reset()[0], expected)
+
+
+def test_a_diverging_simulation_is_an_error(env):
+    """MuJoCo resets itself and goes on; nobody would notice."""
+    env.reset(seed=0)
+    env.data.qvel[:] = 1e12
+    with pytest.raises(SimulationError, match="reset itself"):
+        env.refresh()
+    env.reset(seed=0)
+    env.data.qvel[:7] = 1e9
+    with pytest.raises(SimulationError, match="reset"):
+        env.step(np.zeros(7))
+    env.reset(seed=0)
+    env.step(np.zeros(7))
 
 
 def test_step_before_reset():

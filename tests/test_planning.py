@@ -5,7 +5,6 @@ import random
 import numpy as np
 import pytest
 
-from reinforcegen_envs.connect import Connector
 from reinforcegen_envs.demos.replay import restore_first_state
 from reinforcegen_envs.env import ManipulationEnv
 from reinforcegen_envs.planning import motion
@@ -33,7 +32,7 @@ def env():
 
 @pytest.fixture(scope="module")
 def connector(env):
-    return Connector(env)
+    return env.engine.connector
 
 
 def start_at(env, connector, pose, seed=0, **layout):
@@ -71,7 +70,7 @@ def assert_keeps_limits(path):
 
 def assert_follows(env, connector, plan, goal):
     before = env.object_poses()
-    connect = connector.follow(plan, goal, None)
+    connect = env.engine.follow(plan, goal)
     assert connect.failure == "" and len(plan.path) - 1 <= connect.steps <= len(plan.path) + 9
     assert env.sim.gripper_opening() > 0.95
     np.testing.assert_allclose(env.sim.joints, plan.path[-1], atol=0.004)
@@ -85,9 +84,9 @@ def assert_follows(env, connector, plan, goal):
 
 def test_straight_line_where_nothing_is_in_the_way(env, connector):
     start = start_at(env, connector, LEFT, needle=np.array([0.2, -0.3, 0.82, 1, 0, 0, 0]))
-    state = env.get_state()["simulation"]
+    state = env.get_state().simulation
     goal = translation(0, 0, 0.05) @ LEFT
-    plan = connector.plan(goal, None)
+    plan = env.engine.plan(goal)
     assert plan.status == "line" and plan.solved
     np.testing.assert_array_equal(plan.path[0], start)
     np.testing.assert_allclose(connector.checker.kinematics.forward(plan.path[-1]), goal, atol=2e-3)
@@ -97,14 +96,14 @@ def test_straight_line_where_nothing_is_in_the_way(env, connector):
         "collision_checks": plan.collision_checks,
     }
     assert plan.milliseconds > 0 and plan.collision_checks > 3
-    np.testing.assert_array_equal(env.get_state()["simulation"], state)  # planning moves nothing
+    np.testing.assert_array_equal(env.get_state().simulation, state)  # planning moves nothing
     assert_keeps_limits(plan.path)
     assert_follows(env, connector, plan, goal)
 
 
 def test_over_an_obstacle(env, connector):
     start_at(env, connector, LEFT, tripod=TRIPOD, needle=np.array([0.2, -0.3, 0.82, 1, 0, 0, 0]))
-    plan = connector.plan(RIGHT, None)
+    plan = env.engine.plan(RIGHT)
     assert plan.status == "lift"
     assert penetrations(connector, plan.path) == 0
     assert_keeps_limits(plan.path)
@@ -115,7 +114,7 @@ def test_over_an_obstacle(env, connector):
 def test_round_an_obstacle(env, connector, seed, monkeypatch):
     monkeypatch.setattr(connector.planner, "_lift_over", lambda *_: None)
     start_at(env, connector, LEFT, seed, tripod=TRIPOD, needle=np.array([0.2, -0.3, 0.82, 1, 0, 0, 0]))
-    plan = connector.plan(RIGHT, None)
+    plan = env.engine.plan(RIGHT)
     assert plan.status == "birrt"
     assert penetrations(connector, plan.path) == 0
     assert_keeps_limits(plan.path)
@@ -124,26 +123,26 @@ def test_round_an_obstacle(env, connector, seed, monkeypatch):
 
 def test_unreachable(env, connector):
     env.reset(seed=0)
-    plan = connector.plan(matrix_from(DOWN, np.array([0.7, 0.7, 0.9])), None)
+    plan = env.engine.plan(matrix_from(DOWN, np.array([0.7, 0.7, 0.9])))
     assert plan.status == "unreachable" and not plan.solved and plan.path.shape == (0, 7)
 
 
 def test_goal_in_collision(env, connector):
     env.reset(seed=0)
     inside_the_table = matrix_from(DOWN, np.array([-0.05, 0.0, 0.80]))
-    assert connector.plan(inside_the_table, None).status == "goal_collision"
+    assert env.engine.plan(inside_the_table).status == "goal_collision"
 
 
 def test_start_in_collision(env, connector, monkeypatch):
     start_at(env, connector, LEFT, tripod=np.concatenate([LEFT[:3, 3], [1, 0, 0, 0]]))
-    plan = connector.plan(RIGHT, None)  # backs out first: never nearer to what it is near to
+    plan = env.engine.plan(RIGHT)  # backs out first: never nearer to what it is near to
     assert plan.solved
     nearest = connector.checker.clearance(plan.path[0])
     on_the_way = [connector.checker.clearance(joints) for joints in plan.path[1:]]
     assert all(distance is None or distance > nearest - 1e-3 for distance in on_the_way)
     assert on_the_way[-1] is None
     monkeypatch.setattr(connector.planner, "_retreat", lambda *_: None)
-    assert connector.plan(RIGHT, None).status == "start_collision"
+    assert env.engine.plan(RIGHT).status == "start_collision"
 
 
 def test_no_path(env, connector, monkeypatch):
@@ -151,12 +150,12 @@ def test_no_path(env, connector, monkeypatch):
     monkeypatch.setitem(motion.BIRRT, "max_iterations", 1)
     monkeypatch.setitem(motion.BIRRT, "restarts", 0)
     start_at(env, connector, LEFT, tripod=TRIPOD)
-    plan = connector.plan(RIGHT, None)
+    plan = env.engine.plan(RIGHT)
     assert plan.status == "no_path" and not plan.solved
-    before = env.get_state()["simulation"]
-    connect = connector.follow(plan, RIGHT, None)
+    before = env.get_state().simulation
+    connect = env.engine.follow(plan, RIGHT)
     assert (connect.failure, connect.steps) == ("no_path", 0)
-    np.testing.assert_array_equal(env.get_state()["simulation"], before)
+    np.testing.assert_array_equal(env.get_state().simulation, before)
 
 
 def test_what_the_hand_holds_is_part_of_it(env, connector, source_demos):
@@ -179,7 +178,7 @@ def test_what_the_hand_holds_is_part_of_it(env, connector, source_demos):
     tripod = env.task.object_geoms["tripod"]
     needle = env.task.object_geoms["needle"]
     assert not relevant[np.ix_(needle, tripod)].any()  # nobody's business while nobody holds it
-    assert connector.plan(env.sim.eef_pose(), "needle").status in ("goal_collision", "start_collision")
+    assert connector.plan(env.sim.eef_pose(), "needle", env.np_random).status in ("goal_collision", "start_collision")
     # With the tripod away, the grip itself is no collision.
     env.task.place(env.sim, {"tripod": np.array([0.25, 0.25, 0.8958, 1, 0, 0, 0])})
     env.refresh()
@@ -206,7 +205,7 @@ def test_same_state_same_plan_whatever_the_global_generators(env, connector, mon
         random.seed(seed)
         np.random.seed(seed)  # noqa: NPY002
         before = random.getstate(), str(np.random.get_state())  # noqa: NPY002
-        paths.append(connector.plan(RIGHT, None).path)
+        paths.append(env.engine.plan(RIGHT).path)
         assert (random.getstate(), str(np.random.get_state())) == before  # noqa: NPY002
     assert len(paths[0]) > 10
     np.testing.assert_array_equal(*paths)
@@ -259,19 +258,19 @@ def test_following_to_where_the_goal_is_not(env, connector):
     """A plan that ends elsewhere than the skill starts is reported."""
     start_at(env, connector, LEFT, tripod=np.array([0.2, 0.25, 0.8958, 1, 0, 0, 0]))
     goal = translation(0, 0, 0.05) @ LEFT
-    plan = connector.plan(goal, None)
-    assert connector.follow(plan, translation(0, 0, 0.03) @ goal, None).failure == "goal not reached"
+    plan = env.engine.plan(goal)
+    assert env.engine.follow(plan, translation(0, 0, 0.03) @ goal).failure == "goal not reached"
     assert to_pose7(env.sim.eef_pose())[2] == pytest.approx(0.95, abs=0.003)
 
 
 @pytest.mark.parametrize("controller", ["osc_pose", "osc_pose_v1_4"])
 def test_snapshots_on_the_way_and_at_the_end_of_a_connect_replay_bit_for_bit(controller):
     env, other = (ManipulationEnv("Threading", "D2", controller=controller) for _ in range(2))
-    connector = Connector(env)
+    connector = env.engine.connector
     goal = translation(0, 0, 0.05) @ LEFT
     start_at(env, connector, LEFT, tripod=np.array([0.2, 0.25, 0.8958, 1, 0, 0, 0]))
-    plan = connector.plan(goal, None)
-    connect = connector.follow(plan, goal, None, stop=lambda: True, every=4)
+    plan = env.engine.plan(goal)
+    connect = env.engine.follow(plan, goal, stop=lambda: True, every=4)
     assert connect.interrupted and connect.steps == 4
     actions = np.random.default_rng(0).uniform(-1, 1, (40, 7))
     actions[::2, 3:6] = 0.0  # with 1.4's latched orientation goal
@@ -281,6 +280,6 @@ def test_snapshots_on_the_way_and_at_the_end_of_a_connect_replay_bit_for_bit(con
         for action in actions:
             for a, b in zip(env.step(action)[:3], other.step(action)[:3], strict=True):
                 np.testing.assert_array_equal(a, b)
-        np.testing.assert_array_equal(env.get_state()["simulation"], other.get_state()["simulation"])
-        plan = connector.plan(goal, None)
-        assert connector.follow(plan, goal, None).failure == ""
+        np.testing.assert_array_equal(env.get_state().simulation, other.get_state().simulation)
+        plan = env.engine.plan(goal)
+        assert env.engine.follow(plan, goal).failure == ""

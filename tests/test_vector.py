@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from reinforcegen_envs.vector import ThreadVectorEnv
+from reinforcegen_envs.wrappers.vector import ThreadVectorEnv
 
 MODES = list(AutoresetMode)
 

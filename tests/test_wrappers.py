@@ -5,6 +5,7 @@ import inspect
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
@@ -15,16 +16,15 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 import reinforcegen_envs  # noqa: F401 (registers the ids)
 from reinforcegen_envs.observations import ObservationLayout, rotate_action
 from reinforcegen_envs.planning.motion import Plan
+from reinforcegen_envs.policies.bundle import Bundle
 from reinforcegen_envs.policies.mlp import WeightsError
+from reinforcegen_envs.policies.policy import MemorylessPolicy, act_one
 from reinforcegen_envs.policies.predictors import CONSECUTIVE
-from reinforcegen_envs.policies.residual import ResidualPolicy, residual_files
-from reinforcegen_envs.policies.shipped import weights_folder
-from reinforcegen_envs.policies.skill import SkillPolicy
 from reinforcegen_envs.poses import distance, invert, matrix_to_rotvec
 from reinforcegen_envs.tasks import ThreadingTask
-from reinforcegen_envs.vector import ThreadVectorEnv
 from reinforcegen_envs.wrappers import PoolError, StartPool, combine, fill_pool
 from reinforcegen_envs.wrappers.hybrid import TERMINATIONS
+from reinforcegen_envs.wrappers.vector import ThreadVectorEnv
 
 ZERO = np.zeros(7, np.float32)
 CONTROL_STEP = 0.05  # seconds
@@ -39,6 +39,8 @@ INFO_KEYS = {
     "planner",
     "reference_success",
     "failure",
+    "failure_stage",
+    "failure_segment",
 }
 
 
@@ -48,12 +50,20 @@ def make(mode, weights, variant="D2", **kwargs: Any) -> Any:
 
 
 def skill_policy(weights):
-    return SkillPolicy.load(weights_folder(ThreadingTask, weights) / "base.safetensors", ThreadingTask)
+    """The base policy as a function: observation -> action in the world frame."""
+    policy = Bundle.open(ThreadingTask, weights).base()
+    rotation = ObservationLayout.of(ThreadingTask).slices["ref_rot6d_world"]
+
+    def act(obs):
+        action = policy.act(obs[None])[0].astype(np.float64)
+        return np.clip(rotate_action(action, obs[rotation].astype(np.float64), False), -1.0, 1.0)
+
+    return act
 
 
 def hybrid_of(env) -> Any:
     """The Hybrid or Skill wrapper inside an environment."""
-    while not hasattr(env, "connector"):
+    while not hasattr(env, "counters"):
         env = env.env
     return env
 
@@ -113,11 +123,11 @@ def test_residual_observation_is_the_state_and_the_base_action(weights, good_see
         assert obs.shape == (layout.size,) and obs.dtype == np.float32 and env.observation_space.contains(obs)
         state = core.observe()
         np.testing.assert_array_equal(obs[:46], state)
-        reference = core.task.object_pose(core.sim, core.task.stages[core.stage].reference)[:3, :3]
+        reference = core.task.object_pose(core.sim, core.task.stages[core.engine.stage].reference)[:3, :3]
         action = base(state)
         expected = np.concatenate([reference.T @ action[:3], reference.T @ action[3:6], action[6:]])
         np.testing.assert_allclose(obs[layout.slices["base_action"]], expected, atol=1e-6)
-        stages.add(core.stage)
+        stages.add(core.engine.stage)
         if done:
             break
         obs, _, terminated, truncated, _ = env.step(ZERO)
@@ -177,13 +187,12 @@ def test_a_residual_changes_the_trajectory(weights):
 
 
 class Base:
-    """A base policy with memory: its action depends on how many observations it saw in this episode."""
+    """A base policy with memory: its action depends on how many observations it saw since the skill began."""
 
     def __init__(self):
-        self.resets = self.seen = 0
+        self.seen = 0
 
     def reset(self):
-        self.resets += 1
         self.seen = 0
 
     def __call__(self, obs):
@@ -195,9 +204,8 @@ class Base:
 @pytest.mark.parametrize("mode", list(AutoresetMode))
 def test_a_base_policy_is_reset_with_every_episode(mode, weights, pool_file):
     """The first observation's base action is the first one's of an episode, in every autoreset mode."""
-    bases = [Base(), Base()]
-    settings = {"stage": "insert", "pool": str(pool_file)}
-    fns = [lambda base=base: make("Residual", weights, base_policy=base, **settings) for base in bases]
+    settings = {"stage": "insert", "pool": str(pool_file), "base_policy": Base()}  # one object, a copy an environment
+    fns = [lambda: make("Residual", weights, **settings)] * 2
     envs = SyncVectorEnv(fns, autoreset_mode=mode)
     down = np.tile(np.array([0, 0, 0, 0, 0, 0, -10], np.float32), (2, 1))  # drops the needle: short episodes
     layout = fns[0]().unwrapped.layout
@@ -207,7 +215,7 @@ def test_a_base_policy_is_reset_with_every_episode(mode, weights, pool_file):
 
     obs, _ = envs.reset(seed=0)
     np.testing.assert_allclose(gripper(obs), 0.01)
-    begun, ends = 1, 0
+    ends = 0
     previous = np.zeros(2, bool)
     for _ in range(150):
         obs, _, terminated, truncated, infos = envs.step(down)
@@ -220,8 +228,6 @@ def test_a_base_policy_is_reset_with_every_episode(mode, weights, pool_file):
         assert (gripper(obs)[~fresh] > 0.015).all()
         if mode == AutoresetMode.SAME_STEP and done[0]:
             assert infos["final_obs"][0][layout.slices["base_action"]][6] > 0.015
-        begun += fresh[0]
-        assert bases[0].resets == begun
         previous = done
     assert ends >= 2
 
@@ -294,7 +300,7 @@ def test_sustained_ends_when_success_has_lasted(weights, good_seed):
     env = make("Residual", weights, stage="grasp", termination="sustained")
     core = env.unwrapped
     env.reset(seed=good_seed)
-    while not core.stage_finished:
+    while not core.engine.judge.finished:
         env.step(ZERO)
     core.task.stage_done = lambda sim, stage: False  # lost again
     assert [env.step(ZERO)[2] for _ in range(2 * CONSECUTIVE)] == [False] * 2 * CONSECUTIVE
@@ -302,34 +308,35 @@ def test_sustained_ends_when_success_has_lasted(weights, good_seed):
 
 def test_a_success_that_is_lost_before_the_predicted_end_pays_nothing(weights, good_seed):
     """The learned termination may come late; what counts is the end."""
-    env = make("Residual", weights, stage="grasp", termination="predictor")
-    hybrid, core = hybrid_of(env), env.unwrapped
+    ends = Ends()
+    env = make("Residual", weights, stage="grasp", termination=ends)
+    core = env.unwrapped
     for lost in (False, True):
-        hybrid._termination = Ends(at=10**6)
+        ends.over = lambda: False
         _, info = env.reset(seed=good_seed)
         total = 0.0
-        while not core.stage_finished:
+        while not core.engine.judge.finished:
             _, reward, _, _, info = env.step(ZERO)
             total += reward
         if lost:
             core.task.stage_done = lambda sim, stage: False
-        hybrid._termination.at = 0
+        ends.over = lambda: True
         _, reward, terminated, _, info = env.step(ZERO)
         assert terminated and info["success"] is not lost and total + reward == float(not lost)
         assert info["failure"] == ("termination" if lost else "")
 
 
 def test_a_stage_ended_too_early_still_gives_a_return_of_one_with_success(weights, good_seed):
-    env = make("Residual", weights, termination="predictor")
-    hybrid, core = hybrid_of(env), env.unwrapped
-    hybrid._termination = None
+    ends = Ends()
+    env = make("Residual", weights, termination=ends)
+    core = env.unwrapped
     env.reset(seed=good_seed)
-    while not (core.stage == 0 and core.task.stage_done(core.sim, 0)):  # lifted, but not yet for long enough
+    while not (core.engine.stage == 0 and core.task.stage_done(core.sim, 0)):  # lifted, but not yet for long enough
         env.step(ZERO)
-    hybrid._termination = Ends(at=0)
+    ends.over = lambda: True
     _, reward, _, _, info = env.step(ZERO)
     assert (reward, info["failure"], info["stage"]) == (0.0, "termination", 1)
-    hybrid._termination = None
+    ends.over = lambda: core.engine.judge.finished
     core.task.predicates = lambda sim: {"done": True}
     total, done = 0.0, False
     while not done:
@@ -338,18 +345,14 @@ def test_a_stage_ended_too_early_still_gives_a_return_of_one_with_success(weight
     assert info["success"] and total == 1.0
 
 
-class Ends:
-    """A termination predictor that says so after ``at`` steps."""
+class Ends(MemorylessPolicy):
+    """A termination that says what it is told to; environments share what has no memory."""
 
-    def __init__(self, at):
-        self.at, self.count = at, 0
+    def __init__(self):
+        self.over: Callable[[], bool] = lambda: False
 
-    def reset(self):
-        self.count = 0
-
-    def __call__(self, obs):
-        self.count += 1
-        return self.count > self.at
+    def act(self, observations, env_indices=None):
+        return np.array([self.over()])
 
 
 @pytest.mark.parametrize(("mode", "stage"), [("Hybrid", None), ("Skill", "grasp"), ("Residual", None)])
@@ -400,14 +403,14 @@ def block(planner):
             return "unreachable", []
         middle = (start + goals[0].joints) / 2
         size = 0.3 * np.abs(goals[0].joints - start).max()
-        checker.collides = lambda q, diagnosis=False: np.abs(q - middle).max() < size or collides(q)
+        checker.collides = lambda q: np.abs(q - middle).max() < size or collides(q)
         path = planner._birrt(start, goals[0].joints, rng)
         return ("no_path", []) if path is None else ("birrt", path)
     planner._search = blocked
 
 def trajectory(mode, weights):
     env = make(mode, weights, pose_noise=NOISE)
-    block(hybrid_of(env).connector.planner)
+    block(hybrid_of(env).engine.connector.planner)
     env.reset(seed=5)
     rng = np.random.default_rng(1)
     base = skill_policy(weights)
@@ -431,8 +434,9 @@ def test_trajectories_are_equal_bit_for_bit_in_two_processes(weights):
     shared = [inspect.getsource(f) for f in (make, skill_policy, hybrid_of, without_clock)]
     imports = (
         "from typing import Any\nimport gymnasium as gym, reinforcegen_envs\n"
-        "from reinforcegen_envs.policies.shipped import weights_folder\n"
-        "from reinforcegen_envs.policies.skill import SkillPolicy\n"
+        "import numpy as np\n"
+        "from reinforcegen_envs.observations import ObservationLayout, rotate_action\n"
+        "from reinforcegen_envs.policies.bundle import Bundle\n"
         "from reinforcegen_envs.tasks import ThreadingTask\n"
         f"NOISE = {NOISE}\n"
     )
@@ -506,14 +510,14 @@ def test_replay_from_a_snapshot_is_equal_bit_for_bit(mode, settings, weights, go
     states, actions, trajectory, done, stages = [], [], [], False, set()
     while not done:
         states.append(get_state())
-        stages.add(env.unwrapped.stage)
+        stages.add(env.unwrapped.engine.stage)
         actions.append(0.1 * np.ones(7, np.float32) if mode == "Residual" else base(obs))
         obs, reward, terminated, truncated, info = env.step(actions[-1])
         trajectory.append((obs, reward, terminated, truncated, without_clock(info)))
         done = terminated or truncated
     final = get_state()
     following, _ = env.reset()
-    assert stages == ({0, 1} if "stage" not in settings else {env.unwrapped.stage})
+    assert stages == ({0, 1} if "stage" not in settings else {env.unwrapped.engine.stage})
     moments = {0, 1, len(states) // 4, len(states) // 2, len(states) - 2, len(states) - 1}
     for moment in moments:
         other.get_wrapper_attr("set_state")(states[moment])
@@ -523,9 +527,7 @@ def test_replay_from_a_snapshot_is_equal_bit_for_bit(mode, settings, weights, go
             replayed.append((obs, reward, terminated, truncated, without_clock(info)))
         assert_same(replayed, trajectory[moment:])
         state = other.get_wrapper_attr("get_state")()
-        assert state.keys() == final.keys()
-        for key, value in final.items():
-            np.testing.assert_equal(state[key], value)
+        np.testing.assert_equal(state.to_arrays(), final.to_arrays())
     np.testing.assert_array_equal(other.reset()[0], following)
     set_state(final)
     with pytest.raises(gym.error.ResetNeeded):  # the end of an episode is part of the state
@@ -580,11 +582,12 @@ def test_hopeless_earlier_stages_are_reported(weights):
 
 
 def test_the_tuned_policy_is_base_and_residual_bit_for_bit(weights, good_seed):
-    paths = residual_files(weights_folder(ThreadingTask, weights))
+    bundle = Bundle.open(ThreadingTask, weights)
     size = ObservationLayout.of(ThreadingTask, base_action=True).size
-    residual, scale = ResidualPolicy.load(paths, ThreadingTask, size)
-    added = play(make("Residual", weights, residual_scale=scale), residual, good_seed)
-    whole = play(make("Hybrid", weights), fill_pool.TunedPolicy(ThreadingTask, weights), good_seed)
+    residual, scale = bundle.residual()
+    tuned = bundle.tuned()
+    added = play(make("Residual", weights, residual_scale=scale), lambda obs: act_one(residual, obs), good_seed)
+    whole = play(make("Hybrid", weights), lambda obs: act_one(tuned, obs), good_seed)
     assert_same(added, whole, size - 7)
 
 
@@ -614,7 +617,7 @@ def test_a_pools_snapshots_are_live_starts(pool_file, weights):
     env = make("Skill", weights, stage="insert")
     for i in (0, 3):  # snapshot i is made from seed + i alone, whatever came before
         env.reset(seed=20 + i)
-        np.testing.assert_array_equal(env.get_wrapper_attr("get_state")()["simulation"], pool._simulation[i])
+        np.testing.assert_array_equal(env.get_wrapper_attr("get_state")().simulation, pool[i].simulation)
 
 
 def test_drawing_from_a_pool(pool_file, weights):
@@ -630,17 +633,17 @@ def test_drawing_from_a_pool(pool_file, weights):
     np.testing.assert_array_equal(first, draws(0))
     assert not np.array_equal(first, draws(1))
     assert len(np.unique(first, axis=0)) > 3
-    snapshots = [state.tobytes() for state in pool._simulation]
+    snapshots = [pool[i].simulation.tobytes() for i in range(len(pool))]
     seconds = []
     for _ in range(50):
         began = time.perf_counter()
         obs, info = env.reset()
         seconds.append(time.perf_counter() - began)
-        assert get_state()["simulation"].tobytes() in snapshots
+        assert get_state().simulation.tobytes() in snapshots
         assert set(info) == INFO_KEYS and info["sim_steps"] == 0 and info["stage_name"] == "insert"
     assert np.median(seconds) < 0.003
     # What follows from a start is what follows from the live one.
-    index = snapshots.index(get_state()["simulation"].tobytes())
+    index = snapshots.index(get_state().simulation.tobytes())
     live = make("Residual", weights, stage="insert")
     live.reset(seed=20 + index)
     for _ in range(20):
@@ -660,11 +663,19 @@ def test_pools_for_something_else_are_refused(pool_file, weights, tmp_path):
     refuse(pool_file, "for variant 'D2', but 'D0' is needed", variant="D0")
     pool = StartPool.load(pool_file)
     other = tmp_path / "other.npz"
-    StartPool(pool._simulation, pool._scalars, {**pool.manifest, "task": "Coffee"}).save(other)
+
+    def save(manifest, count=6):
+        with np.load(pool_file) as file:
+            arrays = {name: file[name][:count] for name in file.files if name != "manifest"}
+        StartPool(arrays, {**pool.manifest, **manifest}).save(other)
+
+    save({"task": "Coffee"})
     refuse(other, "for task 'Coffee', but 'Threading' is needed")
-    StartPool(pool._simulation[:0], pool._scalars, pool.manifest).save(other)
+    save({}, count=0)
     refuse(other, "no snapshots.*at least one")
-    StartPool(pool._simulation, pool._scalars, {**pool.manifest, "format": "other"}).save(other)
+    save({"perception": "camera"})
+    refuse(other, "for perception 'camera', but 'truth' is needed")
+    save({"format": "other"})
     refuse(other, "format 'other'")
     with pytest.raises(PoolError, match="at least one"):
         StartPool.of([], {})
@@ -691,7 +702,7 @@ def test_pose_noise_has_the_asked_spread(metres, radians, weights):
     for _ in range(60):
         _, info = env.reset()
         assert info["failure"] == ""
-        goal = hybrid._goal(hybrid._skeleton.tools[hybrid._source, 0, 0])
+        goal = goal_of(hybrid)
         offset = invert(goal) @ core.sim.eef_pose()
         offsets.append(np.concatenate([offset[:3, 3], matrix_to_rotvec(offset[:3, :3])]))
     spread = np.sqrt(np.mean(np.square(np.array(offsets).reshape(-1, 2, 3)), axis=(0, 2)))
@@ -700,23 +711,40 @@ def test_pose_noise_has_the_asked_spread(metres, radians, weights):
     np.testing.assert_allclose(spread[1], radians, rtol=0.2, atol=0.012)
 
 
+def goal_of(hybrid):
+    """Where the current stage's connect should end, 4x4."""
+    stage = hybrid.engine.stage
+    return hybrid.engine.connector.goal(stage, hybrid.skeleton.tools[hybrid.counters.source, stage, 0])
+
+
 def move_during_connect(env, name, shift, at=8):
     """Shift an object, once, at the ``at``-th control step of connects from now on."""
     core = env.unwrapped
-    track = core.sim.track_joints
     count = 0
 
-    def tracked(*args):
+    def move():
         nonlocal count
-        track(*args)
         count += 1
         if count == at:
             address = core.task.object_qpos[name]
             core.data.qpos[address : address + 3] += shift
-            core.sim.refresh(new_goal=False)
+            core.sim.evaluate()
 
-    core.sim.track_joints = tracked
+    in_connects(core.engine, move)
     return lambda: count
+
+
+def in_connects(engine, do):
+    """Call a function after every control step of connects from now on."""
+    connecting = False
+
+    def connect(begun):
+        nonlocal connecting
+        connecting = begun
+
+    engine.events.subscribe("connect_begun", lambda plan: connect(True))
+    engine.events.subscribe("connect_ended", lambda done: connect(False))
+    engine.events.subscribe("control_step", lambda: do() if connecting else None)
 
 
 @pytest.mark.parametrize("replan", [False, True])
@@ -732,11 +760,11 @@ def test_replanning_follows_a_goal_that_is_moved_meanwhile(stage, name, replan, 
     else:
         _, info = env.reset(seed=good_seed)
         moved = move_during_connect(env, name, shift)
-        while core.stage == 0:
+        while core.engine.stage == 0:
             _, _, terminated, truncated, info = env.step(ZERO)
-            assert not truncated and (core.stage == 1 or not terminated)
+            assert not truncated and (core.engine.stage == 1 or not terminated)
     assert moved() > 8 and info["stage_name"] == stage and info["failure"] == ""
-    goal = hybrid._goal(hybrid._skeleton.tools[hybrid._source, core.stage, 0])
+    goal = goal_of(hybrid)
     metres, radians = distance(core.sim.eef_pose(), goal)
     if replan:
         assert metres < 0.01 and radians < 0.1
@@ -753,24 +781,22 @@ def test_replanning_follows_a_goal_moved_at_the_very_end(from_the_end, weights, 
     _, info = env.reset(seed=good_seed)
     hybrid = hybrid_of(env)
     assert moved() > steps and info["sim_steps"] == moved()
-    goal = hybrid._goal(hybrid._skeleton.tools[hybrid._source, 0, 0])
+    goal = goal_of(hybrid)
     assert distance(env.unwrapped.sim.eef_pose(), goal)[0] < 0.01
 
 
 def test_a_goal_that_never_rests_fails_the_connect(weights, good_seed):
     env = make("Hybrid", weights, replan=True)
-    core = env.unwrapped
-    track, angle = core.sim.track_joints, 0.0
+    core, angle = env.unwrapped, 0.0
 
-    def tracked(*args):  # in a circle
+    def move():  # in a circle
         nonlocal angle
-        track(*args)
         angle += 0.3
         address = core.task.object_qpos["needle"]
         core.data.qpos[address : address + 2] += 0.015 * np.array([np.cos(angle), np.sin(angle)])
-        core.sim.refresh(new_goal=False)
+        core.sim.evaluate()
 
-    core.sim.track_joints = tracked
+    in_connects(core.engine, move)
     _, info = env.reset(seed=good_seed)
     assert info["failure"] == "connect: goal keeps moving"
     assert core.data.time == pytest.approx(info["sim_steps"] * CONTROL_STEP)
@@ -779,9 +805,9 @@ def test_a_goal_that_never_rests_fails_the_connect(weights, good_seed):
 @pytest.mark.parametrize("stage", [0, 1])
 def test_a_failed_plan_is_reported_and_never_raised(stage, weights, good_seed):
     env = make("Residual", weights)
-    core, connector = env.unwrapped, hybrid_of(env).connector
+    core, connector = env.unwrapped, hybrid_of(env).engine.connector
     plan = connector.plan
-    connector.plan = lambda *args: Plan("no_path") if core.stage == stage else plan(*args)
+    connector.plan = lambda *args: Plan("no_path") if core.engine.stage == stage else plan(*args)
     obs, info = env.reset(seed=good_seed)
     total, terminated = 0.0, False
     if stage == 0:
@@ -834,7 +860,7 @@ def test_the_termination_predictor_ends_skills_near_the_truth(weights):
         while not done:
             _, _, terminated, truncated, info = env.step(ZERO)
             steps, done = steps + 1, terminated or truncated
-            if core.stage_finished and not finished:
+            if core.engine.judge.finished and not finished:
                 finished = steps
         if terminated and info["success"]:
             late.append(steps - finished)
@@ -845,12 +871,12 @@ def test_the_student_chooses_initiation_poses(weights):
     """The source that the predictor ranks first is copied, unless it is out of reach."""
     env = make("Skill", weights, stage="grasp", initiation="student")
     hybrid = hybrid_of(env)
-    sources = np.arange(len(hybrid._skeleton.tools))
-    np.testing.assert_array_equal(np.sort(hybrid._initiation.rank(env.unwrapped.observe())), sources)
+    sources = np.arange(len(hybrid.skeleton.tools))
+    np.testing.assert_array_equal(np.sort(hybrid.initiation.act(env.unwrapped.observe()[None])[0]), sources)
     chosen = []
     for first in sources:
-        hybrid._initiation.rank = lambda obs, first=first: np.roll(sources, -first)
+        hybrid.initiation.act = lambda obs, first=first: np.roll(sources, -first)[None]
         _, info = env.reset(seed=0)
         assert info["failure"] == ""
-        chosen.append(hybrid._source)
+        chosen.append(hybrid.counters.source)
     assert len(set(chosen)) >= 3 and np.sum(chosen == sources) >= 3

@@ -11,19 +11,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
 from reinforcegen_envs import cli
-from reinforcegen_envs.observations import ObservationLayout, rotate_action
+from reinforcegen_envs.observations import ObservationLayout
 from reinforcegen_envs.policies.mlp import WeightsError
-from reinforcegen_envs.policies.residual import ResidualPolicy, residual_files
+from reinforcegen_envs.policies.residual import ResidualPolicy, TunedPolicy, residual_files
 from reinforcegen_envs.policies.shipped import weights_folder
 from reinforcegen_envs.policies.skill import SkillPolicy
 from reinforcegen_envs.registration import make_env
 from reinforcegen_envs.tasks import TASKS, Task
 from reinforcegen_envs.wrappers.pool import StartPool
-from reinforcegen_envs.wrappers.residual import combine
 
 EARLIER_POLICIES = ("base", "tuned")
 
@@ -56,27 +54,18 @@ class Args:
     """processes; 0 means one a core"""
 
 
-class TunedPolicy:
-    """Base and residual policies of a folder as one: observation without base action -> action (7,), world frame.
+def tuned_policy(task: type[Task], weights: str | None) -> TunedPolicy:
+    """Base and residual policies of a folder as one.
 
     Raises:
         WeightsError: the folder has no residual weights, or unusable ones.
     """
-
-    def __init__(self, task: type[Task], weights: str | None):
-        folder = weights_folder(task, weights)
-        if not (paths := residual_files(folder)):
-            raise WeightsError(f"no residual weights in {folder}; train some, or use the policy base")
-        size = ObservationLayout.of(task, base_action=True).size
-        self._base = SkillPolicy.load(folder / "base.safetensors", task)
-        self._residual, self._scale = ResidualPolicy.load(paths, task, size)
-        self._rotation = ObservationLayout.of(task).slices["ref_rot6d_world"]
-
-    def __call__(self, obs: np.ndarray) -> np.ndarray:
-        """The action for one observation."""
-        base, frame = self._base(obs), obs[self._rotation].astype(np.float64)
-        extended = np.concatenate([obs, rotate_action(base, frame, True).astype(np.float32)])
-        return combine(base, np.asarray(self._residual(extended), np.float64), self._scale, frame)
+    folder = weights_folder(task, weights)
+    if not (paths := residual_files(folder)):
+        raise WeightsError(f"no residual weights in {folder}; train some, or use the policy base")
+    size = ObservationLayout.of(task, base_action=True).size
+    residual, scale = ResidualPolicy.load(paths, task, size)
+    return TunedPolicy(task, SkillPolicy.load(folder / "base.safetensors", task), residual, scale)
 
 
 _env: Any = None
@@ -84,7 +73,7 @@ _env: Any = None
 
 def _start_worker(args: Args) -> None:
     global _env
-    earlier = TunedPolicy(TASKS[args.task], args.weights) if args.earlier_policy == "tuned" else None
+    earlier = tuned_policy(TASKS[args.task], args.weights) if args.earlier_policy == "tuned" else None
     _env = make_env(
         args.task,
         args.variant,

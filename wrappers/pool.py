@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from reinforcegen_envs.engine import Snapshot
+from reinforcegen_envs.errors import ReinforceGenError
 from reinforcegen_envs.files import atomic_path
 
-FORMAT = "reinforcegen-pool-1"
-_SCALARS = ("stage", "steady", "steps", "skill_steps", "finished", "source", "over")
+FORMAT = "reinforcegen-pool-2"
 
 
-class PoolError(ValueError):
+class PoolError(ReinforceGenError, ValueError):
     """A reset pool is missing, damaged, empty, or made for something else."""
 
 
@@ -24,28 +25,40 @@ class StartPool:
     """Snapshots of one task, variant and stage, all at the first control step of the skill.
 
     Args:
-        simulation: (N, S) simulation states.
-        scalars: name -> (N,) the counters that go with them.
-        manifest: "task", "variant", "stage" and how the pool was made.
+        arrays: `Snapshot.to_arrays` of every snapshot, stacked: name -> (N, ...).
+        manifest: "task", "variant", "stage", "perception" and how the pool was made.
     """
 
-    def __init__(self, simulation: np.ndarray, scalars: dict[str, np.ndarray], manifest: dict[str, Any]):
-        self._simulation, self._scalars, self.manifest = simulation, scalars, manifest
+    def __init__(self, arrays: dict[str, np.ndarray], manifest: dict[str, Any]):
+        self._arrays, self.manifest = arrays, manifest
+        self._snapshots: dict[int, Snapshot] = {}  # those that were asked for
 
     def __len__(self) -> int:
-        return len(self._simulation)
+        return len(self._arrays["document"])
+
+    def __getitem__(self, index: int) -> Snapshot:
+        """A snapshot, without random generator: whoever restores it keeps theirs."""
+        if index not in self._snapshots:
+            arrays = {name: array[index] for name, array in self._arrays.items()}
+            self._snapshots[index] = Snapshot.from_arrays(arrays)
+        return self._snapshots[index]
 
     @classmethod
-    def of(cls, states: Sequence[dict[str, Any]], manifest: dict[str, Any]) -> StartPool:
-        """Make a pool of states of `Hybrid.get_state`.
+    def of(cls, snapshots: Sequence[Snapshot], manifest: dict[str, Any]) -> StartPool:
+        """Make a pool of snapshots taken at the start of a skill.
 
         Raises:
-            PoolError: no states.
+            PoolError: no snapshots, or such that do not hold the same arrays.
         """
-        if not states:
+        if not snapshots:
             raise PoolError("a pool needs at least one snapshot; none was made")
-        scalars = {name: np.array([state[name] for state in states]) for name in _SCALARS}
-        return cls(np.stack([state["simulation"] for state in states]), scalars, {**manifest, "format": FORMAT})
+        flat = [snapshot.without_rng().to_arrays() for snapshot in snapshots]
+        shapes = [{name: array.shape for name, array in arrays.items()} for arrays in flat]
+        if any(other != shapes[0] for other in shapes):
+            raise PoolError("the snapshots' memories are of different shapes; a pool holds states of one kind")
+        stacked = {name: np.stack([arrays[name] for arrays in flat]) for name in flat[0]}
+        perception = snapshots[0].perception
+        return cls(stacked, {**manifest, "perception": perception, "format": FORMAT})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], **expected: Any) -> StartPool:
@@ -53,42 +66,42 @@ class StartPool:
 
         Args:
             path: an ``.npz`` file made by `save`.
-            expected: manifest entries that must match: task, variant, stage.
+            expected: manifest entries that must match: task, variant, stage, perception.
 
         Raises:
-            PoolError: no such file, not a pool, empty, or made for another task, variant or stage.
+            PoolError: no such file, not a pool, empty, or made for another task, variant, stage or perception.
         """
         path = Path(path)
         if not path.is_file():
             raise PoolError(f"no pool file {path}; make one with python -m reinforcegen_envs.wrappers.fill_pool")
         try:
-            with np.load(path, allow_pickle=False) as arrays:
-                manifest = json.loads(str(arrays["manifest"]))
-                simulation = arrays["simulation"]
-                scalars = {name: arrays[name] for name in _SCALARS}
+            with np.load(path, allow_pickle=False) as file:
+                manifest = json.loads(str(file["manifest"]))
+                if manifest.get("format") != FORMAT:
+                    raise PoolError(f"{path} is of format {manifest.get('format')!r}, not {FORMAT!r}; make it again")
+                pool = cls({name: file[name] for name in file.files if name != "manifest"}, manifest)
+                if len(pool):
+                    pool[0]  # complains of missing parts now rather than at some reset
+        except PoolError:
+            raise
         except Exception as error:  # a damaged archive raises a dozen different ones
             raise PoolError(f"{path} is not a complete pool file ({error}); make it again") from error
-        if manifest.get("format") != FORMAT:
-            raise PoolError(f"{path} is of format {manifest.get('format')!r}, not {FORMAT!r}; make it again")
         for key, value in expected.items():
             if manifest.get(key) != value:
                 raise PoolError(f"{path} was made for {key} {manifest.get(key)!r}, but {value!r} is needed")
-        if not len(simulation):
+        if not len(pool):
             raise PoolError(f"{path} holds no snapshots; fill it with at least one")
-        return cls(simulation, scalars, manifest)
+        return pool
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the pool and its manifest to one ``.npz`` file."""
         with atomic_path(Path(path)) as temporary, open(temporary, "wb") as file:
             np.savez_compressed(
                 file,
-                manifest=np.array(json.dumps(self.manifest)),
-                simulation=self._simulation,
-                **self._scalars,  # type: ignore[arg-type]
+                manifest=np.array(json.dumps(self.manifest, default=str)),
+                **self._arrays,  # type: ignore[arg-type]
             )
 
-    def draw(self, rng: np.random.Generator) -> dict[str, Any]:
-        """A snapshot for `Hybrid.set_state`, without random generator: the environment keeps its own."""
-        index = int(rng.integers(len(self)))
-        state: dict[str, Any] = {name: values[index].item() for name, values in self._scalars.items()}
-        return {**state, "simulation": self._simulation[index]}
+    def draw(self, rng: np.random.Generator) -> Snapshot:
+        """One of the snapshots."""
+        return self[int(rng.integers(len(self)))]

@@ -2,107 +2,124 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
-from reinforcegen_envs.env import MAX_FLOAT, ManipulationEnv, checked_action
+from reinforcegen_envs.engine import Snapshot
+from reinforcegen_envs.env import checked_action
+from reinforcegen_envs.errors import InvalidArgument
 from reinforcegen_envs.observations import ObservationLayout, rotate_action
-from reinforcegen_envs.policies.shipped import weights_folder
+from reinforcegen_envs.policies.policy import Memory, as_policy
+from reinforcegen_envs.policies.residual import combine
 from reinforcegen_envs.policies.skill import SkillPolicy
 from reinforcegen_envs.wrappers.hybrid import Hybrid
 
+__all__ = ["Residual", "combine"]
 
-def combine(base: np.ndarray, residual: np.ndarray, scale: float, ref_rot6d: np.ndarray) -> np.ndarray:
-    """The executed action: ``clip(base + scale * residual)`` with the residual turned from the reference frame to the world.
 
-    Args:
-        base: (7,) base action, world frame.
-        residual: (7,) the agent's action, in [-1, 1], reference object's frame.
-        scale: size of the residual.
-        ref_rot6d: (6,) first two columns of the reference frame's rotation in the world.
+class Pending:
+    """The base policy's action on the present observation, which the agent's next action will be added to.
 
-    Returns:
-        (7,) in [-1, 1], world frame. A zero residual gives the base action bit for bit.
+    Attributes:
+        action: (7,) float64 in [-1, 1], world frame.
+        frame: (6,) rot6d of the reference frame in the world.
     """
-    return np.clip(base + scale * rotate_action(residual, ref_rot6d, False), -1.0, 1.0)
+
+    def __init__(self) -> None:
+        self.action, self.frame = np.zeros(7), np.zeros(6)
+
+    def get_memory(self) -> Memory:
+        """The action and its frame."""
+        return {"action": self.action.copy(), "frame": self.frame.copy()}
+
+    def set_memory(self, memory: Memory) -> None:
+        """Go on from what `get_memory` gave; the base policy is not asked again."""
+        self.action, self.frame = np.array(memory["action"]), np.array(memory["frame"])
 
 
-class Residual(gym.Wrapper):
+class Residual(gym.Wrapper[Any, np.ndarray, Any, np.ndarray]):
     """The agent's action is added to a frozen base policy's; the observation ends with the base action.
 
+    The base policy is reset at the start of every skill; what it remembers belongs to snapshots.
+
     Args:
-        env: a `Hybrid` or `Skill` environment.
+        env: a `Hybrid` or `Skill` environment itself; other wrappers go around this one.
         scale: size of the residual in normalised action units.
-        base_policy: None for the base policy of ``weights``, a path to base weights, or a callable: observation without
-            base action -> action (7,) in the world frame (cut to [-1, 1]); a callable with a ``reset`` method is told when
-            episodes begin.
-        weights: folder of weights; None means the shipped ones.
+        base_policy: None for the base policy of ``weights``, a path to base weights, a `Policy`, or a callable: observation
+            without base action -> action (7,) in the world frame (cut to [-1, 1]). An object is copied, so that
+            environments share no memory.
 
     Raises:
-        ValueError: scale is not in (0, 1], or base_policy is neither a path nor a callable.
+        InvalidArgument: scale is not in (0, 1], base_policy is none of these, or another wrapper is in between.
         WeightsError: weights are missing, damaged, or made for another task.
     """
 
-    def __init__(
-        self,
-        env: Hybrid,
-        scale: float = 0.1,
-        base_policy: str | os.PathLike[str] | Callable[[np.ndarray], np.ndarray] | None = None,
-        weights: str | None = None,
-    ):
+    def __init__(self, env: Hybrid, scale: float = 0.1, base_policy: Any = None):
         super().__init__(env)
+        if not isinstance(env, Hybrid):
+            raise InvalidArgument(
+                f"Residual takes a Hybrid or Skill environment itself, not {env}: what is in between would see observations "
+                "without base action. Put other wrappers around this one"
+            )
         if not (isinstance(scale, (int, float, np.number)) and 0.0 < scale <= 1.0):
-            raise ValueError(f"residual_scale {scale!r} must be a number in (0, 1]")
-        if not (base_policy is None or callable(base_policy) or isinstance(base_policy, (str, os.PathLike))):
-            raise ValueError(f"base_policy {base_policy!r} must be None, a path to base weights, or a callable")
-        core = cast(ManipulationEnv, env.unwrapped)
-        task = type(core.task)
+            raise InvalidArgument(f"residual_scale {scale!r} must be a number in (0, 1]")
+        self._hybrid = env
+        core = env.core
+        task = type(env.engine.task)
         if base_policy is None:
-            base_policy = weights_folder(task, weights) / "base.safetensors"
-        self._base = base_policy if callable(base_policy) else SkillPolicy.load(base_policy, task)
+            self._base = env.bundle.base()
+        elif isinstance(base_policy, str) or hasattr(base_policy, "__fspath__"):
+            self._base = SkillPolicy.load(base_policy, task)
+        else:
+            self._base = as_policy(base_policy, "base_policy")
         self.residual_scale = float(scale)
         self.layout = ObservationLayout.of(task, base_action=True)
         core.layout = self.layout  # env.unwrapped.layout describes what the agent sees
-        self.observation_space = gym.spaces.Box(-MAX_FLOAT, MAX_FLOAT, (self.layout.size,), np.float32)
+        self.observation_space = core.space_of(self.layout)
         self._rotation = self.layout.slices["ref_rot6d_world"]
-        self._base_action = np.zeros(7)
-        self._frame = np.zeros(6)
+        self._pending = Pending()
+        env.engine.keep("base_policy", self._base)
+        env.engine.keep("pending", self._pending)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
         """Reset, and ask the base policy for its action on what it sees first."""
-        obs, info = self.env.reset(seed=seed, options=options)
-        if hasattr(self._base, "reset"):
-            self._base.reset()  # type: ignore[union-attr]
-        return self._extend(obs), info
+        _, info = self._hybrid.reset(seed=seed, options=options)
+        return self._extend(), info
 
-    def step(self, action):
+    def step(self, action: np.ndarray):
         """One control step with ``combine(base action, action)``.
 
         Args:
             action: (7,) residual in [-1, 1] (cut to it), in the reference object's frame.
 
         Raises:
-            ValueError: an action of another shape, or with NaN.
+            InvalidArgument: an action of another shape, or with NaN.
         """
-        executed = combine(self._base_action, checked_action(action), self.residual_scale, self._frame)
-        obs, reward, terminated, truncated, info = self.env.step(executed)
+        pending = self._pending
+        executed = combine(pending.action, checked_action(action), self.residual_scale, pending.frame)
+        _, reward, terminated, truncated, info = self._hybrid.step(executed)
         # At the end of an episode too: whoever bootstraps from the last observation needs its base action.
-        return self._extend(obs), reward, terminated, truncated, info
+        return self._extend(), reward, terminated, truncated, info
 
-    def _extend(self, obs: np.ndarray) -> np.ndarray:
-        self._base_action = checked_action(self._base(obs), "the base policy's action")
-        self._frame = obs[self._rotation].astype(np.float64)
-        return np.concatenate([obs, rotate_action(self._base_action, self._frame, True).astype(np.float32)])
+    def _extend(self):
+        """The last observation with the base policy's action on it."""
+        obs = self._hybrid.observation
+        frame = obs[self._rotation].astype(np.float64)
+        action = self._base.act(obs[None])[0]
+        if self._base.frame == "reference":
+            action = rotate_action(np.asarray(action, np.float64), frame, False)
+        # In the world: that is where it is cut, and what is shown is what will be executed.
+        action = checked_action(action, "the base policy's action")
+        self._pending.action, self._pending.frame = action, frame
+        flat = np.concatenate([obs, rotate_action(action, frame, True).astype(np.float32)])
+        return self._hybrid.core.present(self.layout, flat)
 
-    def get_state(self) -> dict[str, Any]:
-        """The wrapped environment's state; the base policy's action follows from it."""
-        return self.env.get_state()  # type: ignore[attr-defined]
+    def get_state(self) -> Snapshot:
+        """See `ManipulationEnv.get_state`: the base policy's memory and pending action belong to it."""
+        return self._hybrid.get_state()
 
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Return to a state of `get_state`."""
-        self.env.set_state(state)  # type: ignore[attr-defined]
-        self._extend(self.unwrapped.observe())  # type: ignore[attr-defined]
+    def set_state(self, state: Snapshot) -> None:
+        """See `ManipulationEnv.set_state`."""
+        self._hybrid.set_state(state)

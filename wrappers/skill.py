@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from reinforcegen_envs.env import ManipulationEnv
-from reinforcegen_envs.policies.shipped import weights_folder
-from reinforcegen_envs.policies.skill import SkillPolicy
+from reinforcegen_envs.engine import Failure
+from reinforcegen_envs.env import ManipulationEnv, checked_action
+from reinforcegen_envs.errors import InvalidArgument, ReinforceGenError
+from reinforcegen_envs.observations import rotate_action
+from reinforcegen_envs.policies.policy import Policy, as_policy
 from reinforcegen_envs.wrappers.hybrid import Hybrid
 from reinforcegen_envs.wrappers.pool import StartPool
 
 MAX_RESETS = 100  # scenes tried for one reset
 
 
-class SkillResetError(RuntimeError):
+class SkillResetError(ReinforceGenError, RuntimeError):
     """The stages before the skill did not succeed in any of many scenes."""
 
 
@@ -24,19 +25,18 @@ class Skill(Hybrid):
     """One stage's skill segment: ``reset`` ends where the skill starts, and the episode ends with the skill.
 
     Without a pool, a reset runs the earlier stages with ``earlier_policy`` and all connects with the planner, in a new
-    scene if one of them fails. With a pool, it restores one of the pool's snapshots: a copy of a state. Pose noise acts on
-    live resets; a pool was made with its own.
+    scene if one of them fails. With a pool, it restores one of the pool's snapshots: a copy of a state.
 
     Args:
-        env: a plain environment.
+        env: the plain environment itself.
         stage: name of the stage; None means the first.
         pool: file of snapshots, or None.
-        earlier_policy: observation -> action (7,) in the world frame, for the stages before; None means the base policy
-            of ``weights``, loaded when first needed.
+        earlier_policy: a `Policy`, or a callable: observation -> action (7,) in the world frame, for the stages before;
+            None means the base policy of ``weights``, loaded when first needed.
         hybrid: further arguments of `Hybrid`.
 
     Raises:
-        ValueError: the task has no such stage.
+        InvalidArgument: the task has no such stage, or pose noise is given with a pool, which has its own.
         PoolError: the pool is unusable.
     """
 
@@ -45,73 +45,96 @@ class Skill(Hybrid):
         env: ManipulationEnv,
         stage: str | None = None,
         pool: str | None = None,
-        earlier_policy: Callable[[np.ndarray], np.ndarray] | None = None,
+        earlier_policy: Any = None,
         **hybrid: Any,
     ):
         super().__init__(env, **hybrid)
-        task = type(self.core.task)
+        task = type(self.engine.task)
         self.stage = 0 if stage is None else task.stage_index(stage)
-        self._weights = hybrid.get("weights")
-        self._earlier_policy = earlier_policy
+        self._earlier: Policy | None = None
+        if earlier_policy is not None:
+            self._play_earlier(as_policy(earlier_policy, "earlier_policy"))
         self._pool = None
         if pool is not None:
-            names = {"task": task.name, "variant": self.core.variant, "stage": task.stages[self.stage].name}
-            self._pool = StartPool.load(pool, **names)
+            if any(self._pose_noise):
+                raise InvalidArgument(
+                    f"pose_noise {self._pose_noise} has no effect with a pool, whose starts were made with its own; "
+                    "leave it out, or fill the pool with it (--pose-noise)"
+                )
+            self._pool = StartPool.load(
+                pool,
+                task=task.name,
+                variant=self.engine.variant,
+                stage=task.stages[self.stage].name,
+                perception=self.engine.perception.name,
+            )
+
+    def _play_earlier(self, policy: Policy) -> Policy:
+        self._earlier = policy
+        self.engine.keep("earlier_policy", policy)
+        return policy
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
         """Go to the start of the skill.
 
         Raises:
             SkillResetError: the earlier stages failed in 100 scenes in a row.
-            ValueError: options that the plain environment does not have, or any with a pool.
+            InvalidArgument: options that the plain environment does not have, or any with a pool.
         """
         if self._pool is not None:
             if options:
-                raise ValueError(f"reset options {sorted(options)} have no effect with a pool; use pool=None")
-            if seed is not None:
-                self.env.reset(seed=seed)  # starts the generator anew; the scene is replaced below
-            self.set_state(self._pool.draw(self.core.np_random))
-            return self.core.observe(), self._info(0, "")
+                raise InvalidArgument(f"reset options {sorted(options)} have no effect with a pool; use pool=None")
+            self.core.start_from(self._pool.draw, seed)
+            self._last_connect = None
+            self.engine.begin_skill()
+            return self._look(), self._info(0, None)
         for attempt in range(MAX_RESETS):
-            self.env.reset(seed=seed if attempt == 0 else None, options=options)
-            self._begin_episode()
+            self.core.reset(seed=seed if attempt == 0 else None, options=options)
+            self.counters.begin()
             steps, ready = self._run_earlier_stages()
             if ready:
-                self._steps = 0
-                return self.core.observe(), self._info(steps, "")
+                self.counters.steps = 0
+                return self._look(), self._info(steps, None)
         raise SkillResetError(
-            f"the stages before {self.core.task.stages[self.stage].name!r} failed in {MAX_RESETS} scenes in a row; "
+            f"the stages before {self.engine.task.stages[self.stage].name!r} failed in {MAX_RESETS} scenes in a row; "
             "use a better base policy, less pose_noise, or a pool"
         )
 
     def _run_earlier_stages(self) -> tuple[int, bool]:
         """Connect, and play every stage before this one; returns control steps and whether the skill can start."""
-        core = self.core
-        if self._connect_to_skill():
+        engine, judge, counters = self.engine, self.engine.judge, self.counters
+        if self._connect_to_skill() is not None:
             return 0, False
         steps = self._last_steps()
-        while core.stage < self.stage:
-            if self._earlier_policy is None:
-                task = type(core.task)
-                self._earlier_policy = SkillPolicy.load(weights_folder(task, self._weights) / "base.safetensors", task)
-            core.control_step(np.asarray(self._earlier_policy(core.observe()), np.float64))
+        while engine.stage < self.stage:
+            engine.act(self._earlier_action())
             steps += 1
-            self._skill_steps += 1
-            timeout = self._skill_steps >= core.task.stages[core.stage].horizon
-            if timeout or core.task.failure(core.sim, core.stage):
+            counters.skill_steps += 1
+            timeout = counters.skill_steps >= engine.task.stages[engine.stage].horizon
+            if timeout or judge.failure() is not None:
                 return steps, False
-            if core.stage_finished:
-                core.enter_stage(core.stage + 1)
-                if self._connect_to_skill():
+            if judge.finished:
+                engine.enter_stage(engine.stage + 1)
+                if self._connect_to_skill() is not None:
                     return steps, False
                 steps += self._last_steps()
         return steps, True
 
+    def _earlier_action(self) -> np.ndarray:
+        """The earlier policy's action now, (7,) float64, world frame."""
+        policy = self._earlier or self._play_earlier(self.bundle.base())
+        observation = self.engine.observe()
+        action = np.asarray(policy.act(observation[None])[0], np.float64)
+        if policy.frame == "reference":
+            frame = observation[self.engine.layout.slices["ref_rot6d_world"]].astype(np.float64)
+            action = np.clip(rotate_action(action, frame, False), -1.0, 1.0)
+        return checked_action(action, "the earlier policy's action")
+
     def _last_stage(self) -> int:
         return self.stage
 
-    def _info(self, steps: int, failure: str) -> dict[str, Any]:
+    def _info(self, steps: int, failure: Failure | None) -> dict[str, Any]:
         info = super()._info(steps, failure)
         # The episode is this skill: its success is the stage's.
-        info["success"] = info["is_success"] = self.core.stage == self.stage and self.core.stage_finished
+        info["success"] = info["is_success"] = self.engine.stage == self.stage and self.engine.judge.finished
         return info

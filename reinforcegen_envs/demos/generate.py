@@ -22,7 +22,6 @@ import numpy as np
 from tqdm import tqdm
 
 from reinforcegen_envs import cli
-from reinforcegen_envs.connect import Connect, Connector
 from reinforcegen_envs.demos.hdf5 import Demo, DemoWriter, read_demos
 from reinforcegen_envs.demos.segments import Segment, cut, skeleton_of
 from reinforcegen_envs.demos.sources import source_file
@@ -30,6 +29,7 @@ from reinforcegen_envs.demos.teleoperator import action_to_pose, pose_of_action
 from reinforcegen_envs.env import ManipulationEnv
 from reinforcegen_envs.files import atomic_path
 from reinforcegen_envs.ids import env_id
+from reinforcegen_envs.planning.connect import Connect
 from reinforcegen_envs.planning.skeleton import GOOD_MARGIN
 from reinforcegen_envs.poses import distance, invert, matrix_from, rotvec_to_matrix
 from reinforcegen_envs.tasks import TASKS
@@ -87,6 +87,9 @@ class Adapter:
         env: a plain environment.
         sources: per source demonstration, its skill segments.
         action_noise, noise_memory, start_noise: as in `Args`.
+
+    Attributes:
+        engine: the environment's: who wants to know what happens can listen to it.
     """
 
     def __init__(
@@ -97,17 +100,17 @@ class Adapter:
         noise_memory: float = 0.0,
         start_noise: tuple[float, float] = (0.0, 0.0),
     ):
-        self._env, self._sources = env, sources
+        self._env, self.engine, self._sources = env, env.engine, sources
         self._noise, self._memory, self._start_noise = action_noise, noise_memory, start_noise
         self._skeleton = skeleton_of(sources)
-        self._connector = Connector(env)
 
     def choose(self, rng: np.random.Generator, stage: int = 0) -> list[int]:
         """Sources to copy from a stage on, the first to try first; none if no key poses are all in reach here.
 
         The first are drawn with odds that grow with their joint-limit margin.
         """
-        margins = self._skeleton.margins(self._env, self._connector.checker.kinematics, stage)
+        engine = self.engine
+        margins = self._skeleton.margins(engine.belief, engine.task, engine.connector.checker.kinematics, stage)
         feasible = np.flatnonzero(margins > 0)
         if not len(feasible):
             return []
@@ -138,40 +141,33 @@ class Adapter:
             if not self._skill(index, self._sources[source][index], rng, record):
                 return f"{stage.name}: skill", None
             if index + 1 < len(env.task.stages):
-                env.enter_stage(index + 1)
+                self.engine.enter_stage(index + 1)
         return "success", self._demo(record, seed, sources)
-
-    def _target(self, reference: np.ndarray, held: str | None, tool: np.ndarray) -> np.ndarray:
-        """Grip-site pose, world, that brings the tool to ``tool`` in the reference frame."""
-        return reference @ tool @ self._to_hand(held)
 
     def _to_hand(self, held: str | None) -> np.ndarray:
         """4x4 pose of the hand in the tool's frame."""
-        return np.eye(4) if held is None else invert(self._connector.in_hand(held))
+        return np.eye(4) if held is None else invert(self.engine.connector.in_hand(held))
 
     def _connect(self, index: int, segment: Segment, rng: np.random.Generator) -> Connect:
-        env = self._env
-        stage = env.task.stages[index]
-        reference = env.task.object_pose(env.sim, stage.reference)
-        goal = self._target(reference, stage.held, segment.start)
+        engine = self.engine
+        goal = engine.connector.goal(index, segment.start)
         metres, radians = self._start_noise
         if metres or radians:
             goal = goal @ matrix_from(rotvec_to_matrix(rng.normal(0.0, radians, 3)), rng.normal(0.0, metres, 3))
-        ahead = tuple(self._target(reference, stage.held, tool) for tool in (segment.middle, segment.tool[-1]))
-        plan = self._connector.plan(goal, stage.held, ahead)
-        return self._connector.follow(plan, goal, stage.held)
+        ahead = tuple(engine.connector.goal(index, tool) for tool in (segment.middle, segment.tool[-1]))
+        return engine.follow(engine.plan(goal, ahead), goal)
 
     def _skill(self, index: int, segment: Segment, rng, record: list[dict]) -> bool:
         """Follow one adapted segment in closed loop; returns whether the stage was finished."""
-        env = self._env
+        env, engine = self._env, self.engine
         stage = env.task.stages[index]
-        reference = env.task.object_pose(env.sim, stage.reference)
+        reference = env.task.object_pose(engine.belief, stage.reference)
         noise = np.zeros(6)
         to_hand = self._to_hand(stage.held)
         step, waited, held_end, after, calm = 0, 0, 0, 0, 0
         while True:
             if stage.held is not None:
-                reference = env.task.object_pose(env.sim, stage.reference)
+                reference = env.task.object_pose(engine.belief, stage.reference)
             holding = stage.held is not None and step < segment.release
             if holding:  # what is let go stays behind; the hand goes on as if it were still in it
                 to_hand = self._to_hand(stage.held)
@@ -183,12 +179,12 @@ class Adapter:
             action[:6] = np.clip(action[:6] + noise * NOISE_SHAPE, -1.0, 1.0)
             action = action.astype(np.float32)
             record.append(self._note(index, action, label, eef))
-            env.control_step(action.astype(np.float64))
-            if env.stage_finished:
+            engine.act(action.astype(np.float64))
+            if engine.judge.finished:
                 after += 1
                 if after > EXTRA_STEPS:
                     return True
-            if env.task.failure(env.sim, index):
+            if engine.judge.failure() is not None:
                 return False
             # Wait for a hand that was pushed off its way, as the operator would: it should be where his was.
             metres, radians = distance(eef, target)
@@ -211,10 +207,10 @@ class Adapter:
             "label": label.astype(np.float32),
             "eef": eef,
             "objects": [env.task.object_pose(env.sim, name) for name in env.task.objects],
-            "obs": env.observe(),
+            "obs": self.engine.observe(),
             "stage": index,
-            "finished": env.stage_finished,
-            "signals": [env.stage > i for i, s in enumerate(env.task.stages) if s.signal],
+            "finished": self.engine.judge.finished,
+            "signals": [self.engine.stage > i for i, s in enumerate(env.task.stages) if s.signal],
         }
 
     def _demo(self, record: list[dict[str, Any]], seed: tuple[int, int], sources: list[int]) -> Demo:

@@ -6,7 +6,6 @@ import numpy as np
 
 from reinforcegen_envs.demos.hdf5 import Demo, DemoFileError
 from reinforcegen_envs.env import ManipulationEnv
-from reinforcegen_envs.sim.kernel import NULL_JOINTS
 
 
 def restore_first_state(env: ManipulationEnv, demo: Demo) -> None:
@@ -27,7 +26,7 @@ def restore_first_state(env: ManipulationEnv, demo: Demo) -> None:
     env.data.time = state[0]
     env.data.qpos[:] = state[1 : 1 + env.model.nq]
     env.data.qvel[:] = state[1 + env.model.nq :]
-    env.sim.controller[NULL_JOINTS:] = env.sim.joints
+    env.sim.posture[:] = env.sim.joints
     env.refresh()
 
 

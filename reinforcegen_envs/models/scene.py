@@ -95,6 +95,21 @@ def load_scene(scene: Scene, form: str = "physics") -> mujoco.MjModel:
     """
     if form not in FORMS:
         raise InvalidArgument(f"unknown scene form {form!r}; choose one of {FORMS}")
+    model = _load(scene, form)
+    if form == "physics":
+        _scenes[id(model)] = scene
+    return model
+
+
+_scenes: dict[int, Scene] = {}  # by the identity of the models that `load_scene` keeps
+
+
+def scene_of(model: mujoco.MjModel) -> Scene | None:
+    """The scene that a model was loaded from (its physics form), or None for a model from elsewhere."""
+    return _scenes.get(id(model))
+
+
+def _load(scene: Scene, form: str) -> mujoco.MjModel:
     path = _cache_file(scene, form)
     if path.is_file():
         try:

@@ -10,7 +10,7 @@ import numpy as np
 
 from reinforcegen_envs.planning.ik import ArmKinematics
 from reinforcegen_envs.poses import from_pose7, invert, to_pose7
-from reinforcegen_envs.sim.simulation import FINGER_STROKE, Simulation
+from reinforcegen_envs.sim.simulation import FINGER_STROKE, CellState
 
 CLEARANCE = 0.004  # metres that planned motions keep from everything (ours)
 OPEN_FINGERS = (FINGER_STROKE / 2, -FINGER_STROKE / 2)
@@ -28,16 +28,16 @@ class CollisionChecker:
     """Answers whether the arm at given joints touches anything.
 
     Args:
-        sim: gives the scene and the indices; its data is only read, by `update`.
+        cell: what is believed of the cell; its data is only read, by `update`.
         object_geoms: object name -> geom indices.
         object_qpos: object name -> address of its free joint in qpos.
     """
 
-    def __init__(self, sim: Simulation, object_geoms: dict[str, np.ndarray], object_qpos: dict[str, int]):
-        self._sim = sim
-        self.model = _inflated(sim.model)
+    def __init__(self, cell: CellState, object_geoms: dict[str, np.ndarray], object_qpos: dict[str, int]):
+        self._cell = cell
+        self.model = _inflated(cell.model)
         self.data = mujoco.MjData(self.model)
-        self.kinematics = ArmKinematics(self.model, sim.ids, sim.joint_range)
+        self.kinematics = ArmKinematics(self.model, cell.ids, cell.joint_range)
         self._object_geoms, self._object_qpos = object_geoms, object_qpos
         names = [self.model.body(self.model.geom_bodyid[i]).name for i in range(self.model.ngeom)]
         self._moving = np.array([n.startswith(("robot0_link", "robot0_right", "gripper0")) for n in names])
@@ -47,30 +47,30 @@ class CollisionChecker:
         self._held: tuple[int, np.ndarray] | None = None
         self.checks = 0
         # Convex hulls of neighbouring links overlap in every posture: what touches at home is no collision.
-        self.data.qpos[:] = sim.model.qpos0
-        self.data.qpos[sim.arm_qpos] = np.array([0.0, 0.2, 0.0, -2.6, 0.0, 2.94, 0.785])
+        self.data.qpos[:] = cell.model.qpos0
+        self.data.qpos[cell.arm_qpos] = np.array([0.0, 0.2, 0.0, -2.6, 0.0, 2.94, 0.785])
         mujoco.mj_kinematics(self.model, self.data)
         mujoco.mj_collision(self.model, self.data)
         self._touching_at_home = self.data.contact.geom.copy()
 
     def update(self, held: str | None) -> None:
-        """Take over the present state of the simulation.
+        """Take over the present state of the cell.
 
         Args:
             held: object that moves with the hand, or None.
         """
-        self.data.qpos[:] = self._sim.data.qpos
-        self.data.mocap_pos[:] = self._sim.data.mocap_pos
-        self.data.mocap_quat[:] = self._sim.data.mocap_quat
-        self.kinematics.data.qpos[:] = self._sim.data.qpos
+        self.data.qpos[:] = self._cell.data.qpos
+        self.data.mocap_pos[:] = self._cell.data.mocap_pos
+        self.data.mocap_quat[:] = self._cell.data.mocap_quat
+        self.kinematics.data.qpos[:] = self._cell.data.qpos
         moving = self._moving.copy()
         self._held = None
         if held is None:
             # The empty hand opens while it moves: it must fit where it goes with its fingers apart.
-            self.data.qpos[self._sim.finger_qpos] = OPEN_FINGERS
+            self.data.qpos[self._cell.finger_qpos] = OPEN_FINGERS
         else:
             address = self._object_qpos[held]
-            in_hand = invert(self._sim.eef_pose()) @ from_pose7(self._sim.data.qpos[address : address + 7])
+            in_hand = invert(self._cell.eef_pose()) @ from_pose7(self._cell.data.qpos[address : address + 7])
             self._held = (address, in_hand)
             moving[self._object_geoms[held]] = True
         self._relevant = moving[:, None] | moving[None, :]
@@ -85,11 +85,8 @@ class CollisionChecker:
             grip = (own[:, None] & self._gripper[None, :]) | (own[None, :] & self._gripper[:, None])
             self._relevant &= ~grip
 
-    def collides(self, joints: np.ndarray, diagnosis: bool = False) -> bool:
-        """Whether the arm at ``joints`` (7,), with what it holds, comes within the clearance of anything.
-
-        ``diagnosis`` is pybullet-planning's and is ignored.
-        """
+    def collides(self, joints: np.ndarray) -> bool:
+        """Whether the arm at ``joints`` (7,), with what it holds, comes within the clearance of anything."""
         return self.clearance(joints) is not None
 
     def clearance(self, joints: np.ndarray) -> float | None:
@@ -99,7 +96,7 @@ class CollisionChecker:
         """
         self.checks += 1
         data = self.data
-        data.qpos[self._sim.arm_qpos] = joints
+        data.qpos[self._cell.arm_qpos] = joints
         if self._held is not None:
             address, in_hand = self._held
             data.qpos[address : address + 7] = to_pose7(self.kinematics.forward(joints) @ in_hand)

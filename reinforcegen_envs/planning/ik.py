@@ -24,7 +24,7 @@ from reinforcegen_envs.sim.kernel import (
     mj_kinematics,
     mj_makeM,
 )
-from reinforcegen_envs.sim.simulation import INITIAL_JOINTS, array_views
+from reinforcegen_envs.sim.simulation import INITIAL_JOINTS, Indices, Views
 
 ITERATIONS = 60
 POSITION_TOLERANCE = 1e-4  # metres
@@ -60,8 +60,8 @@ class IKSolution:
 @numba.njit(cache=True, nogil=True)
 def _solve(model, data, views, ids, joints, posture, low, high, target, iterations):
     """Iterate ``joints`` in place towards the 4x4 ``target``; returns position and rotation error."""
-    qpos = views[0]
-    joint, dof, site, qpos_address = ids[0], ids[1], ids[2], ids[3]
+    qpos = views.qpos
+    joint, dof, site, qpos_address = ids.joint, ids.dof, ids.grip_site, ids.qpos
     jacobian = np.empty((6, ARM_DOF))
     mass = np.zeros((ARM_DOF, ARM_DOF))
     error = np.empty(6)
@@ -78,7 +78,7 @@ def _solve(model, data, views, ids, joints, posture, low, high, target, iteratio
         mj_kinematics(model, data)
         mj_comPos(model, data)
         mj_makeM(model, data)
-        position, flat = views[4][site], views[5][site]
+        position, flat = views.site_xpos[site], views.site_xmat[site]
         for i in range(3):
             error[i] = target[i, 3] - position[i]
             for j in range(3):
@@ -88,8 +88,8 @@ def _solve(model, data, views, ids, joints, posture, low, high, target, iteratio
         error[3:] = matrix_to_rotvec(rotation)
         position_error = np.sqrt(error[0] ** 2 + error[1] ** 2 + error[2] ** 2)
         rotation_error = np.sqrt(error[3] ** 2 + error[4] ** 2 + error[5] ** 2)
-        arm_jacobian(views[6], views[7], joint, position, jacobian)
-        arm_mass_matrix(views[8], views[9], views[10], dof, mass)
+        arm_jacobian(views.xaxis, views.xanchor, joint, position, jacobian)
+        arm_mass_matrix(views.inertia, views.inertia_address, views.dof_parent, dof, mass)
         cholesky(mass, ARM_DOF)
         for i in range(6):
             for j in range(ARM_DOF):
@@ -128,26 +128,26 @@ class ArmKinematics:
 
     Args:
         model: the compiled scene.
-        ids: index vector of `Simulation`.
+        ids: where the robot is in its arrays.
         joint_range: (7, 2) joint limits, radians.
     """
 
-    def __init__(self, model: mujoco.MjModel, ids: np.ndarray, joint_range: np.ndarray):
+    def __init__(self, model: mujoco.MjModel, ids: Indices, joint_range: np.ndarray):
         self.model = model
         self.data = mujoco.MjData(model)
         self.ids = ids
         self.joint_range = joint_range
         self._low, self._high = joint_range[:, 0] + LIMIT_MARGIN, joint_range[:, 1] - LIMIT_MARGIN
-        self._views = array_views(model, self.data)
-        self._arm = slice(ids[3], ids[3] + ARM_DOF)
+        self._views = Views.of(model, self.data)
+        self._arm = slice(ids.qpos, ids.qpos + ARM_DOF)
 
     def forward(self, joints: np.ndarray) -> np.ndarray:
         """4x4 pose of the grip site, world frame, at ``joints`` (7,)."""
         self.data.qpos[self._arm] = joints
         mujoco.mj_kinematics(self.model, self.data)
         pose = np.eye(4)
-        pose[:3, :3] = self.data.site_xmat[self.ids[2]].reshape(3, 3)
-        pose[:3, 3] = self.data.site_xpos[self.ids[2]]
+        pose[:3, :3] = self.data.site_xmat[self.ids.grip_site].reshape(3, 3)
+        pose[:3, 3] = self.data.site_xpos[self.ids.grip_site]
         return pose
 
     def solve(self, target: np.ndarray, seed: np.ndarray, posture: np.ndarray = INITIAL_JOINTS) -> IKSolution:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from reinforcegen_envs.env import ManipulationEnv
 from reinforcegen_envs.files import atomic_path
 from reinforcegen_envs.planning.ik import ArmKinematics
 from reinforcegen_envs.poses import invert
-from reinforcegen_envs.sim.kernel import NULL_JOINTS
+from reinforcegen_envs.sim.simulation import CellState
+from reinforcegen_envs.tasks.base import Task
 
 GOOD_MARGIN = 0.4  # radians to a joint limit beyond which more does not count
 
@@ -53,27 +53,27 @@ class Skeleton:
         with atomic_path(Path(path)) as temporary, open(temporary, "wb") as file:
             np.savez_compressed(file, tools=self.tools, in_hand=self.in_hand, left=self.left)
 
-    def margins(self, env: ManipulationEnv, kinematics: ArmKinematics, stage: int) -> np.ndarray:
+    def margins(self, cell: CellState, task: Task, kinematics: ArmKinematics, stage: int) -> np.ndarray:
         """Least joint-limit margin, radians, of what is copied from each source; -1 where that is out of reach.
 
         That is the stage and those after it, up to one that may copy another source.
         Objects do not move before they are handled, so later stages are judged from where things are now, and from where
         the source leaves what it has handled by then.
         """
-        posture = env.sim.controller[NULL_JOINTS:].copy()
+        posture = cell.posture.copy()
         margins = np.full(len(self.tools), np.inf)
         for source in range(len(self.tools)):
             in_hand = np.eye(4)
             moved: dict[str, np.ndarray] = {}
-            if (held := env.task.stages[stage].held) is not None:
-                in_hand = invert(env.sim.eef_pose()) @ env.task.object_pose(env.sim, held)
-            for index in range(stage, len(env.task.stages)):
-                here = env.task.stages[index]
+            if (held := task.stages[stage].held) is not None:
+                in_hand = invert(cell.eef_pose()) @ task.object_pose(cell, held)
+            for index in range(stage, len(task.stages)):
+                here = task.stages[index]
                 if index > stage and here.new_source:
                     break
                 reference = moved.get(here.reference)
                 if reference is None:
-                    reference = env.task.object_pose(env.sim, here.reference)
+                    reference = task.object_pose(cell, here.reference)
                 seed = posture  # the connect is free to choose its branch; within a skill the hand stays on it
                 for tool in self.tools[source, index]:
                     goal = reference @ tool @ (invert(in_hand) if here.held else np.eye(4))

@@ -7,16 +7,18 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from reinforcegen_envs.errors import InvalidArgument
 from reinforcegen_envs.observations import ObservationLayout
-from reinforcegen_envs.policies.mlp import MLP, check_networks, load_mlps
+from reinforcegen_envs.policies.mlp import MLP, StageMLPs, check_networks, load_mlps
+from reinforcegen_envs.policies.policy import Indices, Memory, MemorylessPolicy, Policy, act_one, environments
 from reinforcegen_envs.policies.skill import VERSION, stage_features
 from reinforcegen_envs.tasks import Task
 
 CONSECUTIVE = 5  # positive outputs in a row that end a skill (SkillGen)
 
 
-class TerminationPredictor:
-    """Says that a skill is over when a learned classifier has said so five times in a row.
+class TerminationPredictor(Policy):
+    """Says that a skill is over when a learned classifier has said so five times in a row; remembers how often it has.
 
     Args:
         task: the task class.
@@ -26,11 +28,11 @@ class TerminationPredictor:
 
     def __init__(self, task: type[Task], networks: Mapping[str, MLP], threshold: float = 0.5):
         layout = ObservationLayout.of(task)
-        self._networks = [networks[stage.name] for stage in task.stages]
-        self._features = [termination_features(layout, task, i) for i in range(len(task.stages))]
-        self._stage = layout.slices["stage"]
+        features = [termination_features(layout, task, i) for i in range(len(task.stages))]
+        in_order = [networks[stage.name] for stage in task.stages]
+        self._networks = StageMLPs(in_order, features, layout.size, layout.slices["stage"])
         self._logit = float(np.log(threshold / (1.0 - threshold)))
-        self.count = 0
+        self._counts: dict[int, int] = {}
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], task: type[Task]) -> TerminationPredictor:
@@ -46,36 +48,69 @@ class TerminationPredictor:
         check_networks(path, networks, {name: (size, 1) for name, size in inputs.items()})
         return cls(task, networks, card.get("threshold", 0.5))
 
-    def reset(self) -> None:
+    def reset(self, env_indices: Indices | None = None) -> None:
         """Forget what was seen: a new skill begins."""
-        self.count = 0
+        for index in list(self._counts) if env_indices is None else map(int, env_indices):
+            self._counts[index] = 0
 
-    def positive(self, obs: np.ndarray) -> bool:
-        """Whether this one observation looks as if the skill were over."""
-        stage = int(np.argmax(obs[self._stage]))
-        return float(self._networks[stage](obs[self._features[stage]])[0]) > self._logit
+    def positive(self, observations: np.ndarray) -> np.ndarray:
+        """Which observations (n, size) look as if the skill were over, each by itself; (n,) bool."""
+        return self._networks(observations)[:, 0].astype(np.float64) > self._logit
+
+    def act(self, observations: np.ndarray, env_indices: Indices | None = None) -> np.ndarray:
+        """Whether the skills are over (n,), given the observations (n, size) after one more control step of them."""
+        indices = environments(observations, env_indices)
+        for index, positive in zip(indices, self.positive(observations), strict=True):
+            self._counts[index] = self._counts.get(index, 0) + 1 if positive else 0
+        return np.array([self._counts[index] >= CONSECUTIVE for index in indices])
+
+    def get_memory(self, env_index: int = 0) -> Memory:
+        """{"count": positive outputs in a row}."""
+        return {"count": self._counts.get(env_index, 0)}
+
+    def set_memory(self, memory: Memory, env_index: int = 0) -> None:
+        """Go on from a memory of `get_memory`.
+
+        Raises:
+            InvalidArgument: it is not one.
+        """
+        if set(memory) != {"count"}:
+            raise InvalidArgument(f"a termination predictor's memory is {{'count': int}}, not of {sorted(memory)}")
+        self._counts[env_index] = int(memory["count"])
 
     def __call__(self, obs: np.ndarray) -> bool:
         """Whether the skill is over, given the observation after one more control step of it."""
-        self.count = self.count + 1 if self.positive(obs) else 0
-        return self.count >= CONSECUTIVE
+        return bool(act_one(self, obs))
+
+    @property
+    def count(self) -> int:
+        """Positive outputs in a row."""
+        return self._counts.get(0, 0)
+
+    @count.setter
+    def count(self, count: int) -> None:
+        self._counts[0] = count
 
 
-class InitiationPredictor:
+class InitiationPredictor(MemorylessPolicy):
     """Ranks the source demonstrations by how well their skill would start here, from the observation alone.
 
     Copying the best-ranked source's start pose with its reference object gives the initiation pose (HSP-Class in SkillGen).
 
     Args:
         task: the task class.
-        networks: stage name -> network over the whole observation, with one logit a source demonstration.
+        networks: stage name -> network over `initiation_features`, with one logit a source demonstration.
+
+    Attributes:
+        sources: how many source demonstrations are ranked.
     """
 
     def __init__(self, task: type[Task], networks: Mapping[str, MLP]):
-        self._networks = [networks[stage.name] for stage in task.stages]
         layout = ObservationLayout.of(task)
-        self._stage = layout.slices["stage"]
-        self._features = initiation_features(layout)
+        features = [initiation_features(layout)] * len(task.stages)
+        in_order = [networks[stage.name] for stage in task.stages]
+        self._networks = StageMLPs(in_order, features, layout.size, layout.slices["stage"])
+        self.sources = in_order[0].output_size
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], task: type[Task]) -> InitiationPredictor:
@@ -92,10 +127,13 @@ class InitiationPredictor:
         check_networks(path, networks, {stage.name: size for stage in task.stages})
         return cls(task, networks)
 
+    def act(self, observations: np.ndarray, env_indices: Indices | None = None) -> np.ndarray:
+        """Indices of the source demonstrations (n, sources), best first, for observations (n, size)."""
+        return np.argsort(-self._networks(observations), axis=1, kind="stable")
+
     def rank(self, obs: np.ndarray) -> np.ndarray:
         """Indices of the source demonstrations, best first."""
-        stage = int(np.argmax(obs[self._stage]))
-        return np.argsort(-self._networks[stage](obs[self._features]), kind="stable")
+        return act_one(self, obs)
 
 
 def termination_features(layout: ObservationLayout, task: type[Task], stage: int) -> np.ndarray:

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from reinforcegen_envs.observations import ACTION_SIZE, ObservationLayout
-from reinforcegen_envs.policies.mlp import MLP, WeightsError, check_networks, load_mlps
+from reinforcegen_envs.observations import ACTION_SIZE, ObservationLayout, rotate_action
+from reinforcegen_envs.policies.mlp import MLP, StageMLPs, WeightsError, check_networks, load_mlps
+from reinforcegen_envs.policies.policy import Indices, MemorylessPolicy
+from reinforcegen_envs.policies.skill import SkillPolicy
 from reinforcegen_envs.tasks import Task
 
 
@@ -16,7 +18,22 @@ def residual_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("residual-*.safetensors"))
 
 
-class ResidualPolicy:
+def combine(base: np.ndarray, residual: np.ndarray, scale: float, ref_rot6d: np.ndarray) -> np.ndarray:
+    """The executed action: ``clip(base + scale * residual)`` with the residual turned from the reference frame to the world.
+
+    Args:
+        base: (7,) base action, world frame.
+        residual: (7,) the agent's action, in [-1, 1], reference object's frame.
+        scale: size of the residual.
+        ref_rot6d: (6,) first two columns of the reference frame's rotation in the world.
+
+    Returns:
+        (7,) in [-1, 1], world frame. A zero residual gives the base action bit for bit.
+    """
+    return np.clip(base + scale * rotate_action(residual, ref_rot6d, False), -1.0, 1.0)
+
+
+class ResidualPolicy(MemorylessPolicy):
     """Residual networks, one a stage or one for all; zero where there is none, which leaves the base policy as it is.
 
     Args:
@@ -24,9 +41,13 @@ class ResidualPolicy:
         networks: stage name (or "all") -> network over the observation with base action.
     """
 
+    frame = "reference"
+
     def __init__(self, task: type[Task], networks: dict[str, MLP]):
-        self._networks = [networks.get(stage.name, networks.get("all")) for stage in task.stages]
-        self._stage = ObservationLayout.of(task).slices["stage"]
+        layout = ObservationLayout.of(task, base_action=True)
+        in_order = [networks.get(stage.name, networks.get("all")) for stage in task.stages]
+        features = [np.arange(layout.size)] * len(task.stages)
+        self._networks = StageMLPs(in_order, features, layout.size, layout.slices["stage"])
 
     @classmethod
     def load(cls, paths: list[Path], task: type[Task], observation_size: int) -> tuple[ResidualPolicy, float]:
@@ -49,7 +70,43 @@ class ResidualPolicy:
             raise WeightsError(f"residual weights of different scales {sorted(scales)} cannot be combined")
         return cls(task, networks), scales.pop()
 
+    def act(self, observations: np.ndarray, env_indices: Indices | None = None) -> np.ndarray:
+        """Residual actions (n, 7) for observations (n, size) that end with stage one-hot and base action."""
+        outputs = self._networks(observations)
+        return outputs.astype(np.float64) if outputs.shape[1] else np.zeros((len(outputs), ACTION_SIZE))
+
     def __call__(self, obs: np.ndarray) -> np.ndarray:
-        """The residual action (7,) for one observation that ends with stage one-hot and base action."""
-        network = self._networks[int(np.argmax(obs[self._stage]))]
-        return np.zeros(ACTION_SIZE, np.float32) if network is None else network(obs)
+        """The residual action (7,) for one observation."""
+        return self.act(obs[None])[0]
+
+
+class TunedPolicy(MemorylessPolicy):
+    """Base and residual policies as one, over observations without base action.
+
+    Args:
+        task: the task class.
+        base: the base policy.
+        residual: what is added to it.
+        scale: the residual scale that it was trained with.
+    """
+
+    frame = "world"
+
+    def __init__(self, task: type[Task], base: SkillPolicy, residual: ResidualPolicy, scale: float):
+        self._base, self._residual, self._scale = base, residual, scale
+        self._rotation = ObservationLayout.of(task).slices["ref_rot6d_world"]
+
+    def act(self, observations: np.ndarray, env_indices: Indices | None = None) -> np.ndarray:
+        """The actions (n, 7), in [-1, 1], for observations (n, size)."""
+        frames = observations[:, self._rotation].astype(np.float64)
+        turned = [rotate_action(a, f, False) for a, f in zip(self._base.act(observations), frames, strict=True)]
+        base = np.clip(np.reshape(turned, (-1, ACTION_SIZE)), -1.0, 1.0)
+        seen = [rotate_action(a, f, True) for a, f in zip(base, frames, strict=True)]
+        extended = np.concatenate([observations, np.reshape(seen, (-1, ACTION_SIZE)).astype(np.float32)], axis=1)
+        residual = self._residual.act(extended)
+        parts = zip(base, residual, frames, strict=True)
+        return np.reshape([combine(b, r, self._scale, f) for b, r, f in parts], (-1, ACTION_SIZE))
+
+    def __call__(self, obs: np.ndarray) -> np.ndarray:
+        """The action for one observation."""
+        return self.act(obs[None])[0]

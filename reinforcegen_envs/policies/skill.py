@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
+import numba
 import numpy as np
 
 from reinforcegen_envs.observations import ACTION_SIZE, ObservationLayout, rotate_action
-from reinforcegen_envs.policies.mlp import MLP, check_networks, load_mlps
+from reinforcegen_envs.policies.mlp import MLP, StageMLPs, check_networks, forward_stages, load_mlps
+from reinforcegen_envs.policies.policy import Indices, MemorylessPolicy
 from reinforcegen_envs.tasks import Task
 
 VERSION = "0"
-# The networks' gripper output is the probability of closing. Memoryless imitation stalls where demonstrations dwelt, so
-# little evidence closes the hand, and a closing hand needs much to open again (ours).
-CLOSE_ABOVE, OPEN_BELOW = 0.3, 0.05
+# The networks' last output is the logit of closing. Memoryless imitation stalls where demonstrations dwelt, so little
+# evidence closes the hand (probability 0.3), and a closing hand needs much to open again (0.05; ours).
+CLOSE_ABOVE, OPEN_BELOW = float(np.log(0.3 / 0.7)), float(np.log(0.05 / 0.95))
 
 
 def stage_features(layout: ObservationLayout, task: type[Task], stage: int) -> np.ndarray:
@@ -33,7 +35,18 @@ def stage_features(layout: ObservationLayout, task: type[Task], stage: int) -> n
     return np.concatenate([layout.indices(*names), [height]])
 
 
-class SkillPolicy:
+@numba.njit(cache=True, nogil=True)
+def _act(observations, parameters, table, features, stage_start, command):
+    """Actions (n, 7) float64: `forward_stages` with the gripper decided; ``command`` is where its last command is."""
+    outputs = forward_stages(observations, parameters, table, features, stage_start)
+    actions = outputs.astype(np.float64)
+    for row in range(len(actions)):
+        threshold = OPEN_BELOW if observations[row, command] > 0.0 else CLOSE_ABOVE
+        actions[row, 6] = 1.0 if actions[row, 6] > threshold else -1.0
+    return actions
+
+
+class SkillPolicy(MemorylessPolicy):
     """Maps an observation to the base action.
 
     Args:
@@ -41,12 +54,14 @@ class SkillPolicy:
         networks: stage name -> network over `stage_features`, with 7 outputs: action in the reference frame, closing logit.
     """
 
+    frame = "reference"
+
     def __init__(self, task: type[Task], networks: Mapping[str, MLP]):
         self.task = task
         layout = ObservationLayout.of(task)
-        self._networks = [networks[stage.name] for stage in task.stages]
-        self._features = [stage_features(layout, task, i) for i in range(len(task.stages))]
-        self._stage = layout.slices["stage"]
+        features = [stage_features(layout, task, i) for i in range(len(task.stages))]
+        in_order = [networks[stage.name] for stage in task.stages]
+        self._networks = StageMLPs(in_order, features, layout.size, layout.slices["stage"])
         self._rotation = layout.slices["ref_rot6d_world"]
         self._command = layout.slices["gripper"].start + 1
 
@@ -63,12 +78,11 @@ class SkillPolicy:
         check_networks(path, networks, {name: (size, ACTION_SIZE) for name, size in inputs.items()})
         return cls(task, networks)
 
+    def act(self, observations: np.ndarray, env_indices: Indices | None = None) -> np.ndarray:
+        """The base actions (n, 7), reference frame, not cut to [-1, 1], with the gripper -1 or +1, for (n, size)."""
+        return _act(self._networks.checked(observations), *self._networks.packed, self._command)
+
     def __call__(self, obs: np.ndarray) -> np.ndarray:
         """The base action, (7,) float64 in [-1, 1], world frame, for one observation (layout.size,)."""
-        stage = int(np.argmax(obs[self._stage]))
-        output = self._networks[stage](obs[self._features[stage]]).astype(np.float64)
-        action = rotate_action(output, obs[self._rotation].astype(np.float64), False)
-        closing = 1.0 / (1.0 + np.exp(-output[6]))
-        closed = obs[self._command] > 0.0
-        action[6] = 1.0 if closing > (OPEN_BELOW if closed else CLOSE_ABOVE) else -1.0
+        action = rotate_action(self.act(obs[None])[0], obs[self._rotation].astype(np.float64), False)
         return np.clip(action, -1.0, 1.0)

@@ -26,8 +26,6 @@ GOAL_ROTATION = 1  # 9 numbers, row-major: the latched orientation goal of robos
 NULL_JOINTS = 10  # 7 numbers: posture the null space pulls to (robosuite: initial_joint)
 STATE_SIZE = 17
 
-PHYSICS_PERIOD = 0.002  # seconds, robosuite's time step
-CONTROL_PERIOD = 0.05  # seconds from one control step to the next: 20 Hz
 POSITION_SCALE, ROTATION_SCALE = 0.05, 0.5  # metres and radians at action 1 (robosuite default_panda.json)
 KP, KD = 150.0, 2.0 * np.sqrt(150.0)
 NULL_KP, NULL_KD = 10.0, 2.0 * np.sqrt(10.0)
@@ -130,15 +128,14 @@ def _solve_definite(matrix, vector, n):
 @numba.njit(cache=True, nogil=True)
 def _osc_torques(views, ids, controller, goal_position, goal_rotation, torques):
     """Operational-space torques (7,) that pull the grip site to a world pose, posture held in the null space."""
-    qpos, qvel, _, bias, site_xpos, site_xmat, xaxis, xanchor, inertia, inertia_address, dof_parent, _ = views
-    joint, dof, site = ids[0], ids[1], ids[2]
-    qpos_address = ids[3]
-    position = site_xpos[site]
-    rotation = site_xmat[site]
+    qpos, qvel = views.qpos, views.qvel
+    dof, qpos_address = ids.dof, ids.qpos
+    position = views.site_xpos[ids.grip_site]
+    rotation = views.site_xmat[ids.grip_site]
     jacobian = np.empty((6, ARM_DOF))
-    arm_jacobian(xaxis, xanchor, joint, position, jacobian)
+    arm_jacobian(views.xaxis, views.xanchor, ids.joint, position, jacobian)
     mass = np.zeros((ARM_DOF, ARM_DOF))
-    arm_mass_matrix(inertia, inertia_address, dof_parent, dof, mass)
+    arm_mass_matrix(views.inertia, views.inertia_address, views.dof_parent, dof, mass)
 
     # Orientation error: half the sum of the cross products of the frames' axes.
     wrench = np.empty(6)
@@ -186,7 +183,7 @@ def _osc_torques(views, ids, controller, goal_position, goal_rotation, torques):
         task[i] = value
     _solve_definite(lambda_inverse, task, 6)
     for j in range(ARM_DOF):
-        value = bias[dof + j]
+        value = views.qfrc_bias[dof + j]
         for i in range(6):
             value += jacobian[i, j] * (wrench[i] - task[i])
         for k in range(ARM_DOF):
@@ -197,8 +194,8 @@ def _osc_torques(views, ids, controller, goal_position, goal_rotation, torques):
 @numba.njit(cache=True, nogil=True)
 def _apply(views, ids, controller, torques):
     """Write clipped torques and the gripper command to the actuators."""
-    ctrl, ctrl_range = views[2], views[11]
-    arm, finger_1, finger_2 = ids[4], ids[5], ids[6]
+    ctrl, ctrl_range = views.ctrl, views.ctrl_range
+    arm, finger_1, finger_2 = ids.arm_actuator, ids.finger_actuator_1, ids.finger_actuator_2
     for i in range(ARM_DOF):
         ctrl[arm + i] = min(max(torques[i], ctrl_range[arm + i, 0]), ctrl_range[arm + i, 1])
     command = controller[GRIPPER]
@@ -241,16 +238,15 @@ def osc_control_step(model, data, views, ids, controller, action, physics_steps,
 
     Args:
         model, data: addresses of MjModel and MjData.
-        views: MjData and MjModel arrays, see `Simulation`.
-        ids: (joint, dof, grip site, qpos address, arm actuator, finger actuators) indices.
+        views: MjData and MjModel arrays, `simulation.Views`.
+        ids: where the robot is in them, `simulation.Indices`.
         controller: (STATE_SIZE,) controller state, updated in place.
         action: (7,) in [-1, 1]: position and rotation delta of the grip site in the world frame, gripper.
         physics_steps: physics steps in this control step.
         v1_4: robosuite 1.4's semantics: the orientation goal is kept while the rotation part is zero, and the gripper
             command moves every physics step.
     """
-    site = ids[2]
-    position, rotation = views[4][site], views[5][site]
+    position, rotation = views.site_xpos[ids.grip_site], views.site_xmat[ids.grip_site]
     goal_position = np.empty(3)
     for i in range(3):
         goal_position[i] = position[i] + POSITION_SCALE * action[i]
@@ -288,20 +284,20 @@ def joint_control_step(model, data, views, ids, controller, start, goal, gripper
         gripper: gripper action in [-1, 1].
         kp, kd: stiffness (1/s^2) and damping (1/s) of the tracking error, weighted by the mass matrix.
     """
-    qpos, qvel, bias = views[0], views[1], views[3]
-    dof, qpos_address = ids[1], ids[3]
+    qpos, qvel, bias = views.qpos, views.qvel, views.qfrc_bias
+    dof, qpos_address = ids.dof, ids.qpos
     _move_gripper(controller, gripper, GRIPPER_SPEED)
     mass = np.zeros((ARM_DOF, ARM_DOF))
     acceleration = np.empty(ARM_DOF)
     torques = np.empty(ARM_DOF)
-    duration = physics_steps * PHYSICS_PERIOD
+    duration = physics_steps * 0.002
     for step in range(physics_steps):
         part = (step + 1) / physics_steps
         for j in range(ARM_DOF):
             target = start[j] + part * (goal[j] - start[j])
             speed = (goal[j] - start[j]) / duration
             acceleration[j] = kp * (target - qpos[qpos_address + j]) + kd * (speed - qvel[dof + j])
-        arm_mass_matrix(views[8], views[9], views[10], dof, mass)
+        arm_mass_matrix(views.inertia, views.inertia_address, views.dof_parent, dof, mass)
         for j in range(ARM_DOF):
             value = bias[dof + j]
             for k in range(ARM_DOF):

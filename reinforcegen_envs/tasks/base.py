@@ -14,7 +14,7 @@ import numpy as np
 from reinforcegen_envs.errors import InvalidArgument, ReinforceGenError
 from reinforcegen_envs.models.scene import Scene
 from reinforcegen_envs.poses import yaw_quat
-from reinforcegen_envs.sim.simulation import Simulation
+from reinforcegen_envs.sim.simulation import CellState, Simulation
 from reinforcegen_envs.tasks.checks import pinched
 from reinforcegen_envs.tasks.recipe import Keyframe
 
@@ -166,19 +166,29 @@ class Task(ABC):
     def place(self, sim: Simulation, layout: Mapping[str, np.ndarray]) -> None:
         """Write object poses, and the joints' reset positions, into the simulation (call ``sim.refresh()`` afterwards)."""
         for name, pose7 in layout.items():
-            if (mocap := self.object_mocap.get(name)) is not None:
-                sim.data.mocap_pos[mocap] = pose7[:3]
-                sim.data.mocap_quat[mocap] = pose7[3:]
-                continue
-            sim.data.qpos[self.object_qpos[name] : self.object_qpos[name] + 7] = pose7
-            sim.data.qvel[self.object_dof[name] : self.object_dof[name] + 6] = 0.0
-
+            self.write_pose7(sim, name, pose7)
+            if name in self.object_dof:
+                sim.data.qvel[self.object_dof[name] : self.object_dof[name] + 6] = 0.0
         for address, name in zip(self.joint_qpos, self.joints, strict=True):
             sim.data.qpos[address] = self.joints[name]
 
-    def object_pose(self, sim: Simulation, name: str) -> np.ndarray:
-        """4x4 pose of an object's root body, world frame."""
-        return sim.body_pose(self.object_body[name])
+    def root_pose7(self, cell: CellState, name: str) -> np.ndarray:
+        """The numbers (7,) that say where an object's root is; a live view of qpos, or a copy for what has no joint."""
+        if (mocap := self.object_mocap.get(name)) is not None:
+            return np.concatenate([cell.data.mocap_pos[mocap], cell.data.mocap_quat[mocap]])
+        return cell.data.qpos[self.object_qpos[name] : self.object_qpos[name] + 7]
+
+    def write_pose7(self, cell: CellState, name: str, pose7: np.ndarray) -> None:
+        """Put an object's root at a pose (7,), world frame; poses that are read follow when the cell is evaluated."""
+        if (mocap := self.object_mocap.get(name)) is not None:
+            cell.data.mocap_pos[mocap] = pose7[:3]
+            cell.data.mocap_quat[mocap] = pose7[3:]
+        else:
+            cell.data.qpos[self.object_qpos[name] : self.object_qpos[name] + 7] = pose7
+
+    def object_pose(self, cell: CellState, name: str) -> np.ndarray:
+        """4x4 pose of an object's root body, world frame: where it is, or where a belief has it."""
+        return cell.body_pose(self.object_body[name])
 
     def height(self, sim: Simulation, name: str) -> float:
         """Height of an object's root above the table, metres."""

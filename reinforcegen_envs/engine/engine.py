@@ -1,0 +1,287 @@
+"""One workcell with one task: everything that an environment does, without Gymnasium.
+
+The *simulation* is true; the *judge* reads it. The *belief* is what the robot takes to be true: everything that acts reads
+it, and with truth as perception it is the simulation itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+
+from reinforcegen_envs.engine.events import Events
+from reinforcegen_envs.engine.judge import Judge
+from reinforcegen_envs.engine.snapshot import Snapshot, SnapshotError
+from reinforcegen_envs.models.scene import load_scene
+from reinforcegen_envs.observations import ObservationLayout, fill_state
+from reinforcegen_envs.perception import Perception, Truth
+from reinforcegen_envs.planning.connect import ARRIVED, CLOSE, MAX_SETTLE_STEPS, OPEN, SETTLED, Connect, Connector
+from reinforcegen_envs.planning.motion import Plan
+from reinforcegen_envs.policies.policy import Memory, Policy
+from reinforcegen_envs.poses import distance
+from reinforcegen_envs.sim.simulation import INITIAL_JOINT_NOISE, INITIAL_JOINTS, Simulation
+from reinforcegen_envs.tasks.base import Task
+
+OPEN_ENOUGH = 0.95  # of the stroke, for a hand that is to start a skill empty
+
+
+class Remembers(Protocol):
+    """Something in play whose memory belongs to snapshots: a policy, or a wrapper's counters."""
+
+    def get_memory(self) -> Memory: ...
+
+    def set_memory(self, memory: Memory) -> None: ...
+
+
+class Engine:
+    """A workcell.
+
+    Args:
+        task: the task class.
+        variant: how widely objects are reset.
+        controller: see `Simulation`.
+        perception: what fills the belief; None means truth. It must belong to this engine alone.
+
+    Attributes:
+        sim: the simulation: truth.
+        belief: what is believed of it.
+        judge: stage, predicates, success, failures.
+        events: what can be listened to.
+        rng: source of all randomness; the owner may replace it.
+        layout: of `observe`.
+    """
+
+    def __init__(
+        self,
+        task: type[Task],
+        variant: str,
+        controller: str = "osc_pose",
+        perception: Perception | None = None,
+    ):
+        self.sim = Simulation(load_scene(task.scene), controller)
+        self.task = task(self.sim.model)
+        self.variant = variant
+        self.perception = perception or Truth()
+        self.belief = self.perception.believe(self.sim)
+        self.judge = Judge(self.sim, self.task)
+        self.events = Events()
+        self.rng = np.random.default_rng()
+        self.layout = ObservationLayout.of(task)
+        self._reference_bodies = [self.task.object_body[stage.reference] for stage in self.task.stages]
+        self._parts: dict[str, Remembers] = {}
+        self._connector: Connector | None = None
+
+    @property
+    def stage(self) -> int:
+        """Index of the current stage."""
+        return self.judge.stage
+
+    @property
+    def connector(self) -> Connector:
+        """Planner of connects, made when first needed."""
+        if self._connector is None:
+            self._connector = Connector(self.belief, self.task)
+        return self._connector
+
+    def reset(self, joints: np.ndarray | None = None, layout: Mapping[str, np.ndarray] | None = None) -> None:
+        """Place arm and objects anew, in the first stage.
+
+        Args:
+            joints: (7,) radians; None draws them.
+            layout: object -> pose (7,), world frame, of objects that are not to be drawn.
+
+        Raises:
+            PlacementError: no free place was found for an object.
+            SimulationError: numbers that MuJoCo cannot simulate.
+        """
+        drawn = INITIAL_JOINTS + INITIAL_JOINT_NOISE * self.rng.standard_normal(7)
+        places = self.task.sample_layout(self.variant, self.rng) | dict(layout or {})
+        self.sim.reset(drawn if joints is None else joints)
+        self.task.place(self.sim, places)
+        self.sim.refresh()
+        self.perceive_anew()
+        self.enter_stage(0)
+        self.judge.look()
+
+    def act(self, action: np.ndarray) -> None:
+        """One control step of the end-effector controller; the stage stays, ``judge.finished`` tells.
+
+        Args:
+            action: (7,) float64 in [-1, 1], world frame.
+
+        Raises:
+            SimulationError: the simulation diverged.
+        """
+        self.sim.step(action)
+        self._perceive()
+        finished = self.judge.finished
+        self.judge.step()
+        self.events.emit("control_step")
+        if self.judge.finished and not finished:
+            self.events.emit("stage_finished", self.stage)
+
+    def track(self, start: np.ndarray, goal: np.ndarray, gripper: float) -> None:
+        """One control step of joint tracking from target ``start`` (7,) to ``goal`` (7,), radians; nothing is judged."""
+        self.sim.track_joints(start, goal, gripper)
+        self._perceive()
+        self.events.emit("control_step")
+
+    def enter_stage(self, stage: int) -> None:
+        """Make ``stage`` the current one: its reference object is the observation's frame from now on."""
+        self.judge.enter(stage)
+        self.events.emit("stage_entered", stage)
+
+    def begin_skill(self) -> None:
+        """A skill begins: the policies in play forget what they saw before."""
+        for part in self._parts.values():
+            if isinstance(part, Policy):
+                part.reset()
+
+    def plan(self, goal: np.ndarray, lookahead: tuple[np.ndarray, ...] = ()) -> Plan:
+        """Plan a connect to a grip-site pose (4x4, world), with what the current stage holds; see `Connector.plan`."""
+        return self.connector.plan(goal, self.task.stages[self.stage].held, self.rng, lookahead)
+
+    def follow(self, plan: Plan, goal: np.ndarray, stop: Callable[[], bool] | None = None, every: int = 1) -> Connect:
+        """Follow a plan with the hand open, or closed on what the current stage holds. The stage does not advance.
+
+        Args:
+            plan: what to follow; an unsolved one is reported, not followed.
+            goal: 4x4 grip-site pose, world, at the plan's end.
+            stop: asked every ``every`` control steps whether to stop and plan anew.
+            every: see ``stop``.
+        """
+        self.events.emit("connect_begun", plan)
+        connect = self._follow(plan, goal, stop, every) if plan.solved else Connect(plan, 0, plan.status)
+        self.judge.look()
+        self.events.emit("connect_ended", connect)
+        return connect
+
+    def _follow(self, plan: Plan, goal: np.ndarray, stop: Callable[[], bool] | None, every: int) -> Connect:
+        empty = self.task.stages[self.stage].held is None
+        gripper = OPEN if empty else CLOSE
+        steps = 0
+        for start, target in zip(plan.path[:-1], plan.path[1:], strict=True):
+            self.track(start, target, gripper)
+            steps += 1
+            if stop is not None and steps % every == 0 and stop():
+                self.sim.hold_orientation()
+                return Connect(plan, steps, "", interrupted=True)
+        end = plan.path[-1]
+        for _ in range(MAX_SETTLE_STEPS):
+            ready = not empty or self.sim.gripper_opening() > OPEN_ENOUGH
+            if np.abs(self.sim.joints - end).max() < SETTLED and ready:
+                break
+            self.track(end, end, gripper)
+            steps += 1
+        self.sim.hold_orientation()
+        failure = self.judge.failure()
+        metres, radians = distance(self.sim.eef_pose(), goal)
+        if failure is None and (metres > ARRIVED[0] or radians > ARRIVED[1]):
+            return Connect(plan, steps, "goal not reached")
+        return Connect(plan, steps, "" if failure is None else failure.reason)
+
+    def observe(self) -> np.ndarray:
+        """What is believed now, (layout.size,) float32."""
+        layout, belief = self.layout, self.belief
+        out = np.zeros(layout.size, np.float32)
+        fill_state(
+            out,
+            layout.offsets,
+            layout.low,
+            layout.high,
+            belief.views,
+            belief.ids,
+            belief.data.xpos,
+            belief.data.xmat,
+            belief.finger_qpos,
+            belief.controller,
+            self.task.bodies,
+            self._reference_bodies[self.stage],
+            self.task.joint_qpos,
+            self.stage,
+        )
+        return out
+
+    def perceive_anew(self) -> None:
+        """Look at a new scene; perception forgets the old one."""
+        if self.belief is not self.sim:
+            self.perception.reset(self.sim, self.belief, self.task, fork(self.rng))
+            self.belief.evaluate()
+
+    def _perceive(self) -> None:
+        if self.belief is not self.sim:
+            self.perception.update(self.sim, self.belief, self.task)
+            self.belief.evaluate()
+
+    def refresh(self) -> None:
+        """Bring everything up to date after the simulation's state was written to."""
+        self.sim.refresh()
+        self._perceive()
+        self.judge.restart()
+
+    def keep(self, name: str, part: Remembers) -> None:
+        """Make something's memory a part of snapshots, under a name."""
+        self._parts[name] = part
+
+    def snapshot(self) -> Snapshot:
+        """Everything that a bit-exact replay needs, of this engine and of all that plays in it."""
+        return Snapshot(
+            task=self.task.name,
+            controller=self.sim.controller_name,
+            perception=self.perception.name,
+            simulation=self.sim.get_state(),
+            verdict=self.judge.get_verdict(),
+            rng=dict(self.rng.bit_generator.state),
+            belief=None if self.belief is self.sim else self.belief.get_state(),
+            perception_memory=self.perception.get_memory(),
+            parts={name: part.get_memory() for name, part in self._parts.items()},
+        )
+
+    def restore(self, snapshot: Snapshot, parts: set[str] | None = None) -> None:
+        """Return to a snapshot of this or of another engine of the same task.
+
+        Args:
+            snapshot: where to return to.
+            parts: names of what goes on from the snapshot's memories; None means everything in play. The others keep
+                theirs: they are the caller's to reset.
+
+        Raises:
+            SnapshotError: a part is missing, or the snapshot belongs to something else; nothing changes.
+        """
+        if not isinstance(snapshot, Snapshot):
+            raise SnapshotError(f"{type(snapshot).__name__} is not a Snapshot; use one that get_state() returned")
+        wanted = set(self._parts) if parts is None else parts
+        snapshot.check(self.task.name, self.sim.controller_name, self.perception.name, wanted)
+        if not 0 <= snapshot.verdict.stage < len(self.task.stages):
+            raise SnapshotError(f"snapshot of stage {snapshot.verdict.stage}; the task has {len(self.task.stages)}")
+        before = self.snapshot()
+        try:
+            self._restore(snapshot, wanted)
+        except Exception as error:
+            self._restore(before, set(self._parts))
+            raise SnapshotError(f"snapshot holds what cannot be restored: {error}") from error
+
+    def _restore(self, snapshot: Snapshot, parts: set[str]) -> None:
+        self.sim.set_state(snapshot.simulation)
+        if snapshot.rng is not None:
+            self.rng.bit_generator.state = snapshot.rng
+        if self.belief is not self.sim:
+            assert snapshot.belief is not None
+            self.belief.set_state(snapshot.belief)
+        self.perception.set_memory(snapshot.perception_memory)
+        for name in parts:
+            self._parts[name].set_memory(snapshot.parts[name])
+        self.judge.set_verdict(snapshot.verdict)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The planner's scratch data is compiled code's too; it holds nothing that is not made anew.
+        return {**self.__dict__, "_connector": None}
+
+
+def fork(rng: np.random.Generator) -> np.random.Generator:
+    """A generator that depends on another's present state and draws nothing from it."""
+    state: Any = rng.bit_generator.state["state"]
+    words = [int(value) for value in state.values()] if isinstance(state, dict) else np.asarray(state).tolist()
+    return np.random.default_rng([word & (2**128 - 1) for word in words])

@@ -1,0 +1,73 @@
+"""Truth with errors: how exactly must objects be known?"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from reinforcegen_envs.errors import InvalidArgument
+from reinforcegen_envs.perception.base import Belief, Perception
+from reinforcegen_envs.policies.policy import Memory
+from reinforcegen_envs.poses import from_pose7, matrix_from, rotvec_to_matrix, to_pose7
+from reinforcegen_envs.sim.simulation import CellState, Simulation
+from reinforcegen_envs.tasks.base import Task
+
+
+class PoseErrors(Perception):
+    """Every object's true pose with an error that is constant in an episode and one that is drawn anew every control step.
+
+    Errors are normal and independent an axis: of the position in the world frame, and of the orientation as a rotation
+    vector in the world frame. Positions of objects' joints (lid, drawer) are true.
+
+    Args:
+        metres, radians: standard deviation, an axis, of the error that is constant in an episode.
+        step_metres, step_radians: of the error that every control step has anew.
+
+    Raises:
+        InvalidArgument: a number that is negative or not finite.
+    """
+
+    name = "pose_errors"
+
+    def __init__(self, metres: float = 0.0, radians: float = 0.0, step_metres: float = 0.0, step_radians: float = 0.0):
+        numbers = {"metres": metres, "radians": radians, "step_metres": step_metres, "step_radians": step_radians}
+        for name, number in numbers.items():
+            if not (np.isfinite(number) and number >= 0.0):
+                raise InvalidArgument(f"PoseErrors {name} is {number!r}; it must be a finite number of at least 0")
+        self._constant = (float(metres), float(radians))
+        self._step = (float(step_metres), float(step_radians))
+        self._rng = np.random.default_rng(0)
+        self._errors = np.zeros((0, 6))  # an object: metres, rotation vector
+
+    def reset(self, truth: Simulation, belief: CellState, task: Task, rng: np.random.Generator) -> None:
+        """Draw the episode's errors."""
+        self._rng = rng
+        self._errors = self._draw(self._constant, len(task.objects))
+        self.update(truth, belief, task)
+
+    def update(self, truth: Simulation, belief: CellState, task: Task) -> None:
+        """Put every object where it is, and the errors on top."""
+        assert isinstance(belief, Belief)
+        belief.follow(truth)
+        errors = self._errors
+        if any(self._step):
+            errors = errors + self._draw(self._step, len(errors))
+        for name, error in zip(task.objects, errors, strict=True):
+            if error.any():  # else the pose stays as it is, bit for bit
+                pose = from_pose7(task.root_pose7(truth, name))
+                pose[:3, :3] = rotvec_to_matrix(error[3:]) @ pose[:3, :3]
+                pose[:3, 3] += error[:3]
+                task.write_pose7(belief, name, to_pose7(matrix_from(pose[:3, :3], pose[:3, 3])))
+
+    def get_memory(self) -> Memory:
+        """The episode's errors, and the generator of those to come."""
+        return {"errors": self._errors.copy(), "rng": self._rng.bit_generator.state}
+
+    def set_memory(self, memory: Memory) -> None:
+        """Go on with the errors of `get_memory`."""
+        rng = np.random.default_rng(0)
+        rng.bit_generator.state = memory["rng"]
+        self._rng = rng
+        self._errors = np.array(memory["errors"], np.float64)
+
+    def _draw(self, deviations: tuple[float, float], objects: int) -> np.ndarray:
+        return self._rng.normal(size=(objects, 6)) * np.repeat(deviations, 3)
