@@ -22,8 +22,8 @@ from reinforcegen_envs.demos.segments import skill_bounds
 from reinforcegen_envs.demos.sources import source_file
 from reinforcegen_envs.env import ManipulationEnv
 from reinforcegen_envs.files import atomic_path
-from reinforcegen_envs.sim.simulation import CONTROL_PERIOD
 from reinforcegen_envs.sim.rendering import SceneRenderer
+from reinforcegen_envs.sim.simulation import CONTROL_PERIOD
 from reinforcegen_envs.tasks import TASKS, Task
 
 IMAGES = Path(__file__).with_name("images")

@@ -9,6 +9,7 @@ from reinforcegen_envs.errors import InvalidArgument
 NAMESPACE = "ReinforceGen"
 VERSION = 0
 MODES = (None, "Hybrid", "Skill", "Residual")
+VARIANTS = ("D0", "D1", "D2")  # of the package's tasks; others may have variants of their own
 
 _WORD = "[A-Za-z][A-Za-z0-9]*"  # what a variant or a task may be called: a dash separates the parts
 _MODE = "|".join(filter(None, MODES))

@@ -65,7 +65,7 @@ class Recorder:
         env = self.env
         eef = env.sim.eef_pose()
         signals = {
-            s.signal: env.stage > i or env.task.stage_done(env.sim, i)
+            s.signal: env.engine.stage > i or env.task.stage_done(env.sim, i)
             for i, s in enumerate(env.task.stages)
             if s.signal
         }
@@ -79,7 +79,7 @@ class Recorder:
                 "signals": signals,
                 "stage": stage,
                 "skill": skill,
-                "obs": env.observe(),
+                "obs": env.engine.observe(),
             }
         )
 
@@ -128,7 +128,7 @@ class Teleoperator:
         for keyframe in self._env.task.recipe(self._rng):
             if not self._reach(keyframe):
                 break
-        return self._env.success, self._recorder.demo({"scripted": True})
+        return self._env.engine.judge.success, self._recorder.demo({"scripted": True})
 
     def _goal(self, keyframe: Keyframe, frame: np.ndarray) -> np.ndarray:
         """Grip-site pose, world, that puts the keyframe's tool where it belongs."""

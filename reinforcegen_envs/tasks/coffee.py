@@ -29,7 +29,7 @@ from reinforcegen_envs.poses import matrix_from, rotation, translation
 from reinforcegen_envs.sim.simulation import Simulation
 from reinforcegen_envs.tasks.base import Placement, Shape, Stage, Task
 from reinforcegen_envs.tasks.checks import mask_of, slow, touching
-from reinforcegen_envs.tasks.recipe import CLOSE, Keyframe
+from reinforcegen_envs.tasks.recipe import CLOSE, Keyframe, hand_down
 
 PI = float(np.pi)
 
@@ -225,18 +225,6 @@ class CoffeeTask(CoffeeMachineTask):
 
 
 # --- the scripted teleoperator ---
-
-
-def hand_down(angle: float, lean: float) -> np.ndarray:
-    """(3, 3) of a hand that comes from above.
-
-    Args:
-        angle: of the closing axis about the frame's z axis, radians.
-        lean: turn about the closing axis, radians; 0 is straight down.
-    """
-    closing = np.array([np.cos(angle), np.sin(angle), 0.0])
-    down = np.array([0.0, 0.0, -1.0])
-    return np.stack([closing, np.cross(down, closing), down], axis=1) @ rotation([lean, 0.0, 0.0])[:3, :3]
 
 
 def grasp_pod(rng: np.random.Generator, stage: int, grasp: np.ndarray, pace: float, lift: float) -> list[Keyframe]:

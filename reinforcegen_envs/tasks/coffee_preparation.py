@@ -45,9 +45,8 @@ from reinforcegen_envs.tasks.coffee import (
     CoffeeMachineTask,
     brew,
     grasp_pod,
-    hand_down,
 )
-from reinforcegen_envs.tasks.recipe import CLOSE, Keyframe
+from reinforcegen_envs.tasks.recipe import CLOSE, Keyframe, hand_down
 
 PI = float(np.pi)
 # Of the layouts of D2 (ours): how far from the robot's base axis the sources' hand can take a mug's handle, and half the

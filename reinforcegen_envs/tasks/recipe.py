@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from reinforcegen_envs.poses import rotation
+
 OPEN, CLOSE = -1.0, 1.0
 
 
@@ -39,3 +41,15 @@ class Keyframe:
     tolerance: tuple[float, float] = (0.006, 0.08)
     dwell: int = 0
     track_frame: bool = True
+
+
+def hand_down(angle: float, lean: float) -> np.ndarray:
+    """(3, 3) of a hand that comes from above.
+
+    Args:
+        angle: of the closing axis about the frame's z axis, radians.
+        lean: turn about the closing axis, radians; 0 is straight down.
+    """
+    closing = np.array([np.cos(angle), np.sin(angle), 0.0])
+    down = np.array([0.0, 0.0, -1.0])
+    return np.stack([closing, np.cross(down, closing), down], axis=1) @ rotation([lean, 0.0, 0.0])[:3, :3]
