@@ -1,76 +1,26 @@
-"""What the trainers share about arguments and environments."""
+"""What the trainers share about environments."""
 
 from __future__ import annotations
 
-import dataclasses
+import os
+import re
 from collections.abc import Callable, Mapping
-from typing import Any, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode
 
 import reinforcegen_envs  # noqa: F401 (importing it registers the ids)
-from reinforcegen_envs.agents.evaluation import EVALUATION_SEED
-from reinforcegen_envs.wrappers.vector import ThreadVectorEnv
+from reinforcegen_envs.agents.arguments import RunArgs
+from reinforcegen_envs.errors import InvalidArgument, ReinforceGenError
+from reinforcegen_envs.statistics import EVALUATION_SEED
+from reinforcegen_envs.wrappers.vector import ThreadVectorEnv, usable_cores
 
 ENV_KWARGS = (
     "stage", "pose_noise", "pool", "residual_scale", "base_policy", "weights", "termination", "initiation"
 )  # fmt: skip
-
-
-@dataclasses.dataclass
-class RunArgs:
-    """Arguments of every trainer."""
-
-    env_id: str = "ReinforceGen/D2-Threading-Residual-v0"
-    """environment id; any id with one flat observation and a continuous action works"""
-    stage: str | None = None
-    """train this stage's skill alone; None: the whole task (this and the next six: ReinforceGen ids only)"""
-    pose_noise: tuple[float, float] | None = None
-    """noise on the initiation pose: metres, radians; None: the environment's own default"""
-    pool: str | None = None
-    """file of start states for training; None: earlier stages run live on every reset"""
-    residual_scale: float | None = None
-    """how much of the action range the residual covers; None: the environment's own default"""
-    base_policy: str | None = None
-    """weights of the base policy; None: the shipped ones"""
-    weights: str | None = None
-    """folder of base weights and predictors; None: the shipped one"""
-    termination: str | None = None
-    """"predicate", "sustained" or "predictor"; None: the environment's own default"""
-    initiation: str | None = None
-    """"teacher" or "student"; None: the environment's own default"""
-    eval_pool: str | None = None
-    """file of held-out start states for evaluation; None: the one of `pool`"""
-    num_envs: int = 8
-    """environments stepped side by side"""
-    num_threads: int = 2
-    """threads that step them"""
-    total_steps: int = 60_000
-    """control steps of training, all environments together"""
-    seed: int = 1
-    """seed of everything random: networks, exploration, batches, training environments"""
-    run_name: str | None = None
-    """name of the run's folder; None: made from algorithm, id, stage and seed"""
-    runs_dir: str = "runs"
-    """folder of all runs"""
-    resume: bool = False
-    """go on from the run's last checkpoint, with the same arguments (total_steps may grow)"""
-    overwrite: bool = False
-    """start anew though the run's folder already holds a checkpoint"""
-    checkpoint_every: int = 20_000
-    """control steps between checkpoints; 0: only one, at the end"""
-    log_every: int = 1_000
-    """control steps between rows of progress.csv"""
-    eval_every: int = 10_000
-    """control steps between evaluations; 0: only at the end"""
-    eval_episodes: int = 100
-    """episodes of an evaluation during training"""
-    final_episodes: int = 200
-    """episodes of the evaluation at the end"""
-    torch_threads: int = 1
-    """threads of torch; small networks gain nothing from more"""
 
 
 def is_flat_box(space: gym.Space) -> TypeGuard[gym.spaces.Box]:
@@ -78,20 +28,36 @@ def is_flat_box(space: gym.Space) -> TypeGuard[gym.spaces.Box]:
     return isinstance(space, gym.spaces.Box) and len(space.shape) == 1
 
 
+def is_continuous(space: gym.Space) -> TypeGuard[gym.spaces.Box]:
+    """Whether actions can be scaled to [-1, 1]: a flat box of real numbers with finite bounds."""
+    return is_flat_box(space) and np.issubdtype(space.dtype, np.floating) and space.is_bounded()
+
+
 def env_factory(args: RunArgs, evaluation: bool = False) -> Callable[[], gym.Env]:
-    """A function that makes one environment, with actions in [-1, 1]; None arguments are not passed to it."""
+    """A function that makes one environment, for networks in float32: its observations are, and actions lie in [-1, 1].
+
+    None arguments are not passed to the environment.
+
+    Raises:
+        InvalidArgument: (from the function) the environment takes no such argument, or has other spaces.
+    """
     kwargs = {name: getattr(args, name) for name in ENV_KWARGS if getattr(args, name) is not None}
     if evaluation and args.eval_pool is not None:
         kwargs["pool"] = args.eval_pool
+    # What gym.make gets ends up in the environment's spec, which must stay JSON-serialisable.
+    kwargs = {name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in kwargs.items()}
 
     def make() -> gym.Env:
-        env = gym.make(args.env_id, **kwargs)
+        env = _make(args.env_id, kwargs)
         observation, action = env.observation_space, env.action_space
-        if not (is_flat_box(observation) and is_flat_box(action)):
-            raise ValueError(
-                f"{args.env_id} has observation {observation} and action {action}; "
-                "the trainers need one flat Box each, e.g. obs_mode='state'"
+        if not (is_flat_box(observation) and is_continuous(action)):
+            raise InvalidArgument(
+                f"{args.env_id} has observation {observation} and action {action}; the trainers need one flat Box each, "
+                "that of the action with finite bounds, e.g. obs_mode='state'"
             )
+        if observation.dtype != np.float32:
+            float32 = gym.spaces.Box(-np.inf, np.inf, observation.shape, np.float32)
+            env = gym.wrappers.TransformObservation(env, lambda obs: np.asarray(obs, np.float32), float32)
         if not (np.all(action.low == -1) and np.all(action.high == 1)):
             env = gym.wrappers.RescaleAction(env, np.float32(-1), np.float32(1))
         return env
@@ -99,10 +65,27 @@ def env_factory(args: RunArgs, evaluation: bool = False) -> Callable[[], gym.Env
     return make
 
 
+def _make(env_id: str, kwargs: Mapping[str, Any]) -> gym.Env:
+    """``gym.make``, whose TypeError for an argument that the environment does not have becomes a user's error."""
+    try:
+        return gym.make(env_id, **kwargs)
+    except TypeError as error:
+        unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        if isinstance(error, ReinforceGenError) or unknown is None or unknown[1] not in kwargs:
+            raise
+        option = unknown[1].replace("_", "-")
+        raise InvalidArgument(f"{env_id} takes no argument {unknown[1]!r}; leave out --{option}") from error
+
+
+def num_threads(args: RunArgs) -> int:
+    """Threads that step environments."""
+    return args.num_threads or usable_cores()
+
+
 def make_training_envs(args: RunArgs) -> ThreadVectorEnv:
     """The training environments, in threads; an episode's end and the next one's start are one step."""
     return ThreadVectorEnv(
-        [env_factory(args)] * args.num_envs, args.num_threads, autoreset_mode=AutoresetMode.SAME_STEP
+        [env_factory(args)] * args.num_envs, num_threads(args), autoreset_mode=AutoresetMode.SAME_STEP
     )
 
 
@@ -118,20 +101,59 @@ def training_seeds(rng: np.random.Generator, num_envs: int) -> list[int]:
     return rng.choice(EVALUATION_SEED, num_envs, replace=False).tolist()
 
 
-def residual_scale(args: RunArgs, envs: ThreadVectorEnv) -> float:
-    """What the environments multiply the agent's action with; 1 if they have no base policy.
+def env_spec(envs: ThreadVectorEnv) -> EnvSpec:
+    """What Gymnasium's registry says about the id of the environments."""
+    spec = envs.envs[0].unwrapped.spec
+    assert spec is not None  # gym.make sets it
+    return spec
 
-    Raises:
-        ValueError: a residual environment does not say, and the arguments do not either.
-    """
+
+def residual_scale(args: RunArgs, envs: ThreadVectorEnv) -> float:
+    """What the environments multiply the agent's action with; 1 if they have no base policy."""
     if args.residual_scale is not None:
         return args.residual_scale
     try:
         return float(envs.envs[0].get_wrapper_attr("residual_scale"))
     except AttributeError:
-        if "-Residual-" in args.env_id:
-            raise ValueError(f"{args.env_id} has no attribute residual_scale; give --residual-scale") from None
         return 1.0
+
+
+class Transition(NamedTuple):
+    """One control step of all environments; every array is (num_envs, ...)."""
+
+    obs: np.ndarray
+    action: np.ndarray
+    reward: np.ndarray
+    after: np.ndarray
+    """the observations that the actions led to, also where an episode ended"""
+    terminated: np.ndarray
+    done: np.ndarray
+    """whether the episode was terminated or truncated"""
+    succeeded: np.ndarray
+    """whether an episode ended here, with success"""
+
+
+class Collector:
+    """Steps the training environments; knows where they are, and how their episodes ended.
+
+    Args:
+        envs: environments whose autoreset mode is SAME_STEP.
+        seeds: one an environment.
+    """
+
+    def __init__(self, envs: ThreadVectorEnv, seeds: list[int]):
+        self.envs = envs
+        self.obs, _ = envs.reset(seed=seeds)
+        self._returns = np.zeros(envs.num_envs)  # of the running episodes, so far
+
+    def step(self, action: np.ndarray) -> Transition:
+        """Take one control step with (num_envs, actions) actions; `obs` is what to act on next."""
+        before, (self.obs, reward, terminated, truncated, infos) = self.obs, self.envs.step(action)
+        done = terminated | truncated
+        self._returns += reward
+        succeeded = episode_successes(infos, done, self._returns)
+        self._returns[done] = 0.0
+        return Transition(before, action, reward, true_next_obs(self.obs, infos), terminated, done, succeeded)
 
 
 def true_next_obs(next_obs: np.ndarray, infos: Mapping[str, Any]) -> np.ndarray:
@@ -148,8 +170,3 @@ def episode_successes(infos: Mapping[str, Any], done: np.ndarray, returns: np.nd
     """(num_envs,) whether an episode ended here with info["success"] or, lacking that, a return > 0."""
     final = infos.get("final_info", {})
     return done & (np.asarray(final["success"], bool) if "success" in final else returns > 0)
-
-
-def crossed(step: int, previous: int, every: int) -> bool:
-    """Whether a multiple of ``every`` lies in (previous, step]; never for 0."""
-    return every > 0 and step // every > previous // every

@@ -9,10 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 import gymnasium as gym
 import numpy as np
 
-from reinforcegen_envs.statistics import wilson_interval
-
-EVALUATION_SEED = 1_000_000
-"""first evaluation seed; training uses smaller ones"""
+from reinforcegen_envs.agents.arguments import RunArgs
+from reinforcegen_envs.agents.common import env_factory, num_threads
+from reinforcegen_envs.statistics import EVALUATION_SEED, wilson_interval
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,3 +83,8 @@ def evaluate_agent(
         sum(total for _, total, _ in results) / max(episodes, 1),
         sum(length for _, _, length in results) / max(episodes, 1),
     )
+
+
+def evaluate(args: RunArgs, policy: Callable[[np.ndarray], np.ndarray], episodes: int) -> Evaluation:
+    """`evaluate_agent` in the environment that a trainer's arguments describe."""
+    return evaluate_agent(env_factory(args, evaluation=True), policy, episodes, num_threads=num_threads(args))

@@ -3,13 +3,12 @@
 The observation already holds the base policy's action; the environment adds the agent's action, scaled, to
 it. The mean of the agent's action starts at zero everywhere, and the first iterations train the critic alone.
 
-    python -m reinforcegen_envs.agents.ppo_residual --stage grasp --pool POOL
+    python -m reinforcegen_envs.agents.ppo_residual --env-id ReinforceGen/D2-Threading-Residual-v0 --stage grasp
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections import deque
 from typing import Any
 
 import numpy as np
@@ -19,21 +18,20 @@ from torch.distributions import Normal
 from tqdm import tqdm
 
 from reinforcegen_envs import cli
-from reinforcegen_envs.agents.common import (
+from reinforcegen_envs.agents.arguments import (
+    Count,
+    CountOrZero,
+    Finite,
+    Fraction,
+    Limit,
+    NotNegative,
+    Positive,
     RunArgs,
-    crossed,
-    env_factory,
-    episode_successes,
-    make_training_envs,
-    residual_scale,
-    space_sizes,
-    training_seeds,
-    true_next_obs,
+    checked,
 )
-from reinforcegen_envs.agents.evaluation import Evaluation, evaluate_agent
-from reinforcegen_envs.agents.runs import Run, random_state, set_random_state, to_mlp
+from reinforcegen_envs.agents.common import Collector, make_training_envs, space_sizes, training_seeds
+from reinforcegen_envs.agents.runs import Run, to_mlp
 from reinforcegen_envs.policies.mlp import MLP
-from reinforcegen_envs.wrappers.vector import ThreadVectorEnv
 
 METRICS = (
     "charts/success",
@@ -58,40 +56,47 @@ OBSERVATION_CLIP = 10.0
 class Args(RunArgs):
     """Arguments of this trainer, after those of every trainer (agents/common.py)."""
 
-    num_envs: int = 24
+    num_envs: Count = 24
     """environments stepped side by side"""
-    total_steps: int = 250_000
+    total_steps: Count = 250_000
     """control steps of training, all environments together"""
 
     # Algorithm
-    num_steps: int = 128
+    num_steps: Count = 128
     """control steps of every environment in an iteration"""
-    critic_only_iterations: int = 2
+    critic_only_iterations: CountOrZero = 2
     """first iterations, in which the actor stays the base policy"""
-    gamma: float = 0.99
+    gamma: Fraction = 0.99
     """discount of a control step"""
-    gae_lambda: float = 0.95
+    gae_lambda: Fraction = 0.95
     """weight of longer returns in the advantage (generalised advantage estimation)"""
-    epochs: int = 8
+    epochs: Count = 8
     """passes over the data of an iteration"""
-    minibatches: int = 6
+    minibatches: Count = 6
     """minibatches in an epoch"""
-    clip: float = 0.2
+    clip: Positive = 0.2
     """how far an update may move the probability ratio of an action from 1"""
-    target_kl: float = 0.03
+    target_kl: Limit = 0.03
     """the actor's epochs of an iteration end when the approximate KL divergence exceeds this"""
-    initial_log_std: float = -1.0
+    initial_log_std: Finite = -1.0
     """log of the std of the agent's action before training: 0.37, times the residual scale when executed"""
-    entropy: float = 0.0
+    entropy: NotNegative = 0.0
     """weight of the entropy bonus"""
-    max_grad_norm: float = 0.5
+    max_grad_norm: Limit = 0.5
     """largest gradient norm, of actor and critic each"""
-    actor_lr: float = 3e-4
+    actor_lr: Positive = 3e-4
     """learning rate of the actor"""
-    critic_lr: float = 1e-3
+    critic_lr: Positive = 1e-3
     """learning rate of the critic"""
-    hidden: int = 256
+    hidden: Count = 256
     """units in each of the two hidden layers of actor and critic"""
+
+    def conflicts(self) -> list[str]:
+        """What is wrong with arguments that are allowed one by one."""
+        wrong, transitions = super().conflicts(), self.num_envs * self.num_steps
+        if transitions < 2 * self.minibatches:
+            wrong.append(f"minibatches is {self.minibatches}; each needs at least two of the {transitions} transitions")
+        return wrong
 
 
 # ----------------------------------------------------------------------------------------------------- agent
@@ -160,7 +165,7 @@ class Agent(nn.Module):
         return to_mlp(self.actor, *self.statistics(), "tanh", "clip")
 
 
-# -------------------------------------------------------------------------------------------------- learning
+# --------------------------------------------------------------------------------------------------- rollout
 
 
 @dataclasses.dataclass
@@ -176,38 +181,45 @@ class Rollout:
     done: torch.Tensor
 
 
-def collect(
-    args: Args, agent: Agent, envs: ThreadVectorEnv, obs: np.ndarray, returns: np.ndarray, bar: tqdm
-) -> tuple[Rollout, np.ndarray, list[bool]]:
-    """Run the policy.
+def rollout(args: Args, agent: Agent, collector: Collector, bar: tqdm) -> tuple[Rollout, list[bool]]:
+    """Run the policy, with noise, for one iteration.
 
     Args:
         args: number of steps and environments.
-        agent: acts, with noise.
-        envs: environments, being at ``obs``.
-        obs: (num_envs, size) current observations.
-        returns: (num_envs,) return so far of the running episodes; kept up to date in place.
+        agent: acts.
+        collector: steps the environments.
         bar: progress.
 
     Returns:
-        The data, the observations after it, and whether each episode that ended succeeded.
+        The data, and whether each episode that ended succeeded.
     """
     steps, successes = [], []
     for _ in range(args.num_steps):
         with torch.no_grad():
-            distribution = agent.distribution(agent.normalise(torch.from_numpy(obs)))
+            distribution = agent.distribution(agent.normalise(torch.from_numpy(collector.obs)))
             action = distribution.sample()
             log_prob = distribution.log_prob(action).sum(-1)
-        next_obs, reward, terminated, truncated, infos = envs.step(action.clamp(-1.0, 1.0).numpy())
-        done = terminated | truncated
-        returns += reward
-        successes += episode_successes(infos, done, returns)[done].tolist()
-        returns[done] = 0.0
-        steps.append((obs, true_next_obs(next_obs, infos), action, log_prob, reward, terminated, done))
-        obs = next_obs
+        step = collector.step(action.clamp(-1.0, 1.0).numpy())
+        steps.append((step.obs, step.after, action, log_prob, step.reward, step.terminated, step.done))
+        successes += step.succeeded[step.done].tolist()
         bar.update(args.num_envs)
     columns = [torch.as_tensor(np.stack(column), dtype=torch.float32) for column in zip(*steps, strict=True)]
-    return Rollout(*columns), obs, successes
+    return Rollout(*columns), successes
+
+
+# -------------------------------------------------------------------------------------------------- learning
+
+
+def make_optimiser(args: Args, agent: Agent) -> torch.optim.Optimizer:
+    """Adam for actor and critic, each with its learning rate."""
+    return torch.optim.Adam(
+        [
+            {"params": [*agent.actor.parameters(), agent.log_std], "lr": args.actor_lr},
+            {"params": list(agent.critic.parameters()), "lr": args.critic_lr},
+        ],
+        eps=1e-5,
+        fused=True,
+    )
 
 
 @torch.no_grad()
@@ -246,6 +258,8 @@ def update(
         order = torch.from_numpy(rng.permutation(len(target)))
         divergence = []
         for index in order.chunk(args.minibatches):
+            if len(index) == 1:  # left over: one advantage has no std
+                continue
             optimiser.zero_grad()
             critic_loss = (agent.value(obs[index]) - target[index]).square().mean()
             loss = critic_loss
@@ -275,80 +289,45 @@ def update(
 
 
 def main(args: Args) -> dict[str, Any]:
-    """Train; return what result.json holds."""
+    """Train; return what result.json holds.
+
+    Raises:
+        InvalidArgument: arguments that are not allowed, or not those of the run that is to be resumed.
+        RunError: the run's folder holds another run, or no checkpoint that it can go on from.
+    """
+    args = checked(args)
     torch.set_num_threads(args.torch_threads)
     torch.manual_seed(args.seed)
     rng = np.random.default_rng(args.seed)
     envs = make_training_envs(args)  # complain before the run's folder is made
-    scale = residual_scale(args, envs)
-    run = Run(args, "ppo_residual", METRICS)
+    run = Run(args, "ppo_residual", METRICS, envs)
     agent = Agent(args, *space_sizes(envs))
-    optimiser = torch.optim.Adam(
-        [
-            {"params": [*agent.actor.parameters(), agent.log_std], "lr": args.actor_lr},
-            {"params": list(agent.critic.parameters()), "lr": args.critic_lr},
-        ],
-        eps=1e-5,
-        fused=True,
-    )
-    step = iteration = episodes = 0
-    recent: deque[bool] = deque(maxlen=100)
-    base: dict[str, Any] | None = None
-    if run.checkpoint:
-        agent.load_state_dict(run.checkpoint["agent"])
-        optimiser.load_state_dict(run.checkpoint["optimiser"])
-        set_random_state(rng, run.checkpoint["random"])
-        step, iteration, episodes = (run.checkpoint[name] for name in ("step", "iteration", "episodes"))
-        recent.extend(run.checkpoint["recent"])
-        base = run.checkpoint["base"]
+    optimiser = make_optimiser(args, agent)
+    run.begin(rng, agent=agent, optimiser=optimiser)
+    run.evaluate_base(agent.mlp())
 
-    def evaluate(episodes: int) -> Evaluation:
-        return evaluate_agent(env_factory(args, evaluation=True), agent.mlp(), episodes, num_threads=args.num_threads)
+    collector = Collector(envs, training_seeds(rng, args.num_envs))
+    with run.bar() as bar:
+        while run.unfinished:
+            data, successes = rollout(args, agent, collector, bar)
+            # The statistics must not change between acting and learning, or the probability ratio would not start
+            # at 1. In the first iteration they may: its mean action is 0 whatever the observation.
+            iteration = run.progress.updates
+            if iteration == 0:
+                agent.update_statistics(data.obs.flatten(0, 1))
+            values = update(args, agent, optimiser, rng, data, with_actor=iteration >= args.critic_only_iterations)
+            if iteration > 0:
+                agent.update_statistics(data.obs.flatten(0, 1))
+            run.progress.updates += 1
+            run.advance(args.num_envs * args.num_steps, successes)
+            values = run.report(agent.mlp(), values)
+            bar.set_postfix(success=f"{values.get('charts/success', 0.0):.2f}")
+            if run.due(args.checkpoint_every):
+                run.checkpoint()
+                run.export(agent.mlp())
 
-    def checkpoint() -> None:
-        counters = {"iteration": iteration, "episodes": episodes, "recent": list(recent), "base": base}
-        networks = {"agent": agent.state_dict(), "optimiser": optimiser.state_dict()}
-        run.save_checkpoint(step, {**counters, **networks, "random": random_state(rng)})
-
-    if base is None:
-        result = evaluate(args.final_episodes)
-        base = dataclasses.asdict(result)
-        run.log(0, result.metrics())
-
-    obs, _ = envs.reset(seed=training_seeds(rng, args.num_envs))
-    returns = np.zeros(args.num_envs)
-    bar = tqdm(total=args.total_steps, initial=step, unit="step", smoothing=0.05)
-    while step < args.total_steps:
-        data, obs, successes = collect(args, agent, envs, obs, returns, bar)
-        # The statistics must not change between acting and learning, or the probability ratio would not start
-        # at 1. In the first iteration they may: its mean action is 0 whatever the observation.
-        if iteration == 0:
-            agent.update_statistics(data.obs.flatten(0, 1))
-        values = update(args, agent, optimiser, rng, data, with_actor=iteration >= args.critic_only_iterations)
-        if iteration > 0:
-            agent.update_statistics(data.obs.flatten(0, 1))
-        previous, step = step, step + args.num_envs * args.num_steps
-        iteration, episodes = iteration + 1, episodes + len(successes)
-        recent.extend(successes)
-
-        # Report.
-        values |= {"charts/episodes": episodes, "charts/steps_per_second": run.speed(step)}
-        values |= {"charts/success": float(np.mean(recent))} if recent else {}
-        if crossed(step, previous, args.eval_every) and step < args.total_steps:
-            values |= evaluate(args.eval_episodes).metrics()
-        run.log(step, values)
-        bar.set_postfix(success=f"{values.get('charts/success', 0.0):.2f}")
-        if crossed(step, previous, args.checkpoint_every):
-            checkpoint()
-            run.export(agent.mlp(), step, scale)
-
-    bar.close()
     envs.close()
-    checkpoint()
-    result = evaluate(args.final_episodes)
-    run.export(agent.mlp(), step, scale, result)
-    run.log(step, result.metrics())
-    return run.finish(step, base, result)
+    return run.finish(agent.mlp())
 
 
 if __name__ == "__main__":

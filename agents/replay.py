@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+import torch
 
-from reinforcegen_envs.files import atomic_path
+from reinforcegen_envs.agents.common import Transition
 
 
 class NStep:
@@ -61,27 +62,61 @@ class Replay:
         """(count, width) rows drawn with replacement."""
         return self.rows.take(rng.integers(self.size, size=count), axis=0)
 
+    def state_dict(self) -> dict[str, Any]:
+        """The rows, not copied, and where the next one goes; for a checkpoint."""
+        return {"rows": torch.from_numpy(self.rows[: self.size]), "head": self.head}
 
-def sample_mixed(
-    rng: np.random.Generator, replay: Replay, successes: Replay, count: int, fraction: float
-) -> np.ndarray:
-    """(count, width) rows, a ``fraction`` of them from ``successes`` unless that is empty."""
-    of_successes = int(count * fraction) if successes.size else 0
-    rows = replay.sample(rng, count - of_successes)
-    return np.concatenate([rows, successes.sample(rng, of_successes)]) if of_successes else rows
-
-
-def save_replays(path: Path, buffers: Sequence[Replay]) -> Path:
-    """Write buffers to one .npz file; return its path."""
-    with atomic_path(path) as temporary:
-        arrays = {f"rows{i}": buffer.rows[: buffer.size] for i, buffer in enumerate(buffers)}
-        np.savez(temporary, heads=np.array([buffer.head for buffer in buffers]), **arrays)
-    return path
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Fill an empty buffer of the same capacity and width from what `state_dict` gave."""
+        rows = state["rows"].numpy()
+        self.rows[: len(rows)], self.size, self.head = rows, len(rows), state["head"]
 
 
-def load_replays(path: Path, buffers: Sequence[Replay]) -> None:
-    """Fill empty buffers of the same capacity from a file that `save_replays` wrote."""
-    with np.load(path) as arrays:
-        for i, buffer in enumerate(buffers):
-            rows = arrays[f"rows{i}"]
-            buffer.rows[: len(rows)], buffer.size, buffer.head = rows, len(rows), int(arrays["heads"][i])
+class Experience:
+    """What an off-policy learner learns from: the newest transitions, and those of the newest successful episodes.
+
+    Args:
+        num_envs: environments that transitions come from.
+        capacity: transitions kept, in each of the two buffers.
+        width: numbers in a row of `NStep`.
+        n, gamma: rewards summed before bootstrapping, and their discount.
+    """
+
+    def __init__(self, num_envs: int, capacity: int, width: int, n: int, gamma: float):
+        self.replay, self.successes = Replay(capacity, width), Replay(capacity, width)
+        self.n_step = NStep(num_envs, n, gamma)
+        self._episodes: list[list[np.ndarray]] = [[] for _ in range(num_envs)]  # rows of the running ones
+
+    def add(self, step: Transition) -> None:
+        """Take one control step of every environment."""
+        for i, done in enumerate(step.done):
+            rows = self.n_step.add(
+                i,
+                step.obs[i],
+                step.action[i],
+                float(step.reward[i]),
+                step.after[i],
+                bool(step.terminated[i]),
+                bool(done),
+            )
+            self.replay.add(rows)
+            self._episodes[i] += rows
+            if done:
+                if step.succeeded[i]:
+                    self.successes.add(self._episodes[i])
+                self._episodes[i] = []
+
+    def sample(self, rng: np.random.Generator, count: int, fraction: float) -> np.ndarray:
+        """(count, width) rows, a ``fraction`` of them of successful episodes as soon as there are any."""
+        of_successes = int(count * fraction) if self.successes.size else 0
+        rows = self.replay.sample(rng, count - of_successes)
+        return np.concatenate([rows, self.successes.sample(rng, of_successes)]) if of_successes else rows
+
+    def state_dict(self) -> dict[str, Any]:
+        """Both buffers; episodes that were running end with the process."""
+        return {"replay": self.replay.state_dict(), "successes": self.successes.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Fill empty buffers of the same size from what `state_dict` gave."""
+        self.replay.load_state_dict(state["replay"])
+        self.successes.load_state_dict(state["successes"])

@@ -4,38 +4,42 @@ The observation already holds the base policy's action; the environment adds the
 it. So an agent whose last layer is zero *is* the base policy, and the replay buffer is first filled by
 running just that. Half of each batch comes from successful episodes, the base's own and later ones.
 
-    python -m reinforcegen_envs.agents.td3_residual --stage grasp --pool POOL
+    python -m reinforcegen_envs.agents.td3_residual --env-id ReinforceGen/D2-Threading-Residual-v0 --stage grasp
 """
 
 from __future__ import annotations
 
 import copy
 import dataclasses
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
-from tqdm import tqdm
 
 from reinforcegen_envs import cli
-from reinforcegen_envs.agents.common import (
+from reinforcegen_envs.agents.arguments import (
+    Count,
+    CountOrZero,
+    Finite,
+    Fraction,
+    NotNegative,
+    Positive,
+    PositiveFraction,
     RunArgs,
-    crossed,
-    env_factory,
-    episode_successes,
+    checked,
+)
+from reinforcegen_envs.agents.common import (
+    Collector,
+    Transition,
     make_training_envs,
-    residual_scale,
     space_sizes,
     training_seeds,
-    true_next_obs,
 )
-from reinforcegen_envs.agents.evaluation import Evaluation, evaluate_agent
-from reinforcegen_envs.agents.replay import NStep, Replay, load_replays, sample_mixed, save_replays
-from reinforcegen_envs.agents.runs import Run, random_state, set_random_state, to_mlp
+from reinforcegen_envs.agents.replay import Experience
+from reinforcegen_envs.agents.runs import Run, to_mlp
 from reinforcegen_envs.policies.mlp import MLP
 
 METRICS = (
@@ -61,53 +65,64 @@ class Args(RunArgs):
     """Arguments of this trainer, after those of every trainer (agents/common.py)."""
 
     # Algorithm
-    warmup_steps: int = 10_000
+    warmup_steps: CountOrZero = 10_000
     """control steps with zero residual that fill the buffer and fix the observation statistics"""
-    critic_only_updates: int = 2_000
+    critic_only_updates: CountOrZero = 2_000
     """updates of the critics alone, right after the warm-up"""
-    updates_per_step: float = 1.0
+    updates_per_step: NotNegative = 1.0
     """updates per control step after the warm-up"""
-    batch_size: int = 256
+    batch_size: Count = 256
     """transitions in a batch"""
-    success_fraction: float = 0.5
+    success_fraction: Fraction = 0.5
     """part of a batch drawn from successful episodes, as soon as there are any"""
-    buffer_size: int = 200_000
+    buffer_size: Count = 200_000
     """transitions kept, in each of the two buffers"""
-    n_step: int = 3
+    n_step: Count = 3
     """rewards summed before bootstrapping"""
-    gamma: float = 0.99
+    gamma: Fraction = 0.99
     """discount of a control step"""
-    exploration_noise: float = 0.05
+    exploration_noise: NotNegative = 0.05
     """std of the noise on the *executed* action; the agent's own gets this over the residual scale"""
-    target_noise: float = 0.02
+    target_noise: NotNegative = 0.02
     """std of the noise that smooths the target policy, in the same units"""
-    target_noise_clip: float = 0.05
+    target_noise_clip: NotNegative = 0.05
     """largest smoothing noise, in the same units"""
-    critics: int = 3
+    critics: Count = 3
     """number of critics"""
-    target_critics: int = 2
+    target_critics: Count = 2
     """critics, drawn at random for every update, whose smallest value is the target"""
-    critic_hidden: int = 128
+    critic_hidden: Count = 128
     """units in each hidden layer of a critic"""
-    actor_hidden: int = 256
+    actor_hidden: Count = 256
     """units in each hidden layer of the actor"""
-    hidden_layers: int = 2
+    hidden_layers: Count = 2
     """hidden layers of actor and critics"""
-    critic_lr: float = 3e-4
+    critic_lr: Positive = 3e-4
     """learning rate of the critics"""
-    actor_lr: float = 1e-4
+    actor_lr: Positive = 1e-4
     """learning rate of the actor"""
-    actor_every: int = 2
+    actor_every: Count = 2
     """critic updates per actor update"""
-    residual_penalty: float = 0.1
+    residual_penalty: NotNegative = 0.1
     """weight of the residual's mean square in the actor's loss: where the base policy succeeds by itself nothing is to be
     gained but a little time, and whatever comes later was learned from how the base policy leaves things"""
-    tau: float = 0.005
+    tau: PositiveFraction = 0.005
     """step of the target networks towards the online ones, every update"""
-    q_low: float = 0.0
+    q_low: Finite = 0.0
     """smallest return there is; targets are cut to it"""
-    q_high: float = 1.0
+    q_high: Finite = 1.0
     """largest return there is; with a sparse reward of 1 on success, 1"""
+
+    def conflicts(self) -> list[str]:
+        """What is wrong with arguments that are allowed one by one."""
+        wrong = super().conflicts()
+        if self.target_critics > self.critics:
+            wrong.append(f"target_critics is {self.target_critics}; there are {self.critics} critics")
+        if self.batch_size > self.buffer_size:
+            wrong.append(f"batch_size is {self.batch_size}; it must be at most buffer_size, {self.buffer_size}")
+        if self.q_low >= self.q_high:
+            wrong.append(f"q_low is {self.q_low:g}; it must be below q_high, {self.q_high:g}")
+        return wrong
 
 
 # --------------------------------------------------------------------------------------------------- networks
@@ -162,6 +177,7 @@ class Agent(nn.Module):
 
     def __init__(self, args: Args, obs_size: int, action_size: int):
         super().__init__()
+        self.obs_size, self.action_size = obs_size, action_size
         self.register_buffer("obs_mean", torch.zeros(obs_size))
         self.register_buffer("obs_std", torch.ones(obs_size))
         self.obs_mean: torch.Tensor
@@ -191,6 +207,20 @@ class Agent(nn.Module):
         return to_mlp(self.actor, self.obs_mean, self.obs_std, "relu", "tanh")
 
 
+# ---------------------------------------------------------------------------------------------------- rollout
+
+
+def rollout(
+    args: Args, agent: Agent, rng: np.random.Generator, collector: Collector, physics: ThreadPoolExecutor, run: Run
+) -> Future[Transition]:
+    """Begin one control step of every environment, in the thread of ``physics``."""
+    action = np.zeros((args.num_envs, agent.action_size), np.float32)
+    if run.progress.step >= args.warmup_steps:
+        noise = rng.normal(0.0, args.exploration_noise / run.scale, action.shape)
+        action = np.clip(agent.act(collector.obs) + noise, -1.0, 1.0).astype(np.float32)
+    return physics.submit(collector.step, action)
+
+
 # --------------------------------------------------------------------------------------------------- learning
 
 
@@ -218,8 +248,8 @@ def update(
 ) -> dict[str, torch.Tensor]:
     """One step of the critics, of the actor if asked, and of the targets; returns what to log."""
     critic_optimiser, actor_optimiser = optimisers
-    obs_size, action_size = agent.obs_mean.numel(), rows.shape[1] - 2 * agent.obs_mean.numel() - 2
-    obs, action, returns, discount, after = rows.split([obs_size, action_size, 1, 1, obs_size], 1)
+    widths = [agent.obs_size, agent.action_size, 1, 1, agent.obs_size]
+    obs, action, returns, discount, after = rows.split(widths, 1)
     obs, after = agent.normalise(obs), agent.normalise(after)
 
     with torch.no_grad():
@@ -257,119 +287,75 @@ def update(
     return losses
 
 
+def learn(
+    args: Args,
+    agent: Agent,
+    optimisers: tuple[torch.optim.Optimizer, ...],
+    rng: np.random.Generator,
+    experience: Experience,
+    run: Run,
+) -> dict[str, torch.Tensor]:
+    """Do all updates that are due by the end of the control step under way; returns what to log."""
+    losses: dict[str, torch.Tensor] = {}
+    replay, progress = experience.replay, run.progress
+    if progress.step < args.warmup_steps or replay.size < args.batch_size:
+        return losses
+    if progress.updates == 0:
+        agent.fix_statistics(replay.rows[: replay.size, : agent.obs_size])
+    online = int(args.updates_per_step * (progress.step + args.num_envs - args.warmup_steps))
+    while progress.updates < args.critic_only_updates + online:
+        progress.updates += 1
+        with_actor = progress.updates > args.critic_only_updates and progress.updates % args.actor_every == 0
+        rows = torch.from_numpy(experience.sample(rng, args.batch_size, args.success_fraction))
+        losses |= update(args, agent, optimisers, rows, run.scale, with_actor)
+    return losses
+
+
 # ------------------------------------------------------------------------------------------------------- main
 
 
 def main(args: Args) -> dict[str, Any]:
-    """Train; return what result.json holds."""
+    """Train; return what result.json holds.
+
+    Raises:
+        InvalidArgument: arguments that are not allowed, or not those of the run that is to be resumed.
+        RunError: the run's folder holds another run, or no checkpoint that it can go on from.
+    """
+    args = checked(args)
     torch.set_num_threads(args.torch_threads)
     torch.manual_seed(args.seed)
     rng = np.random.default_rng(args.seed)
     envs = make_training_envs(args)  # complain before the run's folder is made
-    scale = residual_scale(args, envs)
-    run = Run(args, "td3_residual", METRICS)
+    run = Run(args, "td3_residual", METRICS, envs)
     obs_size, action_size = space_sizes(envs)
-
     agent = Agent(args, obs_size, action_size)
-    optimisers = make_optimisers(args, agent)
-    width = 2 * obs_size + action_size + 2
-    replay, successes = Replay(args.buffer_size, width), Replay(args.buffer_size, width)
-    n_step = NStep(args.num_envs, args.n_step, args.gamma)
-    step = updates = episodes = 0
-    recent: deque[bool] = deque(maxlen=100)
-    base: dict[str, Any] | None = None
-    if run.checkpoint:
-        saved = run.checkpoint
-        agent.load_state_dict(saved["agent"])
-        for optimiser, state in zip(optimisers, saved["optimisers"], strict=True):
-            optimiser.load_state_dict(state)
-        load_replays(run.folder / saved["replay"], [replay, successes])
-        set_random_state(rng, saved["random"])
-        step, updates, episodes, base = (saved[name] for name in ("step", "updates", "episodes", "base"))
-        recent.extend(saved["recent"])
+    critic_optimiser, actor_optimiser = optimisers = make_optimisers(args, agent)
+    experience = Experience(args.num_envs, args.buffer_size, 2 * obs_size + action_size + 2, args.n_step, args.gamma)
+    run.begin(
+        rng, agent=agent, critic_optimiser=critic_optimiser, actor_optimiser=actor_optimiser, experience=experience
+    )
+    run.evaluate_base(agent.mlp())
 
-    def evaluate(episodes: int) -> Evaluation:
-        return evaluate_agent(env_factory(args, evaluation=True), agent.mlp(), episodes, num_threads=args.num_threads)
-
-    def checkpoint() -> None:
-        # The buffers first, then the checkpoint that names them, then older ones go: never a torn pair.
-        replay_file = save_replays(run.folder / f"replay-{step}.npz", [replay, successes])
-        counters = {"updates": updates, "episodes": episodes, "recent": list(recent), "base": base}
-        networks = {"agent": agent.state_dict(), "optimisers": [o.state_dict() for o in optimisers]}
-        saved = {**counters, **networks, "replay": replay_file.name, "random": random_state(rng)}
-        run.save_checkpoint(step, saved)
-        for old in set(run.folder.glob("replay-*.npz")) - {replay_file}:
-            old.unlink()
-
-    if base is None:
-        result = evaluate(args.final_episodes)
-        base = dataclasses.asdict(result)
-        run.log(0, result.metrics())
-
-    obs, _ = envs.reset(seed=training_seeds(rng, args.num_envs))
-    returns = np.zeros(args.num_envs)
-    episode_rows: list[list[np.ndarray]] = [[] for _ in range(args.num_envs)]
+    collector = Collector(envs, training_seeds(rng, args.num_envs))
     losses: dict[str, torch.Tensor] = {}
-    physics = ThreadPoolExecutor(1)
-    bar = tqdm(total=args.total_steps, initial=step, unit="step", smoothing=0.05)
-    while step < args.total_steps:
-        # Act. The physics runs in another thread, without the GIL, while the learner below does its updates.
-        action = np.zeros((args.num_envs, action_size), np.float32)
-        if step >= args.warmup_steps:
-            noise = rng.normal(0.0, args.exploration_noise / scale, action.shape)
-            action = np.clip(agent.act(obs) + noise, -1.0, 1.0).astype(np.float32)
-        pending = physics.submit(envs.step, action)
+    with ThreadPoolExecutor(1) as physics, run.bar() as bar:
+        while run.unfinished:
+            pending = rollout(args, agent, rng, collector, physics, run)
+            losses |= learn(args, agent, optimisers, rng, experience, run)  # while the physics runs, without the GIL
+            step = pending.result()
+            experience.add(step)
+            run.advance(args.num_envs, step.succeeded[step.done].tolist())
+            bar.update(args.num_envs)
+            if run.due(args.log_every) or run.due(args.eval_every):
+                values = {name: value.item() for name, value in losses.items()}
+                values = run.report(agent.mlp(), {**values, "losses/updates": run.progress.updates})
+                bar.set_postfix(success=f"{values.get('charts/success', 0.0):.2f}")
+            if run.due(args.checkpoint_every):
+                run.checkpoint()
+                run.export(agent.mlp())
 
-        # Learn.
-        if step >= args.warmup_steps and replay.size >= args.batch_size:
-            if updates == 0:
-                agent.fix_statistics(replay.rows[: replay.size, :obs_size])
-            online = int(args.updates_per_step * (step + args.num_envs - args.warmup_steps))
-            while updates < args.critic_only_updates + online:
-                updates += 1
-                with_actor = updates > args.critic_only_updates and updates % args.actor_every == 0
-                rows = sample_mixed(rng, replay, successes, args.batch_size, args.success_fraction)
-                losses.update(update(args, agent, optimisers, torch.from_numpy(rows), scale, with_actor))
-
-        # Store.
-        next_obs, rewards, terminated, truncated, infos = pending.result()
-        done, after = terminated | truncated, true_next_obs(next_obs, infos)
-        returns += rewards
-        succeeded = episode_successes(infos, done, returns)
-        for i in range(args.num_envs):
-            rows = n_step.add(i, obs[i], action[i], float(rewards[i]), after[i], bool(terminated[i]), bool(done[i]))
-            replay.add(rows)
-            episode_rows[i] += rows
-            if done[i]:
-                if succeeded[i]:
-                    successes.add(episode_rows[i])
-                recent.append(bool(succeeded[i]))
-                episodes, returns[i], episode_rows[i] = episodes + 1, 0.0, []
-        obs, previous, step = next_obs, step, step + args.num_envs
-
-        # Report.
-        bar.update(args.num_envs)
-        if crossed(step, previous, args.log_every) or crossed(step, previous, args.eval_every):
-            values = {name: value.item() for name, value in losses.items()}
-            values |= {"charts/episodes": episodes, "losses/updates": updates}
-            values |= {"charts/success": float(np.mean(recent))} if recent else {}
-            values |= {"charts/steps_per_second": run.speed(step)}
-            if crossed(step, previous, args.eval_every) and step < args.total_steps:
-                values |= evaluate(args.eval_episodes).metrics()
-            run.log(step, values)
-            bar.set_postfix(success=f"{values.get('charts/success', 0.0):.2f}")
-        if crossed(step, previous, args.checkpoint_every):
-            checkpoint()
-            run.export(agent.mlp(), step, scale)
-
-    bar.close()
-    physics.shutdown()
     envs.close()
-    checkpoint()
-    result = evaluate(args.final_episodes)
-    run.export(agent.mlp(), step, scale, result)
-    run.log(step, result.metrics())
-    return run.finish(step, base, result)
+    return run.finish(agent.mlp())
 
 
 if __name__ == "__main__":

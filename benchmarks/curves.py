@@ -21,10 +21,11 @@ from pathlib import Path
 import tyro
 from tqdm import tqdm
 
+from reinforcegen_envs.agents.plotting import plot_curves
 from reinforcegen_envs.files import atomic_path
-from reinforcegen_envs.plotting import plot_curves
 from reinforcegen_envs.tasks import TASKS
 from reinforcegen_envs.wrappers import fill_pool
+from reinforcegen_envs.wrappers.vector import usable_cores
 
 NOISE = (0.02, 0.1047198)
 
@@ -48,7 +49,7 @@ class Args:
     results: Path = Path("benchmarks/results")
     """folder of the PNG and CSV"""
     workers: int = 0
-    """runs side by side; 0 means one a core"""
+    """runs side by side; 0 means one for every core that this process may use"""
 
 
 def make_pools(args: Args, stage: str) -> tuple[Path, Path]:
@@ -100,7 +101,7 @@ def main(args: Args) -> None:
         with open(args.out / f"{job[job.index('--run-name') + 1]}.log", "w") as log:
             subprocess.run([sys.executable, *job], env=environment, stdout=log, stderr=log, check=True)
 
-    with ThreadPoolExecutor(args.workers or os.cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(args.workers or usable_cores()) as pool:
         list(tqdm(pool.map(run, jobs), total=len(jobs), unit="run"))
 
     groups = {

@@ -12,6 +12,7 @@ from stable_baselines3 import TD3  # pyright: ignore[reportMissingImports]
 from stable_baselines3.common.noise import NormalActionNoise  # pyright: ignore[reportMissingImports]
 
 import reinforcegen_envs
+from reinforcegen_envs.statistics import EVALUATION_SEED
 
 gym.register_envs(reinforcegen_envs)
 
@@ -23,7 +24,7 @@ def main(steps: int = 20_000) -> None:
     model = TD3("MlpPolicy", env, action_noise=noise, learning_starts=2_000, gamma=0.99, verbose=1, seed=1)
     model.learn(total_timesteps=steps, progress_bar=False)
     successes = 0
-    for seed in range(1_000_000, 1_000_010):
+    for seed in range(EVALUATION_SEED, EVALUATION_SEED + 10):
         obs, _ = env.reset(seed=seed)
         done = False
         info = {}

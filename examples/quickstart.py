@@ -83,15 +83,15 @@ def record(args: Args) -> None:
 def train(args: Args) -> None:
     """PPO on the insertion skill; resets come from a pool of snapshots made here."""
     from reinforcegen_envs.agents import ppo_residual
-    from reinforcegen_envs.plotting import plot_curves
+    from reinforcegen_envs.agents.plotting import plot_curves
     from reinforcegen_envs.wrappers import fill_pool
 
     pool = args.out / "pool.npz"
     fill_pool.fill(fill_pool.Args(stage="insert", count=160, pose_noise=NOISE, out=pool))
     ppo_residual.main(
         ppo_residual.Args(
-            env_id=ENV_ID, stage="insert", pool=str(pool), total_steps=args.train_steps, eval_every=20_000,
-            eval_episodes=60, final_episodes=100, seed=args.seed, runs_dir=str(args.out), run_name="ppo", overwrite=True,
+            env_id=ENV_ID, stage="insert", pool=pool, total_steps=args.train_steps, eval_every=20_000,
+            eval_episodes=60, final_episodes=100, seed=args.seed, runs_dir=args.out, run_name="ppo", overwrite=True,
         )
     )  # fmt: skip
     curve = args.out / "curve.png"

@@ -12,6 +12,7 @@ import numpy as np
 
 from reinforcegen_envs.sim.kernel import ARM_DOF, GRIPPER, arm_jacobian
 from reinforcegen_envs.sim.simulation import FINGER_STROKE
+from reinforcegen_envs.sim.views import Indices, Views
 from reinforcegen_envs.tasks.base import Task
 
 ROT6D = 6  # first two columns of a rotation matrix, one after the other
@@ -62,13 +63,11 @@ def _pose_terms(name: str, suffix: str, frame: str, text: str) -> list[Term]:
 
 
 class Offsets(NamedTuple):
-    """Where `fill_state` writes; indices of an observation's numbers, those of objects one an object."""
+    """Where `fill_state` writes: index of the first number of a term."""
 
     eef_pos: int
     eef_rot6d: int
     gripper: int
-    object_pos: np.ndarray
-    object_rot6d: np.ndarray
     ref_pos: int
     ref_rot6d: int
     velocity: int
@@ -109,26 +108,24 @@ class ObservationLayout:
             self.slices[term.name] = slice(position, position + term.size)
             position += term.size
         self.size = position
-        self.low = np.concatenate([np.full(term.size, term.low, np.float32) for term in self.terms])
-        self.high = np.concatenate([np.full(term.size, term.high, np.float32) for term in self.terms])
+        self.bounds = np.array([[term.low, term.high] for term in self.terms for _ in range(term.size)], np.float32)
 
         def begin(name: str) -> int:
             return self.slices[name].start if name in self.slices else 0
 
-        def begins(part: str) -> np.ndarray:
-            return np.array([begin(f"{name}_{part}_in_ref") for name in objects], np.int64)
-
         self.offsets = Offsets(
-            begin("eef_pos_in_ref"),
-            begin("eef_rot6d_in_ref"),
-            begin("gripper"),
-            begins("pos"),
-            begins("rot6d"),
-            begin("ref_pos_world"),
-            begin("ref_rot6d_world"),
-            begin("eef_vel_in_ref"),
-            begin("joints"),
-            begin("stage"),
+            eef_pos=begin("eef_pos_in_ref"),
+            eef_rot6d=begin("eef_rot6d_in_ref"),
+            gripper=begin("gripper"),
+            ref_pos=begin("ref_pos_world"),
+            ref_rot6d=begin("ref_rot6d_world"),
+            velocity=begin("eef_vel_in_ref"),
+            joints=begin("joints"),
+            stage=begin("stage"),
+        )
+        # (objects, 2): the same for the position and the orientation of every object.
+        self.object_offsets = np.array(
+            [[begin(f"{name}_{part}_in_ref") for part in ("pos", "rot6d")] for name in objects], np.int64
         )
 
     @property
@@ -148,7 +145,7 @@ class ObservationLayout:
     @property
     def flat_space(self) -> gym.spaces.Box:
         """The space of flat observations, (size,) float32."""
-        return gym.spaces.Box(self.low, self.high, dtype=np.float32)
+        return gym.spaces.Box(self.bounds[:, 0], self.bounds[:, 1], dtype=np.float32)
 
     @property
     def dict_space(self) -> gym.spaces.Dict:
@@ -177,14 +174,28 @@ def _relative(out, pos, rot6d, reference, reference_position, rotation, position
 
 
 @numba.njit(cache=True)
-def fill_state(out, at, low, high, views, ids, xpos, xmat, finger_qpos, controller, bodies, reference, joints, stage):
+def fill_state(
+    out,
+    offsets,
+    objects,
+    bounds,
+    arrays,
+    indices,
+    xpos,
+    xmat,
+    finger_qpos,
+    controller,
+    bodies,
+    reference,
+    joints,
+    stage,
+):
     """Write the observation without base action into ``out``, (layout.size,) float32 zeros.
 
     Args:
         out: the observation.
-        at: `Offsets` of the layout.
-        low, high: its bounds.
-        views, ids: `Views` and `Indices` of what is believed of the cell.
+        offsets, objects, bounds: `Offsets` of the layout as a plain tuple, its object_offsets, its bounds.
+        arrays, indices: `Views` and `Indices` of what is believed of the cell, as plain tuples.
         xpos, xmat: (bodies, 3) and (bodies, 9), world frame.
         finger_qpos: (2,) addresses of the fingers in qpos.
         controller: controller state.
@@ -193,6 +204,7 @@ def fill_state(out, at, low, high, views, ids, xpos, xmat, finger_qpos, controll
         joints: (joints,) addresses of the objects' joints in qpos.
         stage: index of the current stage.
     """
+    at, views, ids = Offsets(*offsets), Views(*arrays), Indices(*indices)
     qpos, qvel = views.qpos, views.qvel
     site_position = views.site_xpos[ids.grip_site]
     frame, origin = xmat[reference], xpos[reference]
@@ -200,7 +212,7 @@ def fill_state(out, at, low, high, views, ids, xpos, xmat, finger_qpos, controll
     out[at.gripper] = (qpos[finger_qpos[0]] - qpos[finger_qpos[1]]) / FINGER_STROKE
     out[at.gripper + 1] = controller[GRIPPER]
     for n in range(bodies.shape[0]):
-        _relative(out, at.object_pos[n], at.object_rot6d[n], frame, origin, xmat[bodies[n]], xpos[bodies[n]])
+        _relative(out, objects[n, 0], objects[n, 1], frame, origin, xmat[bodies[n]], xpos[bodies[n]])
     for i in range(3):
         out[at.ref_pos + i] = origin[i]
         out[at.ref_rot6d + i] = frame[3 * i]
@@ -221,7 +233,7 @@ def fill_state(out, at, low, high, views, ids, xpos, xmat, finger_qpos, controll
         out[at.joints + n] = qpos[joints[n]]
     out[at.stage + stage] = 1.0
     for i in range(out.shape[0]):
-        out[i] = min(max(out[i], low[i]), high[i])
+        out[i] = min(max(out[i], bounds[i, 0]), bounds[i, 1])
 
 
 @numba.njit(cache=True)

@@ -1,9 +1,12 @@
-"""Intervals for success rates."""
+"""Intervals for success rates, and the seeds that they are measured on."""
 
 from __future__ import annotations
 
 import math
 from statistics import NormalDist
+
+EVALUATION_SEED = 1_000_000
+"""first evaluation seed; training uses smaller ones"""
 
 
 def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:

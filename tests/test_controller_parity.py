@@ -128,8 +128,7 @@ def test_joint_position_with_absolute_input():
         kernel.joint_control_step(
             sim.model._address,
             sim.data._address,
-            sim.views,
-            sim.ids,
+            *sim.packed,
             sim.controller,
             action[:7],
             action[:7],

@@ -20,6 +20,7 @@ from reinforcegen_envs.sim.kernel import (
     mj_makeM,
 )
 from reinforcegen_envs.sim.simulation import INITIAL_JOINTS
+from reinforcegen_envs.sim.views import Views
 
 DOWN = np.diag([1.0, -1.0, -1.0])
 
@@ -82,10 +83,10 @@ def null_vector_and_mass(kinematics, joints):
     model, data = kinematics.model._address, kinematics.data._address
     for function in (mj_kinematics, mj_comPos, mj_makeM):
         function(model, data)
-    views, ids = kinematics._views, kinematics.ids
+    views, ids = Views.of(kinematics.model, kinematics.data), kinematics.ids
     jacobian, mass = np.zeros((6, 7)), np.zeros((7, 7))
-    arm_jacobian(views[6], views[7], ids[0], views[4][ids[2]], jacobian)
-    arm_mass_matrix(views[8], views[9], views[10], ids[1], mass)
+    arm_jacobian(views.xaxis, views.xanchor, ids.joint, views.site_xpos[ids.grip_site], jacobian)
+    arm_mass_matrix(views.inertia, views.inertia_address, views.dof_parent, ids.dof, mass)
     return np.linalg.svd(jacobian)[2][-1], mass
 
 

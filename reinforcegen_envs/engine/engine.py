@@ -69,6 +69,7 @@ class Engine:
         self.events = Events()
         self.rng = np.random.default_rng()
         self.layout = ObservationLayout.of(task)
+        self._offsets = tuple(self.layout.offsets)  # plain, for compiled code
         self._reference_bodies = [self.task.object_body[stage.reference] for stage in self.task.stages]
         self._parts: dict[str, Remembers] = {}
         self._connector: Connector | None = None
@@ -188,11 +189,10 @@ class Engine:
         out = np.zeros(layout.size, np.float32)
         fill_state(
             out,
-            layout.offsets,
-            layout.low,
-            layout.high,
-            belief.views,
-            belief.ids,
+            self._offsets,
+            layout.object_offsets,
+            layout.bounds,
+            *belief.packed,
             belief.data.xpos,
             belief.data.xmat,
             belief.finger_qpos,

@@ -24,7 +24,8 @@ from reinforcegen_envs.sim.kernel import (
     mj_kinematics,
     mj_makeM,
 )
-from reinforcegen_envs.sim.simulation import INITIAL_JOINTS, Indices, Views
+from reinforcegen_envs.sim.simulation import INITIAL_JOINTS
+from reinforcegen_envs.sim.views import Indices, Views
 
 ITERATIONS = 60
 POSITION_TOLERANCE = 1e-4  # metres
@@ -58,8 +59,9 @@ class IKSolution:
 
 
 @numba.njit(cache=True, nogil=True)
-def _solve(model, data, views, ids, joints, posture, low, high, target, iterations):
+def _solve(model, data, arrays, indices, joints, posture, low, high, target, iterations):
     """Iterate ``joints`` in place towards the 4x4 ``target``; returns position and rotation error."""
+    views, ids = Views(*arrays), Indices(*indices)
     qpos = views.qpos
     joint, dof, site, qpos_address = ids.joint, ids.dof, ids.grip_site, ids.qpos
     jacobian = np.empty((6, ARM_DOF))
@@ -138,7 +140,7 @@ class ArmKinematics:
         self.ids = ids
         self.joint_range = joint_range
         self._low, self._high = joint_range[:, 0] + LIMIT_MARGIN, joint_range[:, 1] - LIMIT_MARGIN
-        self._views = Views.of(model, self.data)
+        self._packed = (tuple(Views.of(model, self.data)), tuple(ids))
         self._arm = slice(ids.qpos, ids.qpos + ARM_DOF)
 
     def forward(self, joints: np.ndarray) -> np.ndarray:
@@ -162,8 +164,7 @@ class ArmKinematics:
         position_error, rotation_error = _solve(
             self.model._address,
             self.data._address,
-            self._views,
-            self.ids,
+            *self._packed,
             joints,
             np.asarray(posture, np.float64),
             self._low,

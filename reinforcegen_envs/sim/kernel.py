@@ -19,6 +19,8 @@ import numba
 import numpy as np
 from numba import types
 
+from reinforcegen_envs.sim.views import Indices, Views
+
 ARM_DOF = 7
 # Layout of the controller-state vector: what the controller remembers between control steps.
 GRIPPER = 0  # gripper command, -1 open .. 1 closed; moves by a bounded amount a step (robosuite: current_action)
@@ -233,19 +235,20 @@ def _rotation_delta(rotvec):
 
 
 @numba.njit(cache=True, nogil=True)
-def osc_control_step(model, data, views, ids, controller, action, physics_steps, v1_4):
+def osc_control_step(model, data, arrays, indices, controller, action, physics_steps, v1_4):
     """One control step of OSC_POSE.
 
     Args:
         model, data: addresses of MjModel and MjData.
-        views: MjData and MjModel arrays, `simulation.Views`.
-        ids: where the robot is in them, `simulation.Indices`.
+        arrays: MjData and MjModel arrays, `Views` as a plain tuple.
+        indices: where the robot is in them, `Indices` as a plain tuple.
         controller: (STATE_SIZE,) controller state, updated in place.
         action: (7,) in [-1, 1]: position and rotation delta of the grip site in the world frame, gripper.
         physics_steps: physics steps in this control step.
         v1_4: robosuite 1.4's semantics: the orientation goal is kept while the rotation part is zero, and the gripper
             command moves every physics step.
     """
+    views, ids = Views(*arrays), Indices(*indices)
     position, rotation = views.site_xpos[ids.grip_site], views.site_xmat[ids.grip_site]
     goal_position = np.empty(3)
     for i in range(3):
@@ -274,16 +277,17 @@ def osc_control_step(model, data, views, ids, controller, action, physics_steps,
 
 
 @numba.njit(cache=True, nogil=True)
-def joint_control_step(model, data, views, ids, controller, start, goal, gripper, kp, kd, physics_steps):
+def joint_control_step(model, data, arrays, indices, controller, start, goal, gripper, kp, kd, physics_steps):
     """One control step of joint-target tracking; the target moves on the line from ``start`` to ``goal``.
 
     Args:
-        model, data, views, ids, controller, physics_steps: as in `osc_control_step`.
+        model, data, arrays, indices, controller, physics_steps: as in `osc_control_step`.
         start, goal: (7,) joint targets, radians, at the beginning and the end of the control step; equal targets give
             robosuite's JOINT_POSITION controller with absolute input.
         gripper: gripper action in [-1, 1].
         kp, kd: stiffness (1/s^2) and damping (1/s) of the tracking error, weighted by the mass matrix.
     """
+    views, ids = Views(*arrays), Indices(*indices)
     qpos, qvel, bias = views.qpos, views.qvel, views.qfrc_bias
     dof, qpos_address = ids.dof, ids.qpos
     _move_gripper(controller, gripper, GRIPPER_SPEED)

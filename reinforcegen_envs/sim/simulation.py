@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import mujoco
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from reinforcegen_envs.errors import InvalidArgument, ReinforceGenError
 from reinforcegen_envs.models.scene import Scene, load_scene, scene_of
 from reinforcegen_envs.sim import kernel
+from reinforcegen_envs.sim.views import Indices, Views
 
 # Panda and rethink mount in robosuite: initial joints, gripper opening, and their noise.
 INITIAL_JOINTS = np.array([0.0, np.pi / 16, 0.0, -np.pi / 2 - np.pi / 3, 0.0, np.pi - 0.2, np.pi / 4])
@@ -18,6 +19,7 @@ INITIAL_FINGERS = (0.020833, -0.020833)  # metres
 FINGER_STROKE = 0.08  # metres between the pads, fully open
 PHYSICS_STEPS = 25  # in one control step
 CONTROL_PERIOD = 0.05  # seconds of one control step (robosuite: control_freq 20)
+LEAST_ADVANCE = CONTROL_PERIOD - 0.001  # of the clock in a control step, short of it by less than a physics step
 CONTROLLERS = ("osc_pose", "osc_pose_v1_4")
 TRACKING_KP, TRACKING_KD = 400.0, 40.0  # joint tracking of connects; critically damped (ours)
 
@@ -27,67 +29,6 @@ _BAD_STATE = (mujoco.mjtWarning.mjWARN_BADQPOS, mujoco.mjtWarning.mjWARN_BADQVEL
 
 class SimulationError(ReinforceGenError, RuntimeError):
     """MuJoCo met numbers that it cannot simulate, and reset itself."""
-
-
-class Views(NamedTuple):
-    """The arrays that compiled code reads and writes: live views into MjData and MjModel, under MuJoCo's names."""
-
-    qpos: np.ndarray
-    qvel: np.ndarray
-    ctrl: np.ndarray
-    qfrc_bias: np.ndarray
-    site_xpos: np.ndarray
-    site_xmat: np.ndarray
-    xaxis: np.ndarray
-    xanchor: np.ndarray
-    inertia: np.ndarray
-    inertia_address: np.ndarray
-    dof_parent: np.ndarray
-    ctrl_range: np.ndarray
-
-    @classmethod
-    def of(cls, model: mujoco.MjModel, data: mujoco.MjData) -> Views:
-        """Views of one MjData over its model."""
-        return cls(
-            data.qpos,
-            data.qvel,
-            data.ctrl,
-            data.qfrc_bias,
-            data.site_xpos,
-            data.site_xmat,
-            data.xaxis,
-            data.xanchor,
-            data.qM,
-            model.dof_Madr,
-            model.dof_parentid,
-            model.actuator_ctrlrange,
-        )
-
-
-class Indices(NamedTuple):
-    """Where the robot is in MuJoCo's arrays; a range of seven (arm) starts at the named index."""
-
-    joint: int
-    dof: int
-    grip_site: int
-    qpos: int
-    arm_actuator: int
-    finger_actuator_1: int
-    finger_actuator_2: int
-
-    @classmethod
-    def of(cls, model: mujoco.MjModel) -> Indices:
-        """Look the robot's parts up by name."""
-        joint = model.joint("robot0_joint1")
-        return cls(
-            int(joint.id),
-            int(joint.dofadr[0]),
-            int(model.site("gripper0_right_grip_site").id),
-            int(joint.qposadr[0]),
-            int(model.actuator("robot0_torq_j1").id),
-            int(model.actuator("gripper0_right_gripper_finger_joint1").id),
-            int(model.actuator("gripper0_right_gripper_finger_joint2").id),
-        )
 
 
 CellType = TypeVar("CellType", bound="CellState")
@@ -115,6 +56,7 @@ class CellState:
         self.finger_dof = np.array([f.dofadr[0] for f in fingers])
         self.joint_range = model.jnt_range[self.ids.joint : self.ids.joint + kernel.ARM_DOF].copy()
         self.views = Views.of(model, self.data)
+        self.packed = (tuple(self.views), tuple(self.ids))  # for compiled code, see `views`
         self._snapshot_size = mujoco.mj_stateSize(model, _SNAPSHOT)
 
     @property
@@ -263,8 +205,7 @@ class Simulation(CellState):
         kernel.osc_control_step(
             self._model_address,
             self._data_address,
-            self.views,
-            self.ids,
+            *self.packed,
             self.controller,
             action,
             PHYSICS_STEPS,
@@ -278,8 +219,7 @@ class Simulation(CellState):
         kernel.joint_control_step(
             self._model_address,
             self._data_address,
-            self.views,
-            self.ids,
+            *self.packed,
             self.controller,
             start,
             goal,
@@ -296,7 +236,7 @@ class Simulation(CellState):
 
     def _check_time(self, before: float) -> None:
         """Notice that MuJoCo has reset itself: its clock began anew."""
-        if self.data.time < before + CONTROL_PERIOD - 0.5 * self.model.opt.timestep:
+        if self.data.time < before + LEAST_ADVANCE:
             raise SimulationError(
                 "the simulation diverged, and MuJoCo reset itself; reset the environment. Something was placed inside "
                 "something else, or given a speed that no robot has"

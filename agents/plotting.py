@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from reinforcegen_envs.errors import InvalidArgument
 from reinforcegen_envs.files import atomic_path
 
 
@@ -16,9 +17,12 @@ def read_progress(path: Path) -> dict[str, np.ndarray]:
 
     Raises:
         FileNotFoundError: there is no such file.
+        InvalidArgument: it holds no rows.
     """
     with open(path, newline="") as file:
         rows = list(csv.DictReader(file))
+    if not rows:
+        raise InvalidArgument(f"{path} holds no rows; wait until the run has logged its first")
     return {name: np.array([float(row[name]) if row[name] else np.nan for row in rows]) for name in rows[0]}
 
 
