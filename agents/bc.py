@@ -30,7 +30,7 @@ from reinforcegen_envs.demos.hdf5 import Demo, DemoFileError, iter_demos, read_a
 from reinforcegen_envs.demos.segments import cut, skeleton_of
 from reinforcegen_envs.demos.sources import source_file
 from reinforcegen_envs.files import atomic_path
-from reinforcegen_envs.observations import ObservationLayout, rotate_action
+from reinforcegen_envs.observations import ObservationLayout, to_reference
 from reinforcegen_envs.policies.bundle import Bundle
 from reinforcegen_envs.policies.mlp import MLP
 from reinforcegen_envs.policies.predictors import initiation_features, termination_features
@@ -118,7 +118,7 @@ def load_stages(args: Args, task: type[Task], layout: ObservationLayout, source_
             data["termination"].append(obs[steps][:, termination_features(layout, task, index)])
             frames = obs[steps][:, rotation].astype(np.float64)
             actions = np.array(
-                [rotate_action(a.astype(np.float64), f, True) for a, f in zip(labels[steps], frames, strict=True)]
+                [to_reference(a.astype(np.float64), f) for a, f in zip(labels[steps], frames, strict=True)]
             )
             actions[:, 6] = without_dwell(actions[:, 6], obs[steps][:, layout.slices["eef_pos_in_ref"]])
             data["actions"].append(actions)

@@ -237,17 +237,28 @@ def fill_state(
 
 
 @numba.njit(cache=True)
-def rotate_action(action, rot6d, inverse):
-    """Turn an action's position and rotation parts between reference and world frame.
+def to_world(action, rot6d):
+    """Turn an action's position and rotation parts from a reference frame to the world.
 
     Args:
         action: (7,).
         rot6d: (6,) first two columns of the reference frame's rotation in the world.
-        inverse: False: from the reference frame to the world; True: back.
 
     Returns:
         (7,) float64; the gripper part is copied.
     """
+    return _rotate(action, _matrix(rot6d))
+
+
+@numba.njit(cache=True)
+def to_reference(action, rot6d):
+    """Turn an action's position and rotation parts from the world to a reference frame; see `to_world`."""
+    return _rotate(action, _matrix(rot6d).T)
+
+
+@numba.njit(cache=True)
+def _matrix(rot6d):
+    """The rotation matrix (3, 3) whose first two columns these are."""
     matrix = np.empty((3, 3))
     for i in range(3):
         matrix[i, 0] = rot6d[i]
@@ -255,12 +266,17 @@ def rotate_action(action, rot6d, inverse):
     matrix[0, 2] = matrix[1, 0] * matrix[2, 1] - matrix[2, 0] * matrix[1, 1]
     matrix[1, 2] = matrix[2, 0] * matrix[0, 1] - matrix[0, 0] * matrix[2, 1]
     matrix[2, 2] = matrix[0, 0] * matrix[1, 1] - matrix[1, 0] * matrix[0, 1]
+    return matrix
+
+
+@numba.njit(cache=True)
+def _rotate(action, matrix):
     out = np.empty(7)
     for part in range(2):
         for i in range(3):
             value = 0.0
             for k in range(3):
-                value += (matrix[k, i] if inverse else matrix[i, k]) * action[3 * part + k]
+                value += matrix[i, k] * action[3 * part + k]
             out[3 * part + i] = value
     out[6] = action[6]
     return out

@@ -15,7 +15,7 @@ import reinforcegen_envs  # noqa: F401 (registers the ids)
 from reinforcegen_envs.demos.generate import Args as GenerateArgs
 from reinforcegen_envs.demos.generate import generate
 from reinforcegen_envs.demos.sources import source_file
-from reinforcegen_envs.observations import ObservationLayout, rotate_action
+from reinforcegen_envs.observations import ObservationLayout, to_world
 from reinforcegen_envs.policies.bundle import Bundle
 from reinforcegen_envs.policies.mlp import ACTIVATIONS, MLP, OUTPUTS, WeightsError, load_mlps, save_mlps
 from reinforcegen_envs.policies.policy import act_one
@@ -164,7 +164,7 @@ def test_a_short_run_writes_weights_that_load(trained):
     for _ in range(10):
         action = act_one(policy, obs)
         assert action.shape == (7,) and abs(action[6]) == 1
-        obs, *_ = env.step(rotate_action(action, obs[frame].astype(np.float64), False))
+        obs, *_ = env.step(to_world(action, obs[frame].astype(np.float64)))
     card = json.loads((trained / "base.json").read_text())
     assert (card["task"], card["kind"], card["demonstrations"], card["seed"]) == ("Threading", "base", 6, 0)
     assert card["observation_size"] == len(obs) and card["version"] == 0

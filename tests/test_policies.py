@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from reinforcegen_envs.errors import InvalidArgument, ReinforceGenError
-from reinforcegen_envs.observations import ObservationLayout, rotate_action
+from reinforcegen_envs.observations import ObservationLayout, to_reference, to_world
 from reinforcegen_envs.policies.mlp import MLP, StageMLPs, WeightsError
 from reinforcegen_envs.policies.policy import MemorylessPolicy, Policy, act_one, as_policy, as_termination
 from reinforcegen_envs.policies.predictors import (
@@ -156,8 +156,8 @@ def test_residual_and_tuned_policies_act_for_many_as_for_one():
     assert tuned.frame == "world" and together.shape == (20, 7) and np.abs(together).max() <= 1.0
     for row, action in zip(seen, together, strict=True):
         frame = row[LAYOUT.slices["ref_rot6d_world"]].astype(np.float64)
-        world = np.clip(rotate_action(base.act(row[None])[0], frame, False), -1.0, 1.0)
-        extended = np.concatenate([row, rotate_action(world, frame, True).astype(np.float32)])
+        world = np.clip(to_world(base.act(row[None])[0], frame), -1.0, 1.0)
+        extended = np.concatenate([row, to_reference(world, frame).astype(np.float32)])
         np.testing.assert_array_equal(action, combine(world, everywhere.act(extended[None])[0], 0.1, frame))
         np.testing.assert_array_equal(act_one(tuned, row), action)
     assert tuned.act(seen[:0]).shape == (0, 7)

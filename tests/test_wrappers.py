@@ -14,7 +14,7 @@ import pytest
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 import reinforcegen_envs  # noqa: F401 (registers the ids)
-from reinforcegen_envs.observations import ObservationLayout, rotate_action
+from reinforcegen_envs.observations import ObservationLayout, to_reference, to_world
 from reinforcegen_envs.planning.motion import Plan
 from reinforcegen_envs.policies.bundle import Bundle
 from reinforcegen_envs.policies.mlp import WeightsError
@@ -56,7 +56,7 @@ def skill_policy(weights):
 
     def act(obs):
         action = policy.act(obs[None])[0].astype(np.float64)
-        return np.clip(rotate_action(action, obs[rotation].astype(np.float64), False), -1.0, 1.0)
+        return np.clip(to_world(action, obs[rotation].astype(np.float64)), -1.0, 1.0)
 
     return act
 
@@ -144,7 +144,7 @@ def test_combine():
     turned = np.array([-y, x, z, -ry, rx, rz, gripper])
     np.testing.assert_allclose(combine(base, residual, 0.1, rot6d), np.clip(base + 0.1 * turned, -1, 1))
     assert np.abs(combine(np.ones(7), np.ones(7), 1.0, rot6d)).max() <= 1.0
-    np.testing.assert_allclose(rotate_action(rotate_action(base, rot6d, True), rot6d, False), base)
+    np.testing.assert_allclose(to_world(to_reference(base, rot6d), rot6d), base)
 
 
 def test_the_agents_action_moves_the_hand_in_the_reference_frame(weights):
@@ -435,7 +435,7 @@ def test_trajectories_are_equal_bit_for_bit_in_two_processes(weights):
     imports = (
         "from typing import Any\nimport gymnasium as gym, reinforcegen_envs\n"
         "import numpy as np\n"
-        "from reinforcegen_envs.observations import ObservationLayout, rotate_action\n"
+        "from reinforcegen_envs.observations import ObservationLayout, to_world\n"
         "from reinforcegen_envs.policies.bundle import Bundle\n"
         "from reinforcegen_envs.tasks import ThreadingTask\n"
         f"NOISE = {NOISE}\n"

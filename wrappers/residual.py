@@ -10,7 +10,7 @@ import numpy as np
 from reinforcegen_envs.engine import Snapshot
 from reinforcegen_envs.env import checked_action
 from reinforcegen_envs.errors import InvalidArgument
-from reinforcegen_envs.observations import ObservationLayout, rotate_action
+from reinforcegen_envs.observations import ObservationLayout, to_reference, to_world
 from reinforcegen_envs.policies.policy import Memory, as_policy
 from reinforcegen_envs.policies.residual import combine
 from reinforcegen_envs.policies.skill import SkillPolicy
@@ -109,11 +109,11 @@ class Residual(gym.Wrapper[Any, np.ndarray, Any, np.ndarray]):
         frame = obs[self._rotation].astype(np.float64)
         action = self._base.act(obs[None])[0]
         if self._base.frame == "reference":
-            action = rotate_action(np.asarray(action, np.float64), frame, False)
+            action = to_world(np.asarray(action, np.float64), frame)
         # In the world: that is where it is cut, and what is shown is what will be executed.
         action = checked_action(action, "the base policy's action")
         self._pending.action, self._pending.frame = action, frame
-        flat = np.concatenate([obs, rotate_action(action, frame, True).astype(np.float32)])
+        flat = np.concatenate([obs, to_reference(action, frame).astype(np.float32)])
         return self._hybrid.core.present(self.layout, flat)
 
     def get_state(self) -> Snapshot:

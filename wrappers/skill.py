@@ -9,7 +9,7 @@ import numpy as np
 from reinforcegen_envs.engine import Failure
 from reinforcegen_envs.env import ManipulationEnv, checked_action
 from reinforcegen_envs.errors import InvalidArgument, ReinforceGenError
-from reinforcegen_envs.observations import rotate_action
+from reinforcegen_envs.observations import to_world
 from reinforcegen_envs.policies.policy import Policy, as_policy
 from reinforcegen_envs.wrappers.hybrid import Hybrid
 from reinforcegen_envs.wrappers.pool import StartPool
@@ -127,7 +127,7 @@ class Skill(Hybrid):
         action = np.asarray(policy.act(observation[None])[0], np.float64)
         if policy.frame == "reference":
             frame = observation[self.engine.layout.slices["ref_rot6d_world"]].astype(np.float64)
-            action = np.clip(rotate_action(action, frame, False), -1.0, 1.0)
+            action = np.clip(to_world(action, frame), -1.0, 1.0)
         return checked_action(action, "the earlier policy's action")
 
     def _last_stage(self) -> int:

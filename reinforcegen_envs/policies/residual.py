@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reinforcegen_envs.observations import ACTION_SIZE, ObservationLayout, rotate_action
+from reinforcegen_envs.observations import ACTION_SIZE, ObservationLayout, to_reference, to_world
 from reinforcegen_envs.policies.mlp import CARD_VERSION, MLP, StageMLPs, WeightsError, check_networks, load_mlps
 from reinforcegen_envs.policies.policy import Indices, MemorylessPolicy
 from reinforcegen_envs.policies.skill import SkillPolicy
@@ -28,7 +28,7 @@ def combine(base: NDArray[Any], residual: NDArray[Any], scale: float, ref_rot6d:
     Returns:
         (7,) in [-1, 1], world frame. A zero residual gives the base action bit for bit.
     """
-    return np.clip(base + scale * rotate_action(residual, ref_rot6d, False), -1.0, 1.0)
+    return np.clip(base + scale * to_world(residual, ref_rot6d), -1.0, 1.0)
 
 
 class ResidualPolicy(MemorylessPolicy):
@@ -98,9 +98,9 @@ class TunedPolicy(MemorylessPolicy):
     def act(self, observations: NDArray[Any], env_indices: Indices | None = None) -> NDArray[Any]:
         """The actions (n, 7), in [-1, 1], for observations (n, size)."""
         frames = observations[:, self._rotation].astype(np.float64)
-        turned = [rotate_action(a, f, False) for a, f in zip(self._base.act(observations), frames, strict=True)]
+        turned = [to_world(a, f) for a, f in zip(self._base.act(observations), frames, strict=True)]
         base = np.clip(np.reshape(turned, (-1, ACTION_SIZE)), -1.0, 1.0)
-        seen = [rotate_action(a, f, True) for a, f in zip(base, frames, strict=True)]
+        seen = [to_reference(a, f) for a, f in zip(base, frames, strict=True)]
         extended = np.concatenate([observations, np.reshape(seen, (-1, ACTION_SIZE)).astype(np.float32)], axis=1)
         residual = self._residual.act(extended)
         parts = zip(base, residual, frames, strict=True)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numba
 import numpy as np
 
-from reinforcegen_envs.observations import ACTION_SIZE, ObservationLayout, rotate_action
+from reinforcegen_envs.observations import ACTION_SIZE, ObservationLayout, to_world
 from reinforcegen_envs.policies.mlp import (
     CARD_VERSION,
     MLP,
@@ -98,5 +98,5 @@ class SkillPolicy(MemorylessPolicy):
 
     def __call__(self, obs: Array) -> Array:
         """The base action, (7,) float64 in [-1, 1], world frame, for one observation (layout.size,)."""
-        action = rotate_action(self.act(obs[None])[0], obs[self._rotation].astype(np.float64), False)
+        action = to_world(self.act(obs[None])[0], obs[self._rotation].astype(np.float64))
         return np.clip(action, -1.0, 1.0)
