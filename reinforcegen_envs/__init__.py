@@ -19,10 +19,11 @@ from reinforcegen_envs import caching as _caching
 
 _caching.keep_compiled_code(_Path(__file__).parent)  # before the imports below declare compiled functions
 
-from reinforcegen_envs.registration import register_envs  # noqa: E402
+from reinforcegen_envs.registration import load_entry_points, register_envs, register_task  # noqa: E402
 
 __version__ = "0.1.0"
 
 register_envs()
+load_entry_points()
 
-__all__ = ["__version__", "register_envs"]
+__all__ = ["__version__", "register_envs", "register_task"]
