@@ -13,6 +13,7 @@ from reinforcegen_envs.errors import InvalidArgument
 from reinforcegen_envs.models.scene import Scene, load_scene
 from reinforcegen_envs.sim import gl_thread
 from reinforcegen_envs.sim.gl_thread import RenderingError
+from reinforcegen_envs.typing import Array, Pixels
 
 __all__ = ["MAX_PIXELS", "RenderingError", "SceneRenderer", "check_camera"]
 
@@ -62,7 +63,7 @@ class SceneRenderer:
         self._free = weakref.finalize(self, gl_thread.post, canvas.free)
         self._free.atexit = False  # the drawing thread frees at exit, in time
 
-    def frame(self, data: mujoco.MjData) -> np.ndarray:
+    def frame(self, data: mujoco.MjData) -> Pixels:
         """The scene in the state of ``data`` (of the physics form), (height, width, 3) uint8.
 
         Raises:
@@ -108,7 +109,7 @@ class _Canvas:
         self._freed = False
         gl_thread.opened(self)
 
-    def draw(self, qpos: np.ndarray, mocap_pos: np.ndarray, mocap_quat: np.ndarray) -> np.ndarray:
+    def draw(self, qpos: Array, mocap_pos: Array, mocap_quat: Array) -> Pixels:
         """The frame of a state, (height, width, 3) uint8."""
         if self._freed:
             raise RenderingError("the renderer is closed; make a new one")

@@ -1,0 +1,13 @@
+from typing import Any
+
+class Type:
+    def __call__(self, *arguments: Type) -> Signature: ...
+
+class Signature: ...
+
+class ExternalFunction:
+    def __init__(self, symbol: str, sig: Signature) -> None: ...
+    def __call__(self, *arguments: Any) -> Any: ...
+
+void: Type
+intp: Type
