@@ -8,7 +8,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from reinforcegen_envs.engine import Engine, Failure, Snapshot
+from reinforcegen_envs.engine import Engine, Failure, Snapshot, SnapshotError
 from reinforcegen_envs.errors import InvalidArgument
 from reinforcegen_envs.observations import ObservationLayout
 from reinforcegen_envs.perception import Perception, as_perception
@@ -16,13 +16,14 @@ from reinforcegen_envs.poses import to_pose7
 from reinforcegen_envs.sim.rendering import SceneRenderer, check_camera
 from reinforcegen_envs.sim.simulation import Simulation
 from reinforcegen_envs.tasks import TASKS, Task
+from reinforcegen_envs.typing import Array, Observations
 
 OBS_MODES = ("state", "state_dict")
 LARGEST_PLACE = 2.0  # metres from the world's origin within which reset options may place objects (ours)
 NO_PLAN = {"status": "none", "milliseconds": 0.0, "collision_checks": 0}
 
 
-class ManipulationEnv(gym.Env[Any, np.ndarray]):
+class ManipulationEnv(gym.Env[Any, Any]):
     """One robot cell with one task.
 
     Args:
@@ -108,7 +109,7 @@ class ManipulationEnv(gym.Env[Any, np.ndarray]):
         """The observation space of a layout, in this environment's obs_mode."""
         return layout.flat_space if self.obs_mode == "state" else layout.dict_space
 
-    def present(self, layout: ObservationLayout, observation: np.ndarray) -> Any:
+    def present(self, layout: ObservationLayout, observation: Observations) -> Any:
         """A flat observation in this environment's obs_mode: as it is, or as a dictionary of arrays."""
         return observation if self.obs_mode == "state" else layout.split(observation)
 
@@ -129,7 +130,7 @@ class ManipulationEnv(gym.Env[Any, np.ndarray]):
         self._needs_reset = False
         return self.observe(), self.info(0)
 
-    def _checked_options(self, options: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
+    def _checked_options(self, options: Mapping[str, Any]) -> tuple[dict[str, Array], Array | None]:
         """Layout and joints of the reset options."""
         if unknown := set(options) - {"layout", "joints"}:
             raise InvalidArgument(f"unknown reset options {sorted(unknown)}; choose from ['joints', 'layout']")
@@ -156,7 +157,7 @@ class ManipulationEnv(gym.Env[Any, np.ndarray]):
             raise InvalidArgument(f"joints {joints} exceed the arm's limits: low {low}, high {high}, radians")
         return layout, joints
 
-    def step(self, action: np.ndarray):
+    def step(self, action: Any):
         """One control step (0.05 s).
 
         Args:
@@ -221,6 +222,8 @@ class ManipulationEnv(gym.Env[Any, np.ndarray]):
         Raises:
             SnapshotError: a part is missing, or the state belongs to something else; nothing changes.
         """
+        if type(state) is not Snapshot:
+            raise SnapshotError(f"{type(state).__name__} is not a Snapshot; use one that get_state() returned")
         self.engine.rng = self.np_random  # Gymnasium makes it when it is first asked for
         self.engine.restore(state)
         self._needs_reset = False
@@ -241,15 +244,15 @@ class ManipulationEnv(gym.Env[Any, np.ndarray]):
         self.engine.restore(draw(self.engine.rng), parts={"counters"})
         self._needs_reset = False
 
-    def object_poses(self) -> dict[str, np.ndarray]:
+    def object_poses(self) -> dict[str, Array]:
         """Object name -> (x, y, z, qw, qx, qy, qz), world frame, as they truly are."""
         return {name: to_pose7(self.task.object_pose(self.sim, name)) for name in self.task.objects}
 
-    def believed_poses(self) -> dict[str, np.ndarray]:
+    def believed_poses(self) -> dict[str, Array]:
         """The same as the robot believes them to be."""
         return {name: to_pose7(self.task.object_pose(self.engine.belief, name)) for name in self.task.objects}
 
-    def eef_pose(self) -> np.ndarray:
+    def eef_pose(self) -> Array:
         """Pose (7,) of the grip site, world frame."""
         return to_pose7(self.sim.eef_pose())
 
@@ -280,7 +283,7 @@ class ManipulationEnv(gym.Env[Any, np.ndarray]):
             self._renderer = None
 
 
-def _finite(name: str, numbers) -> np.ndarray:
+def _finite(name: str, numbers: Any) -> Array:
     """``numbers`` as float64 (7,), all finite."""
     try:
         array = np.array(numbers, np.float64)
@@ -291,7 +294,7 @@ def _finite(name: str, numbers) -> np.ndarray:
     return array
 
 
-def checked_action(action, name: str = "action") -> np.ndarray:
+def checked_action(action: Any, name: str = "action") -> Array:
     """``action`` as float64 (7,), cut to [-1, 1] as robosuite does.
 
     Raises:

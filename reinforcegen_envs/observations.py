@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numba
@@ -14,6 +14,7 @@ from reinforcegen_envs.sim.kernel import ARM_DOF, GRIPPER, arm_jacobian
 from reinforcegen_envs.sim.simulation import FINGER_STROKE
 from reinforcegen_envs.sim.views import Indices, Views
 from reinforcegen_envs.tasks.base import Task
+from reinforcegen_envs.typing import Array, Integers, Observations
 
 ROT6D = 6  # first two columns of a rotation matrix, one after the other
 ACTION_SIZE = 7
@@ -138,7 +139,7 @@ class ObservationLayout:
         """The layout of a task (class or instance)."""
         return cls(task.objects, len(task.stages), len(task.joints), base_action)
 
-    def indices(self, *names: str) -> np.ndarray:
+    def indices(self, *names: str) -> Integers:
         """Indices of the numbers of some terms, in the order named."""
         return np.concatenate([np.arange(self.slices[name].start, self.slices[name].stop) for name in names])
 
@@ -152,7 +153,7 @@ class ObservationLayout:
         """The space of observations as a dictionary, one entry a term."""
         return gym.spaces.Dict({term.name: term.space for term in self.terms})
 
-    def split(self, observation: np.ndarray) -> dict[str, np.ndarray]:
+    def split(self, observation: Observations) -> dict[str, Observations]:
         """A flat observation as a dictionary, one copy a term."""
         return {name: observation[part].copy() for name, part in self.slices.items()}
 
@@ -175,21 +176,21 @@ def _relative(out, pos, rot6d, reference, reference_position, rotation, position
 
 @numba.njit(cache=True)
 def fill_state(
-    out,
-    offsets,
-    objects,
-    bounds,
-    arrays,
-    indices,
-    xpos,
-    xmat,
-    finger_qpos,
-    controller,
-    bodies,
-    reference,
-    joints,
-    stage,
-):
+    out: Observations,
+    offsets: tuple[Any, ...],
+    objects: Integers,
+    bounds: Observations,
+    arrays: tuple[Any, ...],
+    indices: tuple[Any, ...],
+    xpos: Array,
+    xmat: Array,
+    finger_qpos: Integers,
+    controller: Array,
+    bodies: Integers,
+    reference: int,
+    joints: Integers,
+    stage: int,
+) -> None:
     """Write the observation without base action into ``out``, (layout.size,) float32 zeros.
 
     Args:
@@ -237,7 +238,7 @@ def fill_state(
 
 
 @numba.njit(cache=True)
-def to_world(action, rot6d):
+def to_world(action: Array, rot6d: Array) -> Array:
     """Turn an action's position and rotation parts from a reference frame to the world.
 
     Args:
@@ -251,13 +252,13 @@ def to_world(action, rot6d):
 
 
 @numba.njit(cache=True)
-def to_reference(action, rot6d):
+def to_reference(action: Array, rot6d: Array) -> Array:
     """Turn an action's position and rotation parts from the world to a reference frame; see `to_world`."""
     return _rotate(action, _matrix(rot6d).T)
 
 
 @numba.njit(cache=True)
-def _matrix(rot6d):
+def _matrix(rot6d: Array) -> Array:
     """The rotation matrix (3, 3) whose first two columns these are."""
     matrix = np.empty((3, 3))
     for i in range(3):
@@ -270,7 +271,7 @@ def _matrix(rot6d):
 
 
 @numba.njit(cache=True)
-def _rotate(action, matrix):
+def _rotate(action: Array, matrix: Array) -> Array:
     out = np.empty(7)
     for part in range(2):
         for i in range(3):

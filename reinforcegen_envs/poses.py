@@ -5,12 +5,17 @@ A matrix named ``a_in_b`` maps coordinates in frame a to frame b, so ``a_in_worl
 
 from __future__ import annotations
 
+from typing import Any
+
 import numba
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from reinforcegen_envs.typing import Array
 
 
 @numba.njit(cache=True)
-def quat_to_matrix(quat):
+def quat_to_matrix(quat: Array) -> Array:
     """Rotation matrix (3, 3) of a unit quaternion (w, x, y, z)."""
     w, x, y, z = quat[0], quat[1], quat[2], quat[3]
     out = np.empty((3, 3))
@@ -27,7 +32,7 @@ def quat_to_matrix(quat):
 
 
 @numba.njit(cache=True)
-def matrix_to_quat(rotation):
+def matrix_to_quat(rotation: Array) -> Array:
     """Unit quaternion (w, x, y, z), w >= 0, of a rotation matrix (3, 3)."""
     m = rotation
     quat = np.empty(4)
@@ -58,7 +63,7 @@ def matrix_to_quat(rotation):
 
 
 @numba.njit(cache=True)
-def rotvec_to_matrix(rotvec):
+def rotvec_to_matrix(rotvec: Array) -> Array:
     """Rotation matrix (3, 3) of a rotation vector (axis times angle, radians)."""
     angle = np.sqrt(rotvec[0] ** 2 + rotvec[1] ** 2 + rotvec[2] ** 2)
     quat = np.zeros(4)
@@ -71,7 +76,7 @@ def rotvec_to_matrix(rotvec):
 
 
 @numba.njit(cache=True)
-def matrix_to_rotvec(rotation):
+def matrix_to_rotvec(rotation: Array) -> Array:
     """Rotation vector (3,), angle in [0, pi], of a rotation matrix (3, 3)."""
     quat = matrix_to_quat(rotation)
     s = np.sqrt(quat[1] ** 2 + quat[2] ** 2 + quat[3] ** 2)
@@ -83,7 +88,7 @@ def matrix_to_rotvec(rotation):
 
 
 @numba.njit(cache=True)
-def matrix_from(rotation, position):
+def matrix_from(rotation: NDArray[Any], position: NDArray[Any]) -> Array:
     """The 4x4 transform of a rotation (3, 3) and a position (3,)."""
     out = np.eye(4)
     out[:3, :3] = rotation
@@ -92,7 +97,7 @@ def matrix_from(rotation, position):
 
 
 @numba.njit(cache=True)
-def invert(pose):
+def invert(pose: Array) -> Array:
     """Inverse of a 4x4 rigid transform."""
     out = np.eye(4)
     rotation_t = np.ascontiguousarray(pose[:3, :3].T)
@@ -102,38 +107,38 @@ def invert(pose):
     return out
 
 
-def from_pose7(pose7: np.ndarray) -> np.ndarray:
+def from_pose7(pose7: Array) -> Array:
     """4x4 transform of (x, y, z, qw, qx, qy, qz)."""
     pose7 = np.asarray(pose7, np.float64)
     return matrix_from(quat_to_matrix(pose7[3:] / np.linalg.norm(pose7[3:])), pose7[:3])
 
 
-def to_pose7(pose: np.ndarray) -> np.ndarray:
+def to_pose7(pose: Array) -> Array:
     """(x, y, z, qw, qx, qy, qz) of a 4x4 transform."""
     return np.concatenate([pose[:3, 3], matrix_to_quat(np.ascontiguousarray(pose[:3, :3]))])
 
 
-def translation(x: float, y: float, z: float) -> np.ndarray:
+def translation(x: float, y: float, z: float) -> Array:
     """4x4 transform that only moves, metres."""
     return matrix_from(np.eye(3), np.array([x, y, z], np.float64))
 
 
-def rotation(rotvec) -> np.ndarray:
+def rotation(rotvec: ArrayLike) -> Array:
     """4x4 transform that only turns, by a rotation vector in radians."""
     return matrix_from(rotvec_to_matrix(np.asarray(rotvec, np.float64)), np.zeros(3))
 
 
-def yaw_quat(yaw: float) -> np.ndarray:
+def yaw_quat(yaw: float) -> Array:
     """Quaternion (w, x, y, z) of a turn about z, radians."""
     return np.array([np.cos(yaw / 2), 0.0, 0.0, np.sin(yaw / 2)])
 
 
-def rotation_angle(rotation_a: np.ndarray, rotation_b: np.ndarray) -> float:
+def rotation_angle(rotation_a: Array, rotation_b: Array) -> float:
     """Angle in radians between two rotation matrices (3, 3)."""
     cosine = 0.5 * (float(np.sum(rotation_a * rotation_b)) - 1.0)
     return float(np.arccos(min(1.0, max(-1.0, cosine))))
 
 
-def distance(pose_a: np.ndarray, pose_b: np.ndarray) -> tuple[float, float]:
+def distance(pose_a: Array, pose_b: Array) -> tuple[float, float]:
     """Metres and radians between two 4x4 transforms."""
     return float(np.linalg.norm(pose_a[:3, 3] - pose_b[:3, 3])), rotation_angle(pose_a[:3, :3], pose_b[:3, :3])

@@ -18,6 +18,7 @@ from reinforcegen_envs.policies.bundle import Bundle
 from reinforcegen_envs.policies.policy import Memory, Policy, as_termination
 from reinforcegen_envs.policies.predictors import CONSECUTIVE
 from reinforcegen_envs.poses import distance, matrix_from, rotvec_to_matrix
+from reinforcegen_envs.typing import Array, Flags, Observations
 
 TERMINATIONS = ("predicate", "sustained", "predictor")
 INITIATIONS = ("teacher", "student")
@@ -41,7 +42,7 @@ class Sustained(Policy):
         """A new skill begins."""
         self._count = 0
 
-    def act(self, observations: np.ndarray, env_indices: Any = None) -> np.ndarray:
+    def act(self, observations: Observations, env_indices: Any = None) -> Flags:
         """Whether the skill is over, one control step later, (1,)."""
         self._count = self._count + 1 if self._judge.finished else 0
         return np.array([self._count > CONSECUTIVE])
@@ -91,7 +92,7 @@ class Counters:
             self.failure = Failure(*memory["failure"])
 
 
-class Hybrid(gym.Wrapper[Any, np.ndarray, Any, np.ndarray]):
+class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
     """The agent has the control steps of skill segments; the planner has the rest.
 
     ``reset`` places the scene and connects to the first skill. A skill goes on until it is over; then ``step`` connects to
@@ -124,7 +125,7 @@ class Hybrid(gym.Wrapper[Any, np.ndarray, Any, np.ndarray]):
 
     def __init__(
         self,
-        env: ManipulationEnv,
+        env: gym.Env[Any, Any],
         termination: Any = "predicate",
         initiation: str = "teacher",
         pose_noise: tuple[float, float] = (0.0, 0.0),
@@ -152,7 +153,7 @@ class Hybrid(gym.Wrapper[Any, np.ndarray, Any, np.ndarray]):
         self._pose_noise = checked_pose_noise(pose_noise)
         self._replan = replan
         self.counters = Counters()
-        self.observation = np.zeros(0, np.float32)
+        self.observation: Observations = np.zeros(0, np.float32)
         self._last_connect: Connect | None = None
         self.engine.keep("counters", self.counters)
         for name, policy in (("initiation", self.initiation), ("termination", self.termination)):
@@ -175,7 +176,7 @@ class Hybrid(gym.Wrapper[Any, np.ndarray, Any, np.ndarray]):
         failure = self._connect_to_skill()
         return self._look(), self._info(self._last_steps(), failure)
 
-    def step(self, action: np.ndarray):
+    def step(self, action: Any):
         """One control step of a skill, and the connect to the next one if this ends it.
 
         Args:
@@ -195,7 +196,7 @@ class Hybrid(gym.Wrapper[Any, np.ndarray, Any, np.ndarray]):
             return self._look(), 0.0, True, False, self._info(0, counters.failure)
         return self._skill_step(action)
 
-    def _skill_step(self, action: np.ndarray):
+    def _skill_step(self, action: Array):
         engine, judge, counters = self.engine, self.engine.judge, self.counters
         engine.act(action)
         self.observation = engine.observe()
@@ -310,10 +311,10 @@ class Hybrid(gym.Wrapper[Any, np.ndarray, Any, np.ndarray]):
             return engine.follow(plan, goal)
         return self._follow_replanning(plan, goal, start, offset)
 
-    def _goal(self, tool: np.ndarray) -> np.ndarray:
+    def _goal(self, tool: Array) -> Array:
         return self.engine.connector.goal(self.engine.stage, tool)
 
-    def _follow_replanning(self, plan: Plan, goal: np.ndarray, start: np.ndarray, offset: np.ndarray) -> Connect:
+    def _follow_replanning(self, plan: Plan, goal: Array, start: Array, offset: Array) -> Connect:
         """Follow a plan, and plan again whenever the goal has moved; the path's part already made is kept."""
         steps = 0
         for _ in range(MAX_REPLANS):
@@ -327,11 +328,11 @@ class Hybrid(gym.Wrapper[Any, np.ndarray, Any, np.ndarray]):
             plan = self.engine.plan(goal)
         return Connect(plan, steps, "goal keeps moving")
 
-    def _moved(self, goal: np.ndarray, start: np.ndarray, offset: np.ndarray) -> bool:
+    def _moved(self, goal: Array, start: Array, offset: Array) -> bool:
         metres, radians = distance(goal, self._goal(start) @ offset)
         return metres > REPLAN_DISTANCE or radians > REPLAN_ANGLE
 
-    def _noise(self) -> np.ndarray:
+    def _noise(self) -> Array:
         metres, radians = self._pose_noise
         if not metres and not radians:
             return np.eye(4)

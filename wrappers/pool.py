@@ -13,6 +13,7 @@ import numpy as np
 from reinforcegen_envs.engine import Snapshot
 from reinforcegen_envs.errors import ReinforceGenError
 from reinforcegen_envs.files import atomic_path
+from reinforcegen_envs.typing import Array
 
 FORMAT = "reinforcegen-pool-2"
 
@@ -29,7 +30,7 @@ class StartPool:
         manifest: "task", "variant", "stage", "perception" and how the pool was made.
     """
 
-    def __init__(self, arrays: dict[str, np.ndarray], manifest: dict[str, Any]):
+    def __init__(self, arrays: dict[str, Array], manifest: dict[str, Any]):
         self._arrays, self.manifest = arrays, manifest
         self._snapshots: dict[int, Snapshot] = {}  # those that were asked for
 
@@ -104,4 +105,4 @@ class StartPool:
 
     def draw(self, rng: np.random.Generator) -> Snapshot:
         """One of the snapshots."""
-        return self[int(rng.integers(len(self)))]
+        return self[int(rng.integers(len(self)))]  # pyright: ignore[reportUnknownMemberType] (numpy's stub)

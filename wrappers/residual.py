@@ -39,7 +39,7 @@ class Pending:
         self.action, self.frame = np.array(memory["action"]), np.array(memory["frame"])
 
 
-class Residual(gym.Wrapper[Any, np.ndarray, Any, np.ndarray]):
+class Residual(gym.Wrapper[Any, Any, Any, Any]):
     """The agent's action is added to a frozen base policy's; the observation ends with the base action.
 
     The base policy is reset at the start of every skill; what it remembers belongs to snapshots.
@@ -56,14 +56,18 @@ class Residual(gym.Wrapper[Any, np.ndarray, Any, np.ndarray]):
         WeightsError: weights are missing, damaged, or made for another task.
     """
 
-    def __init__(self, env: Hybrid, scale: float = 0.1, base_policy: Any = None):
+    def __init__(self, env: gym.Env[Any, Any], scale: float = 0.1, base_policy: Any = None):
         super().__init__(env)
         if not isinstance(env, Hybrid):
             raise InvalidArgument(
                 f"Residual takes a Hybrid or Skill environment itself, not {env}: what is in between would see observations "
                 "without base action. Put other wrappers around this one"
             )
-        if not (isinstance(scale, (int, float, np.number)) and 0.0 < scale <= 1.0):
+        try:
+            self.residual_scale = float(scale)
+        except (TypeError, ValueError):
+            self.residual_scale = 0.0
+        if not 0.0 < self.residual_scale <= 1.0:
             raise InvalidArgument(f"residual_scale {scale!r} must be a number in (0, 1]")
         self._hybrid = env
         core = env.core
@@ -74,7 +78,6 @@ class Residual(gym.Wrapper[Any, np.ndarray, Any, np.ndarray]):
             self._base = SkillPolicy.load(base_policy, task)
         else:
             self._base = as_policy(base_policy, "base_policy")
-        self.residual_scale = float(scale)
         self.layout = ObservationLayout.of(task, base_action=True)
         core.layout = self.layout  # env.unwrapped.layout describes what the agent sees
         self.observation_space = core.space_of(self.layout)
@@ -88,7 +91,7 @@ class Residual(gym.Wrapper[Any, np.ndarray, Any, np.ndarray]):
         _, info = self._hybrid.reset(seed=seed, options=options)
         return self._extend(), info
 
-    def step(self, action: np.ndarray):
+    def step(self, action: Any):
         """One control step with ``combine(base action, action)``.
 
         Args:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 
 from reinforcegen_envs.engine import Failure
-from reinforcegen_envs.env import ManipulationEnv, checked_action
+from reinforcegen_envs.env import checked_action
 from reinforcegen_envs.errors import InvalidArgument, ReinforceGenError
 from reinforcegen_envs.observations import to_world
 from reinforcegen_envs.policies.policy import Policy, as_policy
+from reinforcegen_envs.typing import Array
 from reinforcegen_envs.wrappers.hybrid import Hybrid
 from reinforcegen_envs.wrappers.pool import StartPool
 
@@ -42,7 +44,7 @@ class Skill(Hybrid):
 
     def __init__(
         self,
-        env: ManipulationEnv,
+        env: gym.Env[Any, Any],
         stage: str | None = None,
         pool: str | None = None,
         earlier_policy: Any = None,
@@ -120,7 +122,7 @@ class Skill(Hybrid):
                 steps += self._last_steps()
         return steps, True
 
-    def _earlier_action(self) -> np.ndarray:
+    def _earlier_action(self) -> Array:
         """The earlier policy's action now, (7,) float64, world frame."""
         policy = self._earlier or self._play_earlier(self.bundle.base())
         observation = self.engine.observe()

@@ -12,17 +12,19 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.vector.utils import iterate
 
+from reinforcegen_envs.typing import Array, Flags
+
 
 class _Played:
     """Stands in for a sub-environment whose calls were already made, and hands out their results in order."""
 
-    def __init__(self, results: Sequence[tuple]):
+    def __init__(self, results: Sequence[tuple[Any, ...]]):
         self._results = iter(results)
 
-    def reset(self, **_: Any) -> tuple:
+    def reset(self, **_: Any) -> tuple[Any, ...]:
         return next(self._results)
 
-    def step(self, _: Any) -> tuple:
+    def step(self, _: Any) -> tuple[Any, ...]:
         return next(self._results)
 
 
@@ -54,7 +56,7 @@ class ThreadVectorEnv(SyncVectorEnv):
     ):
         if num_threads is not None and num_threads < 1:
             raise ValueError(f"num_threads is {num_threads}; give 1 or more, or None for one a core")
-        super().__init__(env_fns, copy, observation_mode, autoreset_mode)
+        super().__init__(env_fns, copy, observation_mode, autoreset_mode)  # pyright: ignore[reportUnknownMemberType]
         self.num_threads = min(num_threads or usable_cores(), self.num_envs)
         self._pool = None
         if self.num_threads > 1:
@@ -63,32 +65,35 @@ class ThreadVectorEnv(SyncVectorEnv):
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Reset all sub-environments, or those in ``options["reset_mask"]``, as SyncVectorEnv does."""
         seeds = [seed + i for i in range(self.num_envs)] if isinstance(seed, int) else seed
-        mask, env_options = np.ones(self.num_envs, np.bool_), options
+        mask: Any = np.ones(self.num_envs, np.bool_)
+        env_options = options
         if options is not None and "reset_mask" in options:
             mask = options["reset_mask"]
             env_options = {key: value for key, value in options.items() if key != "reset_mask"}
-        good_mask = isinstance(mask, np.ndarray) and mask.shape == (self.num_envs,) and mask.dtype == np.bool_
+        shape, dtype = getattr(mask, "shape", None), getattr(mask, "dtype", None)
+        good_mask = shape == (self.num_envs,) and dtype == np.bool_
         if not good_mask or (seeds is not None and len(seeds) != self.num_envs):
             return super().reset(seed=seed, options=options)  # which says what is wrong
 
-        def play(i: int) -> list[tuple]:
+        def play(i: int) -> list[tuple[Any, ...]]:
             return [self.envs[i].reset(seed=None if seeds is None else seeds[i], options=env_options)]
 
         played = self._play(play, np.flatnonzero(mask).tolist())
         return self._with_envs(played, lambda: super(ThreadVectorEnv, self).reset(seed=seed, options=options))
 
-    def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+    def step(self, actions: Any) -> tuple[Any, Array, Flags, Flags, dict[str, Any]]:
         """Step all sub-environments; reset those that the autoreset mode asks for."""
-        env_actions = list(iterate(self.action_space, actions))
+        space = cast("gym.Space[Any]", self.action_space)  # pyright: ignore[reportUnknownMemberType]
+        env_actions = list(iterate(space, actions))
         misuse = self.autoreset_mode == AutoresetMode.DISABLED and self._autoreset_envs.any()
         if misuse or len(env_actions) != self.num_envs:
             return super().step(actions)  # which says what is wrong
 
-        def play(i: int) -> list[tuple]:
+        def play(i: int) -> list[tuple[Any, ...]]:
             env = self.envs[i]
             if self.autoreset_mode == AutoresetMode.NEXT_STEP and self._autoreset_envs[i]:
                 return [env.reset()]
-            results: list[tuple] = [env.step(env_actions[i])]
+            results: list[tuple[Any, ...]] = [env.step(env_actions[i])]
             if self.autoreset_mode == AutoresetMode.SAME_STEP and (results[0][2] or results[0][3]):
                 results.append(env.reset())
             return results
@@ -103,7 +108,7 @@ class ThreadVectorEnv(SyncVectorEnv):
             self._pool = None
         super().close_extras(**kwargs)
 
-    def _play(self, play: Callable[[int], list[tuple]], indices: Iterable[int]) -> list[Any]:
+    def _play(self, play: Callable[[int], list[tuple[Any, ...]]], indices: Iterable[int]) -> list[Any]:
         """Run ``play`` for every index, in threads; return stand-ins with the results, others as they are."""
         played: list[Any] = list(self.envs)
         todo = iter(list(indices))  # shared by the threads: taking the next item of a list is one atomic step

@@ -23,6 +23,7 @@ from reinforcegen_envs.policies.policy import Memory, Policy
 from reinforcegen_envs.poses import distance
 from reinforcegen_envs.sim.simulation import INITIAL_JOINT_NOISE, INITIAL_JOINTS, Simulation
 from reinforcegen_envs.tasks.base import Task
+from reinforcegen_envs.typing import Array, Observations
 
 OPEN_ENOUGH = 0.95  # of the stroke, for a hand that is to start a skill empty
 
@@ -86,7 +87,7 @@ class Engine:
             self._connector = Connector(self.belief, self.task)
         return self._connector
 
-    def reset(self, joints: np.ndarray | None = None, layout: Mapping[str, np.ndarray] | None = None) -> None:
+    def reset(self, joints: Array | None = None, layout: Mapping[str, Array] | None = None) -> None:
         """Place arm and objects anew, in the first stage.
 
         Args:
@@ -106,7 +107,7 @@ class Engine:
         self.enter_stage(0)
         self.judge.look()
 
-    def act(self, action: np.ndarray) -> None:
+    def act(self, action: Array) -> None:
         """One control step of the end-effector controller; the stage stays, ``judge.finished`` tells.
 
         Args:
@@ -123,7 +124,7 @@ class Engine:
         if self.judge.finished and not finished:
             self.events.emit("stage_finished", self.stage)
 
-    def track(self, start: np.ndarray, goal: np.ndarray, gripper: float) -> None:
+    def track(self, start: Array, goal: Array, gripper: float) -> None:
         """One control step of joint tracking from target ``start`` (7,) to ``goal`` (7,), radians; nothing is judged."""
         self.sim.track_joints(start, goal, gripper)
         self._perceive()
@@ -140,11 +141,11 @@ class Engine:
             if isinstance(part, Policy):
                 part.reset()
 
-    def plan(self, goal: np.ndarray, lookahead: tuple[np.ndarray, ...] = ()) -> Plan:
+    def plan(self, goal: Array, lookahead: tuple[Array, ...] = ()) -> Plan:
         """Plan a connect to a grip-site pose (4x4, world), with what the current stage holds; see `Connector.plan`."""
         return self.connector.plan(goal, self.task.stages[self.stage].held, self.rng, lookahead)
 
-    def follow(self, plan: Plan, goal: np.ndarray, stop: Callable[[], bool] | None = None, every: int = 1) -> Connect:
+    def follow(self, plan: Plan, goal: Array, stop: Callable[[], bool] | None = None, every: int = 1) -> Connect:
         """Follow a plan with the hand open, or closed on what the current stage holds. The stage does not advance.
 
         Args:
@@ -159,7 +160,7 @@ class Engine:
         self.events.emit("connect_ended", connect)
         return connect
 
-    def _follow(self, plan: Plan, goal: np.ndarray, stop: Callable[[], bool] | None, every: int) -> Connect:
+    def _follow(self, plan: Plan, goal: Array, stop: Callable[[], bool] | None, every: int) -> Connect:
         empty = self.task.stages[self.stage].held is None
         gripper = OPEN if empty else CLOSE
         steps = 0
@@ -183,7 +184,7 @@ class Engine:
             return Connect(plan, steps, "goal not reached")
         return Connect(plan, steps, "" if failure is None else failure.reason)
 
-    def observe(self) -> np.ndarray:
+    def observe(self) -> Observations:
         """What is believed now, (layout.size,) float32."""
         layout, belief = self.layout, self.belief
         out = np.zeros(layout.size, np.float32)
@@ -250,8 +251,6 @@ class Engine:
         Raises:
             SnapshotError: a part is missing, or the snapshot belongs to something else; nothing changes.
         """
-        if not isinstance(snapshot, Snapshot):
-            raise SnapshotError(f"{type(snapshot).__name__} is not a Snapshot; use one that get_state() returned")
         wanted = set(self._parts) if parts is None else parts
         snapshot.check(self.task.name, self.sim.controller_name, self.perception.name, wanted)
         if not 0 <= snapshot.verdict.stage < len(self.task.stages):
@@ -282,6 +281,5 @@ class Engine:
 
 def fork(rng: np.random.Generator) -> np.random.Generator:
     """A generator that depends on another's present state and draws nothing from it."""
-    state: Any = rng.bit_generator.state["state"]
-    words = [int(value) for value in state.values()] if isinstance(state, dict) else np.asarray(state).tolist()
-    return np.random.default_rng([word & (2**128 - 1) for word in words])
+    state: dict[str, Any] = rng.bit_generator.state["state"]  # PCG64's, which Gymnasium uses: two integers
+    return np.random.default_rng([int(word) for word in state.values()])

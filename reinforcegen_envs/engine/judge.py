@@ -9,6 +9,7 @@ import numpy as np
 from reinforcegen_envs.engine.failure import Failure
 from reinforcegen_envs.sim.simulation import Simulation
 from reinforcegen_envs.tasks.base import Task
+from reinforcegen_envs.typing import Array
 
 STAGE_STEPS = 3  # consecutive control steps for which an intermediate stage must look finished (ours)
 STILL = 0.005  # metres that no object may have moved within the steps for which strict success is held (ours)
@@ -26,7 +27,7 @@ class Verdict:
 
     stage: int
     steady: int
-    held: np.ndarray
+    held: Array
 
 
 class Judge:
@@ -43,7 +44,7 @@ class Judge:
         self.predicates: dict[str, bool] = {}
         self.finished = False  # the current stage has looked finished for long enough
         self._steady = 0
-        self._held: list[np.ndarray] = []
+        self._held: list[Array] = []
 
     @property
     def last_stage(self) -> bool:

@@ -6,13 +6,14 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from reinforcegen_envs.engine.judge import Verdict
 from reinforcegen_envs.errors import InvalidArgument
 from reinforcegen_envs.policies.policy import Memory
+from reinforcegen_envs.typing import Array
 
 FORMAT = 1  # of `Snapshot`: grows whenever a part changes its meaning
 
@@ -38,10 +39,10 @@ class Snapshot:
     task: str
     controller: str
     perception: str
-    simulation: np.ndarray
+    simulation: Array
     verdict: Verdict
     rng: Memory | None
-    belief: np.ndarray | None
+    belief: Array | None
     perception_memory: Memory
     parts: Mapping[str, Memory]
     format: int = FORMAT
@@ -67,16 +68,16 @@ class Snapshot:
         """The same without a generator."""
         return dataclasses.replace(self, rng=None)
 
-    def to_arrays(self) -> dict[str, np.ndarray]:
+    def to_arrays(self) -> dict[str, Array]:
         """A flat form for files: "document", a JSON text, and the arrays that it names."""
-        arrays: dict[str, np.ndarray] = {}
+        arrays: dict[str, Array] = {}
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         fields["verdict"] = {field.name: getattr(self.verdict, field.name) for field in dataclasses.fields(Verdict)}
         document = _flatten(fields, "", arrays)
         return {"document": np.array(json.dumps(document)), **arrays}
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Snapshot:
+    def from_arrays(cls, arrays: Mapping[str, Array]) -> Snapshot:
         """The inverse of `to_arrays`.
 
         Raises:
@@ -93,15 +94,16 @@ class Snapshot:
 _ARRAY = "array:"
 
 
-def _flatten(value: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
+def _flatten(value: Any, path: str, arrays: dict[str, Array]) -> Any:
     """``value`` as JSON can hold it, its arrays put into ``arrays`` under their paths."""
     if isinstance(value, np.ndarray):
-        arrays[path] = value
+        arrays[path] = cast(Array, value)
         return _ARRAY + path
     if isinstance(value, Mapping):
-        return {key: _flatten(part, f"{path}/{key}" if path else key, arrays) for key, part in value.items()}
+        parts = cast("Mapping[str, Any]", value).items()
+        return {key: _flatten(part, f"{path}/{key}" if path else key, arrays) for key, part in parts}
     if isinstance(value, (list, tuple)):
-        return [_flatten(part, f"{path}/{i}", arrays) for i, part in enumerate(value)]
+        return [_flatten(part, f"{path}/{i}", arrays) for i, part in enumerate(cast("list[Any]", value))]
     if isinstance(value, np.generic):
         return value.item()
     if value is None or isinstance(value, (bool, int, float, str)):
@@ -112,11 +114,11 @@ def _flatten(value: Any, path: str, arrays: dict[str, np.ndarray]) -> Any:
     )
 
 
-def _restore(document: Any, arrays: Mapping[str, np.ndarray]) -> Any:
+def _restore(document: Any, arrays: Mapping[str, Array]) -> Any:
     if isinstance(document, str) and document.startswith(_ARRAY):
         return np.array(arrays[document[len(_ARRAY) :]])
     if isinstance(document, dict):
-        return {key: _restore(part, arrays) for key, part in document.items()}
+        return {key: _restore(part, arrays) for key, part in cast("dict[str, Any]", document).items()}
     if isinstance(document, list):
-        return [_restore(part, arrays) for part in document]
+        return [_restore(part, arrays) for part in cast("list[Any]", document)]
     return document

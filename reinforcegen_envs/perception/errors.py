@@ -10,6 +10,7 @@ from reinforcegen_envs.policies.policy import Memory
 from reinforcegen_envs.poses import from_pose7, matrix_from, rotvec_to_matrix, to_pose7
 from reinforcegen_envs.sim.simulation import CellState, Simulation
 from reinforcegen_envs.tasks.base import Task
+from reinforcegen_envs.typing import Array
 
 
 class PoseErrors(Perception):
@@ -69,5 +70,5 @@ class PoseErrors(Perception):
         self._rng = rng
         self._errors = np.array(memory["errors"], np.float64)
 
-    def _draw(self, deviations: tuple[float, float], objects: int) -> np.ndarray:
+    def _draw(self, deviations: tuple[float, float], objects: int) -> Array:
         return self._rng.normal(size=(objects, 6)) * np.repeat(deviations, 3)

@@ -11,6 +11,7 @@ import numpy as np
 from reinforcegen_envs.planning.ik import ArmKinematics
 from reinforcegen_envs.poses import from_pose7, invert, to_pose7
 from reinforcegen_envs.sim.simulation import FINGER_STROKE, CellState
+from reinforcegen_envs.typing import Array, Integers
 
 CLEARANCE = 0.004  # metres that planned motions keep from everything (ours)
 OPEN_FINGERS = (FINGER_STROKE / 2, -FINGER_STROKE / 2)
@@ -33,7 +34,7 @@ class CollisionChecker:
         object_qpos: object name -> address of its free joint in qpos.
     """
 
-    def __init__(self, cell: CellState, object_geoms: dict[str, np.ndarray], object_qpos: dict[str, int]):
+    def __init__(self, cell: CellState, object_geoms: dict[str, Integers], object_qpos: dict[str, int]):
         self._cell = cell
         self.model = _inflated(cell.model)
         self.data = mujoco.MjData(self.model)
@@ -44,7 +45,7 @@ class CollisionChecker:
         self._moving &= np.array([n not in ("robot0_link0", "robot0_link1") for n in names])  # turn in place
         self._gripper = np.array([n.startswith("gripper0") for n in names])
         self._relevant = np.zeros((self.model.ngeom, self.model.ngeom), bool)
-        self._held: tuple[int, np.ndarray] | None = None
+        self._held: tuple[int, Array] | None = None
         self.checks = 0
         # Convex hulls of neighbouring links overlap in every posture: what touches at home is no collision.
         self.data.qpos[:] = cell.model.qpos0
@@ -85,11 +86,11 @@ class CollisionChecker:
             grip = (own[:, None] & self._gripper[None, :]) | (own[None, :] & self._gripper[:, None])
             self._relevant &= ~grip
 
-    def collides(self, joints: np.ndarray) -> bool:
+    def collides(self, joints: Array) -> bool:
         """Whether the arm at ``joints`` (7,), with what it holds, comes within the clearance of anything."""
         return self.clearance(joints) is not None
 
-    def clearance(self, joints: np.ndarray) -> float | None:
+    def clearance(self, joints: Array) -> float | None:
         """Least distance, metres, of the arm at ``joints`` to anything it comes near; negative inside it.
 
         None where nothing is within the clearance.
@@ -106,7 +107,7 @@ class CollisionChecker:
         near = self._relevant[pairs[:, 0], pairs[:, 1]]
         return float(data.contact.dist[near].min()) if near.any() else None
 
-    def line_collides(self, start: np.ndarray, goal: np.ndarray, resolution: float) -> bool:
+    def line_collides(self, start: Array, goal: Array, resolution: float) -> bool:
         """Whether the straight joint line collides, checked every ``resolution`` radians, middle first."""
         count = int(np.ceil(np.abs(np.asarray(goal) - start).max() / resolution)) + 1
         parts = np.linspace(0.0, 1.0, count + 1)

@@ -11,6 +11,7 @@ from reinforcegen_envs.planning.motion import ConnectPlanner, Plan
 from reinforcegen_envs.poses import invert
 from reinforcegen_envs.sim.simulation import CellState
 from reinforcegen_envs.tasks.base import Task
+from reinforcegen_envs.typing import Array
 
 OPEN, CLOSE = -1.0, 1.0  # gripper actions
 SETTLED = 0.004  # radians every joint must be within of the path's end
@@ -48,11 +49,11 @@ class Connector:
         self.checker = CollisionChecker(cell, task.object_geoms, task.object_qpos)
         self.planner = ConnectPlanner(self.checker)
 
-    def in_hand(self, name: str) -> np.ndarray:
+    def in_hand(self, name: str) -> Array:
         """4x4 pose of an object in the grip site's frame."""
         return invert(self._cell.eef_pose()) @ self._task.object_pose(self._cell, name)
 
-    def goal(self, stage: int, tool: np.ndarray) -> np.ndarray:
+    def goal(self, stage: int, tool: Array) -> Array:
         """Grip-site pose, world frame, that brings a stage's tool to a pose.
 
         Args:
@@ -63,9 +64,7 @@ class Connector:
         goal = self._task.object_pose(self._cell, declared.reference) @ tool
         return goal if declared.held is None else goal @ invert(self.in_hand(declared.held))
 
-    def plan(
-        self, goal: np.ndarray, held: str | None, rng: np.random.Generator, lookahead: tuple[np.ndarray, ...] = ()
-    ) -> Plan:
+    def plan(self, goal: Array, held: str | None, rng: np.random.Generator, lookahead: tuple[Array, ...] = ()) -> Plan:
         """Plan from the present state to a grip-site pose.
 
         Args:

@@ -26,6 +26,7 @@ from reinforcegen_envs.sim.kernel import (
 )
 from reinforcegen_envs.sim.simulation import INITIAL_JOINTS
 from reinforcegen_envs.sim.views import Indices, Views
+from reinforcegen_envs.typing import Array
 
 ITERATIONS = 60
 POSITION_TOLERANCE = 1e-4  # metres
@@ -47,7 +48,7 @@ class IKSolution:
         margin: radians to the nearest joint limit.
     """
 
-    joints: np.ndarray
+    joints: Array
     position_error: float
     rotation_error: float
     margin: float
@@ -134,7 +135,7 @@ class ArmKinematics:
         joint_range: (7, 2) joint limits, radians.
     """
 
-    def __init__(self, model: mujoco.MjModel, ids: Indices, joint_range: np.ndarray):
+    def __init__(self, model: mujoco.MjModel, ids: Indices, joint_range: Array):
         self.model = model
         self.data = mujoco.MjData(model)
         self.ids = ids
@@ -143,7 +144,7 @@ class ArmKinematics:
         self._packed = (tuple(Views.of(model, self.data)), tuple(ids))
         self._arm = slice(ids.qpos, ids.qpos + ARM_DOF)
 
-    def forward(self, joints: np.ndarray) -> np.ndarray:
+    def forward(self, joints: Array) -> Array:
         """4x4 pose of the grip site, world frame, at ``joints`` (7,)."""
         self.data.qpos[self._arm] = joints
         mujoco.mj_kinematics(self.model, self.data)
@@ -152,7 +153,7 @@ class ArmKinematics:
         pose[:3, 3] = self.data.site_xpos[self.ids.grip_site]
         return pose
 
-    def solve(self, target: np.ndarray, seed: np.ndarray, posture: np.ndarray = INITIAL_JOINTS) -> IKSolution:
+    def solve(self, target: Array, seed: Array, posture: Array = INITIAL_JOINTS) -> IKSolution:
         """Nearest solution from one seed.
 
         Args:
@@ -177,10 +178,10 @@ class ArmKinematics:
 
     def solutions(
         self,
-        target: np.ndarray,
-        seeds: list[np.ndarray],
+        target: Array,
+        seeds: list[Array],
         rng: np.random.Generator,
-        posture: np.ndarray = INITIAL_JOINTS,
+        posture: Array = INITIAL_JOINTS,
         restarts: int = 6,
     ) -> list[IKSolution]:
         """Distinct solutions that reach the target: from the seeds, else from random restarts near the posture.

@@ -14,12 +14,14 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from reinforcegen_envs.planning.collision import CollisionChecker
 from reinforcegen_envs.planning.ik import IKSolution
 from reinforcegen_envs.poses import translation
+from reinforcegen_envs.typing import Array
 
 # Franka's joint velocity limits, rad/s (Franka Control Interface, "Limits for Panda"), of which connects use a part.
 VELOCITY_LIMITS = np.array([2.175, 2.175, 2.175, 2.175, 2.61, 2.61, 2.61])
@@ -55,7 +57,7 @@ class Plan:
     """
 
     status: str
-    path: np.ndarray = field(default_factory=lambda: np.empty((0, 7)))
+    path: Array = field(default_factory=lambda: np.empty((0, 7)))
     milliseconds: float = 0.0
     collision_checks: int = 0
 
@@ -64,7 +66,7 @@ class Plan:
         """Whether there is a path."""
         return self.status in SOLVED
 
-    def info(self) -> dict:
+    def info(self) -> dict[str, Any]:
         """What goes into ``info["planner"]``."""
         return {
             "status": self.status,
@@ -91,7 +93,7 @@ def global_randomness(rng: np.random.Generator) -> Iterator[None]:
             np.random.set_state(numpy_state)  # noqa: NPY002
 
 
-def time_parameterise(waypoints: np.ndarray) -> np.ndarray:
+def time_parameterise(waypoints: Array) -> Array:
     """Joint targets every control step along a polyline, at rest at every corner.
 
     Args:
@@ -138,12 +140,12 @@ class ConnectPlanner:
 
     def plan(
         self,
-        start: np.ndarray,
-        goal_pose: np.ndarray,
-        posture: np.ndarray,
+        start: Array,
+        goal_pose: Array,
+        posture: Array,
         held: str | None,
         rng: np.random.Generator,
-        lookahead: tuple[np.ndarray, ...] = (),
+        lookahead: tuple[Array, ...] = (),
     ) -> Plan:
         """Plan from the simulation's present state.
 
@@ -163,7 +165,7 @@ class ConnectPlanner:
         path = time_parameterise(np.array(waypoints)) if waypoints else np.empty((0, 7))
         return Plan(status, path, 1e3 * (time.perf_counter() - began), self._checker.checks)
 
-    def _search(self, start, goal_pose, posture, rng, lookahead) -> tuple[str, list[np.ndarray]]:
+    def _search(self, start, goal_pose, posture, rng, lookahead) -> tuple[str, list[Array]]:
         goals = self._kinematics.solutions(goal_pose, [posture, start], rng, posture)
         if not goals:
             return "unreachable", []
@@ -174,7 +176,7 @@ class ConnectPlanner:
         for goal in free:
             if not self._checker.line_collides(start, goal, FINE_RESOLUTION):
                 return "line", [start, goal]
-        before: list[np.ndarray] = []
+        before: list[Array] = []
         if self._checker.collides(start):
             # A reset may put the hand beside something, or a skill may end there: back out first.
             out = self._retreat(start, posture)
@@ -192,7 +194,7 @@ class ConnectPlanner:
                 return "birrt", [*before, *waypoints]
         return "no_path", []
 
-    def _retreat(self, start, posture) -> np.ndarray | None:
+    def _retreat(self, start, posture) -> Array | None:
         """Joints clear of everything, reached on a straight joint line that leads away from what is near."""
         nearest = self._checker.clearance(start)
         assert nearest is not None
@@ -215,7 +217,7 @@ class ConnectPlanner:
             seed = solution.joints
         return margin
 
-    def _lift_over(self, start, goal, goal_pose, posture) -> list[np.ndarray] | None:
+    def _lift_over(self, start, goal, goal_pose, posture) -> list[Array] | None:
         start_pose = self._kinematics.forward(start)
         for height in LIFTS:
             up = translation(0.0, 0.0, height)
@@ -231,7 +233,7 @@ class ConnectPlanner:
                 return waypoints
         return None
 
-    def _birrt(self, start, goal, rng) -> list[np.ndarray] | None:
+    def _birrt(self, start, goal, rng) -> list[Array] | None:
         motion_planners = _pybullet_planning()
         low, high = self._kinematics.joint_range[:, 0] + 0.05, self._kinematics.joint_range[:, 1] - 0.05
         # Connects are local: sampling a box around both ends finds a way round sooner than the whole joint space.
@@ -270,7 +272,7 @@ class ConnectPlanner:
         return None
 
 
-def _corners(path: list[np.ndarray]) -> list[np.ndarray]:
+def _corners(path: list[Array]) -> list[Array]:
     """Drop points that lie on the line between their neighbours: every corner costs a stop."""
     corners = [path[0]]
     for previous, point, following in zip(path[:-2], path[1:-1], path[2:], strict=True):

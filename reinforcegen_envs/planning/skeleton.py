@@ -14,6 +14,7 @@ from reinforcegen_envs.planning.ik import ArmKinematics
 from reinforcegen_envs.poses import invert
 from reinforcegen_envs.sim.simulation import CellState
 from reinforcegen_envs.tasks.base import Task
+from reinforcegen_envs.typing import Array
 
 GOOD_MARGIN = 0.4  # radians to a joint limit beyond which more does not count
 
@@ -28,9 +29,9 @@ class Skeleton:
         left: (sources, stages, 4, 4) pose in the reference object's frame in which the stage leaves its tool.
     """
 
-    tools: np.ndarray
-    in_hand: np.ndarray
-    left: np.ndarray
+    tools: Array
+    in_hand: Array
+    left: Array
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Skeleton:
@@ -52,7 +53,7 @@ class Skeleton:
         with atomic_path(Path(path)) as temporary, open(temporary, "wb") as file:
             np.savez_compressed(file, tools=self.tools, in_hand=self.in_hand, left=self.left)
 
-    def margins(self, cell: CellState, task: Task, kinematics: ArmKinematics, stage: int) -> np.ndarray:
+    def margins(self, cell: CellState, task: Task, kinematics: ArmKinematics, stage: int) -> Array:
         """Least joint-limit margin, radians, of what is copied from each source; -1 where that is out of reach.
 
         That is the stage and those after it, up to one that may copy another source.
@@ -63,7 +64,7 @@ class Skeleton:
         margins = np.full(len(self.tools), np.inf)
         for source in range(len(self.tools)):
             in_hand = np.eye(4)
-            moved: dict[str, np.ndarray] = {}
+            moved: dict[str, Array] = {}
             if (held := task.stages[stage].held) is not None:
                 in_hand = invert(cell.eef_pose()) @ task.object_pose(cell, held)
             for index in range(stage, len(task.stages)):

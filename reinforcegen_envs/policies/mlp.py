@@ -338,7 +338,7 @@ def save_mlps(path: str | os.PathLike[str], mlps: Mapping[str, MLP], card: Mappi
         card: what they are for and where they come from; at least "task" and "kind". "version" and "mujoco", the versions of
             the ids and of MuJoCo, are this package's and the running one unless the card has them.
     """
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save_file  # pyright: ignore[reportUnknownVariableType] (no stubs)
 
     tensors: dict[str, Array] = {}
     shapes: dict[str, dict[str, Any]] = {}

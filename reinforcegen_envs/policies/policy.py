@@ -132,7 +132,7 @@ def as_policy(given: object, name: str, load: Callable[[str | os.PathLike[str]],
         InvalidArgument: it is none of these, or cannot be copied.
     """
     if load is not None and isinstance(given, (str, os.PathLike)):
-        return load(given)
+        return load(cast("str | os.PathLike[str]", given))
     accepted = f"None, {'a path to base weights, ' if load else ''}a Policy, or a callable: observation -> 7 numbers"
     return _adapt(given, name, accepted, _action)
 

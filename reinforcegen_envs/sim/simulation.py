@@ -11,6 +11,7 @@ from reinforcegen_envs.errors import InvalidArgument, ReinforceGenError
 from reinforcegen_envs.models.scene import Scene, load_scene, scene_of
 from reinforcegen_envs.sim import kernel
 from reinforcegen_envs.sim.views import Indices, Views
+from reinforcegen_envs.typing import Array
 
 # Panda and rethink mount in robosuite: initial joints, gripper opening, and their noise.
 INITIAL_JOINTS = np.array([0.0, np.pi / 16, 0.0, -np.pi / 2 - np.pi / 3, 0.0, np.pi - 0.2, np.pi / 4])
@@ -60,12 +61,12 @@ class CellState:
         self._snapshot_size = mujoco.mj_stateSize(model, _SNAPSHOT)
 
     @property
-    def joints(self) -> np.ndarray:
+    def joints(self) -> Array:
         """(7,) arm joint positions, radians; a live view."""
         return self.data.qpos[self.arm_qpos]
 
     @property
-    def posture(self) -> np.ndarray:
+    def posture(self) -> Array:
         """(7,) joints that the controller's null space pulls to, radians; a live view."""
         return self.controller[kernel.NULL_JOINTS :]
 
@@ -73,14 +74,14 @@ class CellState:
         """Distance between the fingers as a part of the full stroke, 0 closed to 1 open."""
         return float(self.data.qpos[self.finger_qpos[0]] - self.data.qpos[self.finger_qpos[1]]) / FINGER_STROKE
 
-    def eef_pose(self) -> np.ndarray:
+    def eef_pose(self) -> Array:
         """4x4 pose of the grip site, world frame."""
         pose = np.eye(4)
         pose[:3, :3] = self.data.site_xmat[self.grip_site].reshape(3, 3)
         pose[:3, 3] = self.data.site_xpos[self.grip_site]
         return pose
 
-    def body_pose(self, body: int) -> np.ndarray:
+    def body_pose(self, body: int) -> Array:
         """4x4 pose of a body, by index, world frame."""
         pose = np.eye(4)
         pose[:3, :3] = self.data.xmat[body].reshape(3, 3)
@@ -91,14 +92,14 @@ class CellState:
         """Bring everything that is read up to date with qpos, qvel and mocap poses."""
         mujoco.mj_kinematics(self.model, self.data)
 
-    def get_state(self) -> np.ndarray:
+    def get_state(self) -> Array:
         """Everything physics and controller need for a bit-exact replay, as one float64 vector."""
         state = np.empty(self._snapshot_size + kernel.STATE_SIZE)
         mujoco.mj_getState(self.model, self.data, state[: self._snapshot_size], _SNAPSHOT)
         state[self._snapshot_size :] = self.controller
         return state
 
-    def check_state(self, state: np.ndarray) -> np.ndarray:
+    def check_state(self, state: Array) -> Array:
         """``state`` as float64, if it can be one of this scene.
 
         Raises:
@@ -112,7 +113,7 @@ class CellState:
             )
         return state
 
-    def set_state(self, state: np.ndarray) -> None:
+    def set_state(self, state: Array) -> None:
         """Return to a state of `get_state`.
 
         Raises:
@@ -168,7 +169,7 @@ class Simulation(CellState):
     def _make(self, model: mujoco.MjModel, state: dict[str, Any]) -> None:
         Simulation.__init__(self, model, state["controller_name"])
 
-    def reset(self, joints: np.ndarray) -> None:
+    def reset(self, joints: Array) -> None:
         """Put the arm at ``joints`` (7,), everything else at the model's defaults; objects are the caller's to place.
 
         Call `refresh` when everything is placed.
@@ -199,7 +200,7 @@ class Simulation(CellState):
         self.evaluate()
         self.hold_orientation()
 
-    def step(self, action: np.ndarray) -> None:
+    def step(self, action: Array) -> None:
         """One control step of the end-effector controller; ``action`` (7,) float64 in [-1, 1]."""
         before = self.data.time
         kernel.osc_control_step(
@@ -213,7 +214,7 @@ class Simulation(CellState):
         )
         self._check_time(before)
 
-    def track_joints(self, start: np.ndarray, goal: np.ndarray, gripper: float) -> None:
+    def track_joints(self, start: Array, goal: Array, gripper: float) -> None:
         """One control step of joint tracking from target ``start`` (7,) to ``goal`` (7,), radians."""
         before = self.data.time
         kernel.joint_control_step(

@@ -10,23 +10,26 @@ from typing import NamedTuple
 
 import mujoco
 import numpy as np
+from numpy.typing import NDArray
+
+from reinforcegen_envs.typing import Array
 
 
 class Views(NamedTuple):
     """The arrays that compiled code reads and writes: live views into MjData and MjModel, under MuJoCo's names."""
 
-    qpos: np.ndarray
-    qvel: np.ndarray
-    ctrl: np.ndarray
-    qfrc_bias: np.ndarray
-    site_xpos: np.ndarray
-    site_xmat: np.ndarray
-    xaxis: np.ndarray
-    xanchor: np.ndarray
-    inertia: np.ndarray
-    inertia_address: np.ndarray
-    dof_parent: np.ndarray
-    ctrl_range: np.ndarray
+    qpos: Array
+    qvel: Array
+    ctrl: Array
+    qfrc_bias: Array
+    site_xpos: Array
+    site_xmat: Array
+    xaxis: Array
+    xanchor: Array
+    inertia: Array
+    inertia_address: NDArray[np.int32]
+    dof_parent: NDArray[np.int32]
+    ctrl_range: Array
 
     @classmethod
     def of(cls, model: mujoco.MjModel, data: mujoco.MjData) -> Views:

@@ -17,6 +17,7 @@ from reinforcegen_envs.poses import yaw_quat
 from reinforcegen_envs.sim.simulation import CellState, Simulation
 from reinforcegen_envs.tasks.checks import pinched
 from reinforcegen_envs.tasks.recipe import Keyframe
+from reinforcegen_envs.typing import Array
 
 BASE_X = -0.56  # metres, world frame: the robot's base axis, at y = 0 (robosuite's Panda before its 0.8 m table)
 MAX_PLACEMENT_TRIES = 5000  # robosuite's placement sampler
@@ -128,7 +129,7 @@ class Task(ABC):
             raise InvalidArgument(f"{cls.name} has no stage {name!r}; choose one of {names}")
         return names.index(name)
 
-    def sample_layout(self, variant: str, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    def sample_layout(self, variant: str, rng: np.random.Generator) -> dict[str, Array]:
         """Draw a collision-free layout: object name -> pose (7,) in the world frame.
 
         Objects are placed in order; one whose circle overlaps an earlier one's is drawn again (robosuite's rule).
@@ -138,15 +139,13 @@ class Task(ABC):
         """
         return self.place_apart(self.variants[variant], variant, rng)
 
-    def place_apart(
-        self, places: Mapping[str, Placement], variant: str, rng: np.random.Generator
-    ) -> dict[str, np.ndarray]:
+    def place_apart(self, places: Mapping[str, Placement], variant: str, rng: np.random.Generator) -> dict[str, Array]:
         """Draw poses for some objects, in order, such that no two circles overlap.
 
         Raises:
             PlacementError: no free place after 5000 tries.
         """
-        layout: dict[str, np.ndarray] = {}
+        layout: dict[str, Array] = {}
         for name, place in places.items():
             shape = self.shapes[name]
             for _ in range(MAX_PLACEMENT_TRIES):
@@ -163,7 +162,7 @@ class Task(ABC):
             layout[name] = np.concatenate([[x, y, z], yaw_quat(yaw)])
         return layout
 
-    def place(self, sim: Simulation, layout: Mapping[str, np.ndarray]) -> None:
+    def place(self, sim: Simulation, layout: Mapping[str, Array]) -> None:
         """Write object poses, and the joints' reset positions, into the simulation (call ``sim.refresh()`` afterwards)."""
         for name, pose7 in layout.items():
             self.write_pose7(sim, name, pose7)
@@ -172,13 +171,13 @@ class Task(ABC):
         for address, name in zip(self.joint_qpos, self.joints, strict=True):
             sim.data.qpos[address] = self.joints[name]
 
-    def root_pose7(self, cell: CellState, name: str) -> np.ndarray:
+    def root_pose7(self, cell: CellState, name: str) -> Array:
         """The numbers (7,) that say where an object's root is; a live view of qpos, or a copy for what has no joint."""
         if (mocap := self.object_mocap.get(name)) is not None:
             return np.concatenate([cell.data.mocap_pos[mocap], cell.data.mocap_quat[mocap]])
         return cell.data.qpos[self.object_qpos[name] : self.object_qpos[name] + 7]
 
-    def write_pose7(self, cell: CellState, name: str, pose7: np.ndarray) -> None:
+    def write_pose7(self, cell: CellState, name: str, pose7: Array) -> None:
         """Put an object's root at a pose (7,), world frame; poses that are read follow when the cell is evaluated."""
         if (mocap := self.object_mocap.get(name)) is not None:
             cell.data.mocap_pos[mocap] = pose7[:3]
@@ -186,7 +185,7 @@ class Task(ABC):
         else:
             cell.data.qpos[self.object_qpos[name] : self.object_qpos[name] + 7] = pose7
 
-    def object_pose(self, cell: CellState, name: str) -> np.ndarray:
+    def object_pose(self, cell: CellState, name: str) -> Array:
         """4x4 pose of an object's root body, world frame: where it is, or where a belief has it."""
         return cell.body_pose(self.object_body[name])
 

@@ -11,6 +11,8 @@ import mujoco
 import numba
 import numpy as np
 
+from reinforcegen_envs.typing import Flags
+
 # MuJoCo hands the pairs out as a column of its contact records: declared so that any stride will do.
 _MASK, _PAIRS = "boolean[::1]", "int32[:,:]"
 
@@ -52,6 +54,6 @@ def slow(qvel, dof, speed, spin):
     return True
 
 
-def mask_of(model: mujoco.MjModel, *prefixes: str) -> np.ndarray:
+def mask_of(model: mujoco.MjModel, *prefixes: str) -> Flags:
     """(geoms,) bool: geoms of the bodies whose names start with one of ``prefixes``."""
     return np.array([model.body(body).name.startswith(prefixes) for body in model.geom_bodyid])

@@ -30,6 +30,7 @@ from reinforcegen_envs.sim.simulation import Simulation
 from reinforcegen_envs.tasks.base import Placement, Shape, Stage, Task
 from reinforcegen_envs.tasks.checks import mask_of, slow, touching
 from reinforcegen_envs.tasks.recipe import CLOSE, Keyframe, hand_down
+from reinforcegen_envs.typing import Array
 
 PI = float(np.pi)
 
@@ -227,7 +228,7 @@ class CoffeeTask(CoffeeMachineTask):
 # --- the scripted teleoperator ---
 
 
-def grasp_pod(rng: np.random.Generator, stage: int, grasp: np.ndarray, pace: float, lift: float) -> list[Keyframe]:
+def grasp_pod(rng: np.random.Generator, stage: int, grasp: Array, pace: float, lift: float) -> list[Keyframe]:
     """Take the pod by its flange and lift it. ``grasp`` is the hand in the pod's frame, ``lift`` metres."""
     wobble = rotation(rng.normal(0.0, 0.03, 3))
     return [
@@ -255,9 +256,7 @@ def grasp_pod(rng: np.random.Generator, stage: int, grasp: np.ndarray, pace: flo
     ]
 
 
-def brew(
-    rng: np.random.Generator, stage: int, grasp: np.ndarray, lean: float, yaw: float, pace: float
-) -> list[Keyframe]:
+def brew(rng: np.random.Generator, stage: int, grasp: Array, lean: float, yaw: float, pace: float) -> list[Keyframe]:
     """Lower the pod into the holder, let go, reach over the open lid and push it shut from behind.
 
     Args:
@@ -272,11 +271,11 @@ def brew(
     tip = FINGER_TIP[0] * np.cos(lean) + FINGER_TIP[1] * abs(np.sin(lean))
     let_go = tip + 0.003 + rng.uniform(0.0, 0.002) - grasp[2, 3]
 
-    def pod_at(z: float, offset=(0.0, 0.0)) -> np.ndarray:
+    def pod_at(z: float, offset=(0.0, 0.0)) -> Array:
         """Pod pose in the machine's frame, its centre ``z`` over the rim."""
         return matrix_from(turn, rim + np.array([*offset, z]))
 
-    def hand_at(y: float, z: float) -> np.ndarray:
+    def hand_at(y: float, z: float) -> Array:
         """Grip-site pose in the machine's frame, in its plane of symmetry."""
         return matrix_from(turn @ grasp[:3, :3], np.array([0.0, y, z]))
 

@@ -47,6 +47,7 @@ from reinforcegen_envs.tasks.coffee import (
     grasp_pod,
 )
 from reinforcegen_envs.tasks.recipe import CLOSE, Keyframe, hand_down
+from reinforcegen_envs.typing import Array
 
 PI = float(np.pi)
 # Of the layouts of D2 (ours): how far from the robot's base axis the sources' hand can take a mug's handle, and half the
@@ -162,7 +163,7 @@ class CoffeePreparationTask(CoffeeMachineTask):
         self._plate_mask = np.zeros(model.ngeom, bool)
         self._plate_mask[[model.geom(f"coffee_machine_{part}").id for part in ("base", "base_front")]] = True
 
-    def sample_layout(self, variant: str, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    def sample_layout(self, variant: str, rng: np.random.Generator) -> dict[str, Array]:
         """Draw a layout; D2's as a whole, again and again until a hand has room for the mug's handle.
 
         Raises:
@@ -182,7 +183,7 @@ class CoffeePreparationTask(CoffeeMachineTask):
         layout["coffee_pod"] = to_pose7(from_pose7(layout["drawer"]) @ translation(*on_tray))
         return layout
 
-    def _handle_free(self, layout: dict[str, np.ndarray]) -> bool:
+    def _handle_free(self, layout: dict[str, Array]) -> bool:
         """Whether the mug's handle is within reach, and not so near to the machine's front that a hand would touch it."""
         handle = from_pose7(layout["mug"]) @ translation(*MUG_GRIP)
         x, y = (invert(from_pose7(layout["coffee_machine"])) @ handle)[:2, 3]
@@ -273,7 +274,7 @@ class CoffeePreparationTask(CoffeeMachineTask):
 # --- the scripted teleoperator ---
 
 
-def grasp_mug(rng: np.random.Generator, stage: int, grasp: np.ndarray, pace: float) -> list[Keyframe]:
+def grasp_mug(rng: np.random.Generator, stage: int, grasp: Array, pace: float) -> list[Keyframe]:
     """Take the mug by its handle and lift it. ``grasp`` is the hand in the mug's frame."""
     wobble = rotation(rng.normal(0.0, 0.03, 3))
     above = translation(rng.normal(0, 0.004), rng.normal(0, 0.004), 0.075) @ grasp @ wobble
@@ -295,7 +296,7 @@ def grasp_mug(rng: np.random.Generator, stage: int, grasp: np.ndarray, pace: flo
     ]
 
 
-def set_down(rng: np.random.Generator, stage: int, grasp: np.ndarray, yaw: float, pace: float) -> list[Keyframe]:
+def set_down(rng: np.random.Generator, stage: int, grasp: Array, yaw: float, pace: float) -> list[Keyframe]:
     """Put the mug on the front of the base plate, handle to the front, and let go of it upwards.
 
     Args:
@@ -305,7 +306,7 @@ def set_down(rng: np.random.Generator, stage: int, grasp: np.ndarray, yaw: float
     """
     axis = np.array([rng.normal(0, 0.003), rng.uniform(0.126, 0.133)])
 
-    def mug_at(z: float, out: float = 0.0) -> np.ndarray:
+    def mug_at(z: float, out: float = 0.0) -> Array:
         """Mug pose in the machine's frame, ``z`` metres over its place and ``out`` metres in front of it."""
         turn = rotation([0.0, 0.0, yaw])
         return translation(axis[0], axis[1] + out, MUG_ON_PLATE + z) @ turn @ translation(0, -MUG_AXIS, 0)
@@ -348,7 +349,7 @@ def open_lid(rng: np.random.Generator, stage: int, spin: float, pace: float) -> 
     thick = (FINGER_TIP[1] * abs(np.cos(spin)) + FINGERS_HALF * abs(np.sin(spin))) / np.cos(lean)
     edge = LID_POSITION + np.array([0.0, LID_HALF_LENGTH, -LID_HALF_HEIGHT])  # lower front edge of the shut lid
 
-    def fingers_at(y: float, z: float) -> np.ndarray:
+    def fingers_at(y: float, z: float) -> Array:
         """Grip-site pose, in the machine's frame, that has the fingers' upper side at the lid's edge, moved by y and z."""
         reach = FINGER_TIP[0] - HOOK / np.cos(lean)  # the edge is met this far behind the finger tips
         return matrix_from(hand, edge + np.array([x, y + thick, z]) - reach * approach)

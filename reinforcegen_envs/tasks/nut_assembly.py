@@ -33,6 +33,7 @@ from reinforcegen_envs.tasks.nuts import (
     peg_shape,
 )
 from reinforcegen_envs.tasks.recipe import Keyframe
+from reinforcegen_envs.typing import Array
 
 PI = float(np.pi)
 # Of the layouts of D1 and D2 (ours): how far from the robot's base axis a hand can take a handle that lies across, and how
@@ -103,7 +104,7 @@ class NutAssemblyTask(NutTask):
     camera = "agentview_full"
     reference_speed = 131.0
 
-    def sample_layout(self, variant: str, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    def sample_layout(self, variant: str, rng: np.random.Generator) -> dict[str, Array]:
         """Draw a layout: D0 by robosuite's rule; D1 and D2 as a whole, again and again until all of it is acceptable.
 
         Raises:
@@ -124,7 +125,7 @@ class NutAssemblyTask(NutTask):
             for name, (x, y, yaw) in drawn.items()
         }
 
-    def _acceptable(self, drawn: dict[str, np.ndarray]) -> bool:
+    def _acceptable(self, drawn: dict[str, Array]) -> bool:
         """Whether nothing overlaps and all is within reach, of object name -> (x, y, yaw)."""
         for fit in self.fits:
             x, y, _ = drawn[fit.peg]

@@ -14,6 +14,7 @@ from reinforcegen_envs.sim.simulation import Simulation
 from reinforcegen_envs.tasks.base import Shape, Stage, Task
 from reinforcegen_envs.tasks.checks import mask_of, slow, touching
 from reinforcegen_envs.tasks.recipe import CLOSE, Keyframe
+from reinforcegen_envs.typing import Array
 
 # MimicGen's check: nut body this near to the peg in x and in y, this low, grip site this far from it (1 - tanh(10 d) < 0.6).
 REFERENCE_OFFSET = 0.03
@@ -237,7 +238,7 @@ def nut_keyframes(rng: np.random.Generator, fit: Fit, stage: int, style: NutStyl
     pace = rng.uniform(0.8, 1.2)
     wobble = rotation(rng.normal(0.0, 0.03, 3))
 
-    def nut_at(height: float, x: float = 0.0, y: float = 0.0) -> np.ndarray:
+    def nut_at(height: float, x: float = 0.0, y: float = 0.0) -> Array:
         """Nut pose in the peg's frame, ``height`` metres above the peg's top."""
         return translation(x, y, PEG_TOP - PEG_HEIGHT + height) @ rotation([0.0, 0.0, style.yaw])
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from reinforcegen_envs.poses import rotation
+from reinforcegen_envs.typing import Array
 
 OPEN, CLOSE = -1.0, 1.0
 
@@ -33,7 +34,7 @@ class Keyframe:
 
     stage: int
     frame: str
-    pose: np.ndarray
+    pose: Array
     tool: str = "eef"
     skill: bool = True
     gripper: float = OPEN
@@ -43,7 +44,7 @@ class Keyframe:
     track_frame: bool = True
 
 
-def hand_down(angle: float, lean: float) -> np.ndarray:
+def hand_down(angle: float, lean: float) -> Array:
     """(3, 3) of a hand that comes from above.
 
     Args:

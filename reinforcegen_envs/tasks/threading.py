@@ -23,6 +23,7 @@ from reinforcegen_envs.sim.simulation import Simulation
 from reinforcegen_envs.tasks.base import Placement, Shape, Stage, Task
 from reinforcegen_envs.tasks.checks import slow
 from reinforcegen_envs.tasks.recipe import CLOSE, Keyframe
+from reinforcegen_envs.typing import Array
 
 PI = float(np.pi)
 REFERENCE_DISTANCE = 0.012  # MimicGen: shaft centre to ring centre, metres
@@ -193,7 +194,7 @@ class ThreadingTask(Task):
         # Needle in tripod: shaft along the ring's normal, tip towards -x, handle on the robot's side.
         along = np.array([[0.0, 1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
 
-        def shaft_at(x: float, offset=(0.0, 0.0)) -> np.ndarray:
+        def shaft_at(x: float, offset=(0.0, 0.0)) -> Array:
             """Needle pose in the tripod's frame with the shaft's centre ``x`` metres before the ring's."""
             centre = RING_CENTRE + np.array([x, *offset])
             return matrix_from(along, centre - along @ SHAFT_CENTRE)

@@ -27,6 +27,7 @@ from reinforcegen_envs.sim.simulation import Simulation
 from reinforcegen_envs.tasks.base import Placement, Shape, Stage, Task
 from reinforcegen_envs.tasks.checks import mask_of, slow, touching
 from reinforcegen_envs.tasks.recipe import CLOSE, Keyframe
+from reinforcegen_envs.typing import Array
 
 PI = float(np.pi)
 
@@ -189,7 +190,7 @@ class ThreePieceAssemblyTask(Task):
         """Distance of two roots in the table's plane, metres."""
         return _across_table(sim.data.xpos, self.object_body[one], self.object_body[other])
 
-    def _released(self, sim: Simulation, mask: np.ndarray) -> bool:
+    def _released(self, sim: Simulation, mask: Array) -> bool:
         """Whether nothing of the gripper touches a geom of the mask."""
         return not touching(sim.data.contact.geom, self._gripper_mask, mask)
 
@@ -255,13 +256,13 @@ class ThreePieceAssemblyTask(Task):
         """
         pace = rng.uniform(0.8, 1.2)
 
-        def grasp(lean: float, height: float, along: float) -> np.ndarray:
+        def grasp(lean: float, height: float, along: float) -> Array:
             """Hand from above, fingers closing along the piece's x, leaning about that axis."""
             cosine, sine = np.cos(lean), np.sin(lean)
             down = np.array([[1.0, 0.0, 0.0], [0.0, -cosine, sine], [0.0, -sine, -cosine]])
             return matrix_from(down, np.array([rng.normal(0, 0.001), along, height + rng.uniform(-0.003, 0.003)]))
 
-        def take(stage: int, piece: str, grip: np.ndarray) -> list[Keyframe]:
+        def take(stage: int, piece: str, grip: Array) -> list[Keyframe]:
             wobble = rotation(rng.normal(0.0, 0.03, 3))
             before = grip @ translation(rng.normal(0, 0.004), rng.normal(0, 0.004), -0.08) @ wobble
             above, lifted = translation(0, 0, 0.12) @ before, translation(0, 0, 0.05) @ grip
@@ -277,9 +278,7 @@ class ThreePieceAssemblyTask(Task):
                 ),
             ]
 
-        def put(
-            stage: int, piece: str, grip: np.ndarray, frame: str, seated: np.ndarray, enters: float
-        ) -> list[Keyframe]:
+        def put(stage: int, piece: str, grip: Array, frame: str, seated: Array, enters: float) -> list[Keyframe]:
             """Carry over, line up where it ``enters``, metres over its seat, lower, let go and withdraw."""
             high = translation(0, 0, 0.16) @ grip
             aside = translation(rng.normal(0, 0.008), rng.normal(0, 0.008), enters + 0.05)
