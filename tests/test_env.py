@@ -236,7 +236,7 @@ def test_unknown_values_are_named_with_what_is_allowed(kwargs, message):
 def test_unknown_id_and_argument():
     with pytest.raises(gym.error.NameNotFound):
         gym.make("ReinforceGen/D0-Knitting-v0")
-    with pytest.raises(ValueError, match="flavour.*obs_mode"):
+    with pytest.raises(TypeError, match="unexpected keyword argument .flavour.*obs_mode"):
         gym.make(IDS[0], flavour="sweet")
 
 

@@ -58,7 +58,7 @@ def run():
 
 def test_frames_of_several_threads_are_those_of_one(run):
     run("""
-from reinforcegen_envs.vector import ThreadVectorEnv
+from reinforcegen_envs.wrappers.vector import ThreadVectorEnv
 from gymnasium.vector import SyncVectorEnv
 
 class Pixels(gym.ObservationWrapper):
