@@ -1,14 +1,14 @@
-"""A task of one's own in one file: stack a cube on another, MimicGen's Stack rebuilt from its numbers.
+r"""A task of one's own in one file: stack a cube on another, MimicGen's Stack rebuilt from its numbers.
 
 Collect source demonstrations, multiply them, clone base policies, evaluate them (in the folder of this file; with two cores
 about ten minutes in all):
 
     python -m reinforcegen_envs.demos.collect --task-module own_task --task Stack --variant D0 --out stack.hdf5
-    python -m reinforcegen_envs.demos.generate --task-module own_task --task Stack --variant D0 --source stack.hdf5 \\
-        --count 200 --out stack_d0.hdf5
-    python -m reinforcegen_envs.agents.bc --task-module own_task --data stack_d0.hdf5 --source stack.hdf5 --steps 4000 \\
+    python -m reinforcegen_envs.demos.generate --task-module own_task --task Stack --variant D0 --source stack.hdf5 \
+        --count 300 --out stack_d0.hdf5
+    python -m reinforcegen_envs.agents.bc --task-module own_task --data stack_d0.hdf5 --source stack.hdf5 --steps 5000 \
         --out weights_stack
-    python -m reinforcegen_envs.evaluate --task-module own_task --env-id ReinforceGen/D0-Stack-Residual-v0 --policy base \\
+    python -m reinforcegen_envs.evaluate --task-module own_task --env-id ReinforceGen/D0-Stack-Residual-v0 --policy base \
         --weights weights_stack --episodes 100 --seeds 1
 
 In Python, ``import own_task`` registers the ids, ``gym.make("own_task:ReinforceGen/D0-Stack-v0")`` does both.
@@ -133,6 +133,9 @@ class StackTask(Task):
         before = translation(x, y, 0.08) @ grasp @ rotation(rng.normal(0.0, 0.03, 3))
         on = translation(0.0, 0.0, HALF_A + HALF_B) @ rotation([0.0, 0.0, side])
         over = translation(x, y, 0.07) @ on @ rotation(rng.normal(0.0, 0.04, 3))
+        let_go = (
+            translation(0.0, 0.0, 0.004) @ on
+        )  # it falls the rest: pressed down, it hides from a policy when to open
         wait = int(rng.integers(6, 9))
 
         def take(pose: np.ndarray, speed: float, metres: float, **more) -> Keyframe:
@@ -148,8 +151,8 @@ class StackTask(Task):
             take(grasp, 0.006, 0.004, gripper=CLOSE, dwell=wait + 4, track_frame=False),
             take(translation(0, 0, 0.06) @ grasp, 0.009, 0.012, gripper=CLOSE, track_frame=False),
             put(over, 0.016, 0.012, tool="cubeA", gripper=CLOSE, skill=False),
-            put(translation(0, 0, 0.015) @ on, 0.01, 0.004, tool="cubeA", gripper=CLOSE),
-            put(translation(0, 0, 0.001) @ on, 0.005, 0.003, tool="cubeA", gripper=CLOSE),
-            put(on @ grasp, 0.005, 0.01, dwell=wait),
+            put(translation(0, 0, 0.02) @ on, 0.01, 0.004, tool="cubeA", gripper=CLOSE),
+            put(let_go, 0.005, 0.002, tool="cubeA", gripper=CLOSE),
+            put(let_go @ grasp, 0.005, 0.01, dwell=wait),
             put(translation(0, 0, 0.07) @ on @ grasp, 0.01, 0.012, dwell=12),
         ]

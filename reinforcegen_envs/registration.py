@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 import gymnasium as gym
 
 from reinforcegen_envs.env import ManipulationEnv
-from reinforcegen_envs.errors import InvalidArgument, ReinforceGenError
+from reinforcegen_envs.errors import InvalidArgument
 from reinforcegen_envs.ids import MODES, NAMESPACE, VARIANTS, VERSION, env_id, parse_env_id
 from reinforcegen_envs.tasks import PACKAGE_TASKS, TASKS, Task
 from reinforcegen_envs.tasks.contract import TaskError, check_task
@@ -52,7 +52,7 @@ TaskType = TypeVar("TaskType", bound=type[Task])
 _modules: dict[str, str] = {}  # name of a task from elsewhere -> the module it comes from, by name or file
 
 
-class UnexpectedArgument(ReinforceGenError, TypeError):
+class UnexpectedArgument(InvalidArgument, TypeError):
     """An id was made with an argument that its mode does not have; a TypeError, as libraries expect that probe for some."""
 
 
