@@ -315,3 +315,18 @@ def test_a_wrapper_between_ours_and_the_core_is_refused():
         Hybrid(between)  # type: ignore[arg-type]
     with pytest.raises(InvalidArgument, match="Hybrid or Skill environment itself"):
         Residual(gym.wrappers.ClipAction(Hybrid(core)))  # type: ignore[arg-type]
+
+
+def test_what_is_within_reach_does_not_depend_on_what_was_planned_before():
+    """Bit for bit: a copy, or another process, has planned nothing yet."""
+    hybrids = [gym.make(HYBRID) for _ in range(2)]
+    margins = []
+    for seeds, hybrid in zip([(3,), (8, 9, 3)], hybrids, strict=True):
+        for seed in seeds:
+            core_of(hybrid).reset(seed=seed)
+            engine = core_of(hybrid).engine
+            kinematics = engine.connector.checker.kinematics
+            skeleton = hybrid.get_wrapper_attr("skeleton")
+            margins.append(skeleton.margins(engine.belief, engine.task, kinematics, 0))
+            engine.plan(engine.connector.goal(0, skeleton.tools[0, 0, 0]))
+    np.testing.assert_array_equal(margins[0], margins[-1])

@@ -38,6 +38,7 @@ def connector(env):
 def start_at(env, connector, pose, seed=0, **layout):
     """Reset with the hand at ``pose`` and objects where ``layout`` says."""
     env.reset(seed=seed)
+    connector.checker.kinematics.follow(env.sim)
     solution = connector.checker.kinematics.solve(pose, env.sim.joints)
     assert solution.reached
     env.reset(seed=seed, options={"joints": solution.joints, "layout": layout})

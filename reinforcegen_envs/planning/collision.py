@@ -63,7 +63,7 @@ class CollisionChecker:
         self.data.qpos[:] = self._cell.data.qpos
         self.data.mocap_pos[:] = self._cell.data.mocap_pos
         self.data.mocap_quat[:] = self._cell.data.mocap_quat
-        self.kinematics.data.qpos[:] = self._cell.data.qpos
+        self.kinematics.follow(self._cell)
         moving = self._moving.copy()
         self._held = None
         if held is None:

@@ -24,7 +24,7 @@ from reinforcegen_envs.sim.kernel import (
     mj_kinematics,
     mj_makeM,
 )
-from reinforcegen_envs.sim.simulation import INITIAL_JOINTS
+from reinforcegen_envs.sim.simulation import INITIAL_JOINTS, CellState
 from reinforcegen_envs.sim.views import Indices, Views
 from reinforcegen_envs.typing import Array
 
@@ -143,6 +143,10 @@ class ArmKinematics:
         self._low, self._high = joint_range[:, 0] + LIMIT_MARGIN, joint_range[:, 1] - LIMIT_MARGIN
         self._packed = (tuple(Views.of(model, self.data)), tuple(ids))
         self._arm = slice(ids.qpos, ids.qpos + ARM_DOF)
+
+    def follow(self, cell: CellState) -> None:
+        """Take over a cell's fingers and objects: their inertia counts, if little, in the null space."""
+        self.data.qpos[:] = cell.data.qpos
 
     def forward(self, joints: Array) -> Array:
         """4x4 pose of the grip site, world frame, at ``joints`` (7,)."""

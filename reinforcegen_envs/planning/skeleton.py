@@ -60,6 +60,7 @@ class Skeleton:
         Objects do not move before they are handled, so later stages are judged from where things are now, and from where
         the source leaves what it has handled by then.
         """
+        kinematics.follow(cell)  # else the last bits would depend on what was planned before
         posture = cell.posture.copy()
         margins = np.full(len(self.tools), np.inf)
         for source in range(len(self.tools)):
