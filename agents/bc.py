@@ -26,9 +26,9 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from reinforcegen_envs import cli
-from reinforcegen_envs.demos.generate import source_file
 from reinforcegen_envs.demos.hdf5 import Demo, DemoFileError, iter_demos, read_attrs, read_demos, task_name
 from reinforcegen_envs.demos.segments import cut, skeleton_of
+from reinforcegen_envs.demos.sources import source_file
 from reinforcegen_envs.observations import ObservationLayout, rotate_action
 from reinforcegen_envs.policies.mlp import MLP, save_mlps
 from reinforcegen_envs.policies.predictors import initiation_features, termination_features

@@ -19,10 +19,9 @@ import tyro
 from report import Figure, write_report
 from tqdm import tqdm
 
-from reinforcegen_envs.connect import Connector
-from reinforcegen_envs.demos.generate import source_file
 from reinforcegen_envs.demos.hdf5 import read_demos
 from reinforcegen_envs.demos.segments import cut, skeleton_of
+from reinforcegen_envs.demos.sources import source_file
 from reinforcegen_envs.env import ManipulationEnv
 from reinforcegen_envs.planning.skeleton import Skeleton
 from reinforcegen_envs.statistics import wilson_interval
@@ -44,13 +43,14 @@ class Args:
 def measure(task: str, variant: str, skeleton: Skeleton, args: Args) -> Figure:
     """Share of one variant's layouts that is out of reach."""
     env = ManipulationEnv(task, variant)
-    kinematics = Connector(env).checker.kinematics
+    engine = env.engine
+    kinematics = engine.connector.checker.kinematics
     runs = [i for i, stage in enumerate(env.task.stages) if i == 0 or stage.new_source]
     missed = dict.fromkeys(runs, 0)
     out = 0
     for seed in range(args.seed, args.seed + args.resets):
         env.reset(seed=seed)
-        lost = [i for i in runs if skeleton.margins(env, kinematics, i).max() <= 0]
+        lost = [i for i in runs if skeleton.margins(engine.belief, engine.task, kinematics, i).max() <= 0]
         out += bool(lost)
         for i in lost:
             missed[i] += 1

@@ -26,23 +26,15 @@ from report import Figure, write_report
 from speed import STATE, random_actions
 from tqdm import tqdm
 
-from reinforcegen_envs.demos.generate import source_file
 from reinforcegen_envs.demos.hdf5 import read_demos
 from reinforcegen_envs.demos.replay import restore_first_state
+from reinforcegen_envs.demos.sources import source_file
 from reinforcegen_envs.env import ManipulationEnv
 from reinforcegen_envs.sim.simulation import PHYSICS_STEPS
 from reinforcegen_envs.tasks import TASKS
 
-# Published control steps a second of one thread, no rendering: the tasks on robosuite 1.4.1 ...
-REFERENCE = {
-    "Square": 144.0,
-    "NutAssembly": 131.0,
-    "Threading": 143.0,
-    "ThreePieceAssembly": 69.0,
-    "Coffee": 105.0,
-    "CoffeePreparation": 80.0,
-}
-# ... and NutAssembly on robosuite 1.5.2, by lite_physics.
+# Published control steps a second of one thread, no rendering: robosuite 1.5.2's NutAssembly, by lite_physics. What was
+# published of the tasks on robosuite 1.4.1 is in `Task.reference_speed`.
 PUBLISHED_NUT = {False: 106.0, True: 188.0}
 
 
@@ -181,8 +173,10 @@ def main(args: Args) -> None:
             f"kernel alone {kernel:.0f}, {kernel / bare:.3f}; {task.contacts:.0f} contacts on average"
         )
         figures.append(Figure(f"{task.name}: env.step over 25 bare mj_step", full / bare, "", ">= 0.85", detail))
-        reference = REFERENCE[task.name] * machine
-        published = f"{REFERENCE[task.name]:.0f} x {machine:.2f}"
+        if (speed := TASKS[task.name].reference_speed) is None:
+            continue
+        reference = speed * machine
+        published = f"{speed:.0f} x {machine:.2f}"
         detail = f"{full:.0f} over {published} control steps/s; kernel alone {kernel / reference:.1f}"
         figures.append(Figure(f"{task.name}: env.step over the reference", full / reference, "", ">= 4", detail))
     write_report("speed_tasks", figures)

@@ -26,11 +26,12 @@ from tqdm import tqdm
 from reinforcegen_envs.demos import generate
 from reinforcegen_envs.demos.hdf5 import Demo, read_demos
 from reinforcegen_envs.demos.replay import restore_first_state
+from reinforcegen_envs.demos.sources import source_file
+from reinforcegen_envs.engine import Engine
 from reinforcegen_envs.env import ManipulationEnv
 from reinforcegen_envs.poses import from_pose7, rotation, to_pose7, translation
 from reinforcegen_envs.tasks import TASKS
 
-VARIANTS = ("D0", "D1", "D2")
 FOLLOWING = 2  # control steps after each state near the goal
 LAST_STEPS = 25  # of a demonstration, from which states near the goal are made
 # Powers of ten between which a perturbation's size is drawn: metres, radians, metres (radians) a second.
@@ -64,9 +65,10 @@ class Tally:
     places: list[str] = field(default_factory=list)
     """of the violations: strict, and not reference"""
 
-    def count(self, env: ManipulationEnv, place: str) -> None:
-        """Judge the environment's present state, whose predicates are up to date."""
-        strict, reference = all(env.predicates().values()), env.task.reference_success(env.sim)
+    def count(self, engine: Engine, place: str) -> None:
+        """Judge the engine's present state."""
+        predicates = engine.task.predicates(engine.sim)  # afresh: on the way of a connect nothing is judged
+        strict, reference = all(predicates.values()), engine.task.reference_success(engine.sim)
         self.states += 1
         self.strict += strict
         self.reference += reference
@@ -82,26 +84,25 @@ def replayed(env: ManipulationEnv, demos: list[Demo], tally: Tally) -> list[dict
         begin = len(demo.actions) - LAST_STEPS
         for step, action in enumerate(demo.actions):
             env.step(action.astype(np.float32))
-            tally.count(env, f"{demo.name}, step {step}")
-            if step >= begin and env.stage == len(env.task.stages) - 1:
+            tally.count(env.engine, f"{demo.name}, step {step}")
+            if step >= begin and env.engine.stage == len(env.task.stages) - 1:
                 snapshots.append(env.get_state())
     return snapshots
 
 
 def generated(task: str, tally: Tally, states: int, seed: int) -> None:
     """Count the states of noisy generation attempts, the variants in turn."""
-    for index, variant in enumerate(VARIANTS):
+    variants = TASKS[task].variants
+    for index, variant in enumerate(variants):
         adapter = generate.make_adapter(generate.Args(task=task, variant=variant, start_noise=(0.005, 0.0262)))
-        env = adapter._env
-        control_step = env.control_step
+        engine = adapter.engine
 
-        def counted(action: np.ndarray, env=env, control_step=control_step, variant=variant) -> None:
-            control_step(action)
-            tally.count(env, f"generated on {variant}, {env.stage}")
+        def counted(engine: Engine = engine, variant: str = variant) -> None:
+            tally.count(engine, f"generated on {variant}, {engine.stage}")
 
-        env.control_step = counted  # type: ignore[method-assign]
+        engine.events.subscribe("control_step", counted)
         attempt = 0
-        while tally.states < (index + 1) * states // len(VARIANTS):
+        while tally.states < (index + 1) * states // len(variants):
             adapter.attempt((seed, attempt))
             attempt += 1
 
@@ -131,10 +132,10 @@ def near_goal(env: ManipulationEnv, snapshots: list[dict], rng: np.random.Genera
         if rng.random() < 0.2:
             sim.data.qpos[sim.finger_qpos] = rng.uniform(0.0, 0.04) * np.array([1.0, -1.0])
         sim.refresh()
-        env.judge()
+        env.engine.judge.step()
         yield
         for _ in range(FOLLOWING):
-            env.control_step(rng.normal(0.0, 0.2, 7).clip(-1.0, 1.0))
+            env.engine.act(rng.normal(0.0, 0.2, 7).clip(-1.0, 1.0))
             yield
 
 
@@ -142,14 +143,14 @@ def measure(task: str, args: Args) -> dict[str, Tally]:
     """Counts of one task, by where the states come from."""
     env = ManipulationEnv(task, "D0")
     tallies = {place: Tally() for place in ("demonstrations", "generated", "near the goal")}
-    demos = read_demos(generate.source_file(task), task)
+    demos = read_demos(source_file(task), task)
     snapshots = replayed(env, demos, tallies["demonstrations"])
     generated(task, tallies["generated"], args.generated, args.seed)
     others = sum(tally.states for tally in tallies.values())
     states = near_goal(env, snapshots, np.random.default_rng(args.seed))
     for index in range(max(args.near_goal, args.least - others)):
         next(states)
-        tallies["near the goal"].count(env, f"near the goal, {index}")
+        tallies["near the goal"].count(env.engine, f"near the goal, {index}")
     return tallies
 
 

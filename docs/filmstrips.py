@@ -16,14 +16,14 @@ import numpy as np
 import tyro
 from PIL import Image, ImageDraw, ImageFont
 
-from reinforcegen_envs.demos.generate import source_file
 from reinforcegen_envs.demos.hdf5 import Demo, read_demos
 from reinforcegen_envs.demos.replay import restore_first_state
 from reinforcegen_envs.demos.segments import skill_bounds
+from reinforcegen_envs.demos.sources import source_file
 from reinforcegen_envs.env import ManipulationEnv
 from reinforcegen_envs.files import atomic_path
-from reinforcegen_envs.models.scene import load_scene
 from reinforcegen_envs.sim.rendering import SceneRenderer
+from reinforcegen_envs.sim.simulation import CONTROL_PERIOD
 from reinforcegen_envs.tasks import TASKS, Task
 
 IMAGES = Path(__file__).with_name("images")
@@ -31,10 +31,6 @@ FRAME = 240  # pixels, width and height
 ROWS = 2
 COLOURS = 256  # of the palette: keeps a strip below 150 kB
 SUPERSAMPLED = 2  # drawn so many times larger, then scaled down
-CONTROL_STEP = 0.05  # seconds
-# Where agentview stands instead, position and quaternion (MimicGen's agentview_full), for tasks that it would crop.
-WIDE = (0.753, 0.0, 1.519), (0.64324, 0.29367, 0.29367, 0.64324)
-CROPPED = ("Square", "NutAssembly", "ThreePieceAssembly", "CoffeePreparation")
 
 
 @dataclass
@@ -76,16 +72,13 @@ def frames(task: type[Task], demo: Demo) -> Iterator[tuple[np.ndarray, str]]:
     """Replay a demonstration and draw its moments: frame (height, width, 3) and label."""
     env = ManipulationEnv(task.name)
     restore_first_state(env, demo)
-    if task.name in CROPPED:
-        camera = load_scene(task.scene, "rendered").camera("agentview")
-        camera.pos[:], camera.quat[:] = WIDE
-    renderer = SceneRenderer(task.scene, "agentview", SUPERSAMPLED * FRAME, SUPERSAMPLED * FRAME)
+    renderer = SceneRenderer(task.scene, task.camera, SUPERSAMPLED * FRAME, SUPERSAMPLED * FRAME)
     wanted = moments(demo, task)
     for step, action in enumerate(demo.actions):
         env.step(action.astype(np.float32))
         for at, label in wanted:
             if at == step:
-                yield renderer.frame(env.data).copy(), f"{(step + 1) * CONTROL_STEP:.1f} s  {label}"
+                yield renderer.frame(env.data).copy(), f"{(step + 1) * CONTROL_PERIOD:.1f} s  {label}"
     renderer.close()
 
 

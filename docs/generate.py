@@ -21,13 +21,15 @@ import mujoco
 import numpy as np
 import tyro
 
-from reinforcegen_envs.env import STAGE_STEPS, STILL, ManipulationEnv
+from reinforcegen_envs.engine.judge import STAGE_STEPS, STILL
+from reinforcegen_envs.env import ManipulationEnv
+from reinforcegen_envs.ids import MODES, NAMESPACE, VERSION
 from reinforcegen_envs.models.scene import load_scene
 from reinforcegen_envs.observations import ObservationLayout
-from reinforcegen_envs.registration import ARGUMENTS, MODES, NAMESPACE, VARIANTS, VERSION
+from reinforcegen_envs.registration import ARGUMENTS
 from reinforcegen_envs.sim.kernel import POSITION_SCALE, ROTATION_SCALE
 from reinforcegen_envs.sim.simulation import INITIAL_JOINT_NOISE, PHYSICS_STEPS, Simulation
-from reinforcegen_envs.tasks import TASKS, Task
+from reinforcegen_envs.tasks import PACKAGE_TASKS, Task
 from reinforcegen_envs.wrappers import Hybrid, Residual, Skill
 
 PAGES = Path(__file__).with_name("tasks")
@@ -189,7 +191,7 @@ def predicates_table(task: type[Task], model: mujoco.MjModel, text: str) -> str:
 def resets_table(task: type[Task]) -> str:
     degrees = float(np.rad2deg(1.0))
     rows = []
-    for variant in VARIANTS:
+    for variant in task.variants:
         first = variant
         for name, place in task.variants[variant].items():
             rows.append((first, f"`{name}`", span(place.x), span(place.y), span(place.yaw, degrees, 1)))
@@ -200,13 +202,13 @@ def resets_table(task: type[Task]) -> str:
 def observation_table(task: type[Task]) -> str:
     layout = ObservationLayout.of(task, base_action=True)
     rows = []
-    for entry in layout.entries:
-        part = layout.slices[entry.name]
-        index = str(part.start) if entry.size == 1 else f"{part.start} .. {part.stop - 1}"
+    for term in layout.terms:
+        part = layout.slices[term.name]
+        index = str(part.start) if term.size == 1 else f"{part.start} .. {part.stop - 1}"
         text = (
-            f"{entry.text}: {', '.join(f'`{name}`' for name in task.joints)}" if entry.name == "joints" else entry.text
+            f"{term.text}: {', '.join(f'`{name}`' for name in task.joints)}" if term.name == "joints" else term.text
         )
-        rows.append((index, f"`{entry.name}`", entry.size, entry.unit or "-", entry.frame or "-", text))
+        rows.append((index, f"`{term.name}`", term.size, term.unit or "-", term.frame or "-", text))
     return table(("index", "name", "size", "unit", "frame", "meaning"), rows)
 
 
@@ -222,7 +224,7 @@ def action_table() -> str:
 
 
 def ids_table(task: type[Task]) -> str:
-    variants = "{" + ",".join(VARIANTS) + "}"
+    variants = "{" + ",".join(task.variants) + "}"
     size = ObservationLayout.of(task).size
     extended = ObservationLayout.of(task, base_action=True).size
     rows = []
@@ -366,8 +368,7 @@ def index(tasks: Iterable[type[Task]]) -> str:
 
 def pages() -> dict[str, str]:
     """File name in docs/tasks/ -> content."""
-    tasks = list(TASKS.values())
-    return {"README.md": index(tasks)} | {f"{task.scene.name}.md": page(task) for task in tasks}
+    return {"README.md": index(PACKAGE_TASKS)} | {f"{task.scene.name}.md": page(task) for task in PACKAGE_TASKS}
 
 
 def stale(wanted: dict[str, str]) -> list[str]:

@@ -14,10 +14,11 @@ except AttributeError as error:  # PyOpenGL's way of saying that it found no lib
         "only rendering needs it"
     ) from error
 
-from reinforcegen_envs.registration import register_envs
+from reinforcegen_envs.registration import load_entry_points, register_envs, register_task
 
 __version__ = "0.1.0"
 
 register_envs()
+load_entry_points()
 
-__all__ = ["__version__", "register_envs"]
+__all__ = ["__version__", "register_envs", "register_task"]

@@ -1,22 +1,43 @@
-"""The id table: ``ReinforceGen/{variant}-{task}[-{mode}]-v0``.
+"""The table of ids, ``ReinforceGen/{variant}-{task}[-{mode}]-v0``, open to tasks from elsewhere.
 
 ``Hybrid``, ``Skill`` and ``Residual`` use the weights that are shipped in ``policies/weights/{task, lower case}/``, or those that
 ``weights=`` names.
+
+A task of one's own joins in with `register_task`, in whatever module defines it. Commands import that module if
+``--task-module`` names it, or, once it is installed, if its package declares it as an entry point::
+
+    [project.entry-points."reinforcegen_envs.tasks"]
+    stack = "own_task"
 """
 
 from __future__ import annotations
 
-from typing import Any
+import importlib
+import importlib.machinery
+import importlib.metadata
+import importlib.util
+import os
+import sys
+import warnings
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
 
 import gymnasium as gym
 
 from reinforcegen_envs.env import ManipulationEnv
-from reinforcegen_envs.tasks import TASKS
+from reinforcegen_envs.errors import InvalidArgument, ReinforceGenError
+from reinforcegen_envs.ids import MODES, NAMESPACE, VARIANTS, VERSION, env_id, parse_env_id
+from reinforcegen_envs.tasks import PACKAGE_TASKS, TASKS, Task
+from reinforcegen_envs.tasks.contract import TaskError, check_task
+from reinforcegen_envs.wrappers import Hybrid, Residual, Skill
 
-NAMESPACE = "ReinforceGen"
-VERSION = 0
-MODES = (None, "Hybrid", "Skill", "Residual")
-VARIANTS = ("D0", "D1", "D2")
+__all__ = [
+    "ARGUMENTS", "MODES", "NAMESPACE", "VARIANTS", "VERSION", "TaskError", "UnexpectedArgument", "env_id", "load_task_module",
+    "make_env", "parse_env_id", "register_envs", "register_task", "task_modules",
+]  # fmt: skip
+
+ENTRY_POINTS = "reinforcegen_envs.tasks"
 
 _PLAIN = ("obs_mode", "perception", "controller", "render_mode", "camera", "width", "height")
 _HYBRID = ("termination", "initiation", "pose_noise", "replan", "weights")
@@ -27,38 +48,47 @@ ARGUMENTS = {
     "Residual": (*_PLAIN, *_HYBRID, "stage", "pool", "earlier_policy", "residual_scale", "base_policy"),
 }
 
-
-def env_id(task: str, variant: str, mode: str | None = None) -> str:
-    """The id of a task, variant and mode."""
-    return f"{NAMESPACE}/{variant}-{task}{f'-{mode}' if mode else ''}-v{VERSION}"
+TaskType = TypeVar("TaskType", bound=type[Task])
+_modules: dict[str, str] = {}  # name of a task from elsewhere -> the module it comes from, by name or file
 
 
-def make_env(task: str, variant: str, mode: str | None = None, **kwargs: Any) -> gym.Env:
+class UnexpectedArgument(ReinforceGenError, TypeError):
+    """An id was made with an argument that its mode does not have; a TypeError, as libraries expect that probe for some."""
+
+
+def make_env(
+    task: str, variant: str, mode: str | None = None, task_module: str | None = None, **kwargs: Any
+) -> gym.Env:
     """Build an environment; the entry point of every id, and the way to a mode without one (see the module).
 
     Args:
         task, variant, mode: which id.
+        task_module: where the task comes from, if not from this package: imported if it is not known yet, as in a process
+            of its own.
         kwargs: arguments of `ManipulationEnv`, `Hybrid`, `Skill` and `Residual`, as far as the mode has them
             (``residual_scale`` is Residual's ``scale``).
 
     Raises:
-        ValueError: unknown mode, an argument the mode does not have, or a value that is not allowed.
+        UnexpectedArgument: an argument the mode does not have.
+        InvalidArgument: unknown task, variant or mode, or a value that is not allowed.
     """
     if mode not in MODES:
-        raise ValueError(f"unknown mode {mode!r}; choose one of {MODES}")
-    if unknown := set(kwargs) - set(ARGUMENTS[mode]):
-        name = env_id(task, variant, mode)
-        raise ValueError(f"{name} has no argument {sorted(unknown)}; it takes {sorted(ARGUMENTS[mode])}")
+        raise InvalidArgument(f"unknown mode {mode!r}; choose one of {MODES}")
+    if unknown := sorted(set(kwargs) - set(ARGUMENTS[mode])):
+        raise UnexpectedArgument(
+            f"{env_id(task, variant, mode)} got an unexpected keyword argument {unknown[0]!r}; "
+            f"it takes {sorted(ARGUMENTS[mode])}"
+        )
+    if task_module is not None and task not in TASKS:
+        load_task_module(task_module)
     env: gym.Env = ManipulationEnv(task, variant, **{k: v for k, v in kwargs.items() if k in _PLAIN})
     if mode is None:
         return env
-    from reinforcegen_envs.wrappers import Hybrid, Residual, Skill
-
     hybrid = {k: v for k, v in kwargs.items() if k in _HYBRID}
     whole = mode == "Hybrid" or (mode == "Residual" and kwargs.get("stage") is None)
     if whole:
         if staged := {"pool", "earlier_policy"} & {k for k, v in kwargs.items() if v is not None}:
-            raise ValueError(f"{sorted(staged)} belong to one stage's skill; name it with stage=")
+            raise InvalidArgument(f"{sorted(staged)} belong to one stage's skill; name it with stage=")
         env = Hybrid(env, **hybrid)  # type: ignore[arg-type]
     else:
         staged_kwargs = {k: kwargs[k] for k in ("stage", "pool", "earlier_policy") if k in kwargs}
@@ -69,17 +99,127 @@ def make_env(task: str, variant: str, mode: str | None = None, **kwargs: Any) ->
     return env
 
 
+def register_task(task: TaskType) -> TaskType:
+    """Make the ids of a task, in all its variants and every mode; also a class decorator.
+
+    A class of the same name from the same module takes the place of the one before it: a module that is loaded again.
+
+    Args:
+        task: a subclass of `Task`.
+
+    Returns:
+        the class.
+
+    Raises:
+        TaskError: the class does not declare what a task must, or there is another task of this name.
+    """
+    check_task(task)
+    module = _home(task)
+    for name, other in TASKS.items():  # files are named after tasks in lower case
+        if name.lower() == task.name.lower() and (name != task.name or _home(other) != module):
+            raise TaskError(
+                f"task class {task.__name__}: there is a task {name!r} already, {other.__module__}.{other.__qualname__}; "
+                "choose another name"
+            )
+    TASKS[task.name] = task
+    _modules[task.name] = module
+    _register_ids(task, {"task_module": module})
+    return task
+
+
 def register_envs() -> None:
-    """Register every id with Gymnasium; importing `reinforcegen_envs` does it."""
-    for name, task in TASKS.items():
-        for variant in VARIANTS:
-            for mode in MODES:
-                if env_id(name, variant, mode) in gym.registry:
-                    continue
-                gym.register(
-                    env_id(name, variant, mode),
-                    entry_point="reinforcegen_envs.registration:make_env",
-                    kwargs={"task": name, "variant": variant, "mode": mode},
-                    # The other modes count control steps, hidden ones included, themselves.
-                    max_episode_steps=task.horizon if mode is None else None,
-                )
+    """Register every id of the package's tasks with Gymnasium; importing `reinforcegen_envs` does it."""
+    for task in PACKAGE_TASKS:
+        _register_ids(task, {})
+
+
+def _register_ids(task: type[Task], kwargs: dict[str, str]) -> None:
+    for variant in task.variants:
+        for mode in MODES:
+            name = env_id(task.name, variant, mode)
+            gym.registry.pop(name, None)
+            gym.register(
+                name,
+                entry_point="reinforcegen_envs.registration:make_env",
+                kwargs={"task": task.name, "variant": variant, "mode": mode, **kwargs},
+                # Hybrid modes count connects too, and so are over before Gymnasium's TimeLimit, which does not.
+                max_episode_steps=task.horizon,
+            )
+
+
+def _home(task: type[Task]) -> str:
+    """The module that a task comes from, as `load_task_module` takes it in another process: its name, or else its file."""
+    module = sys.modules[task.__module__]
+    file = getattr(module, "__file__", None)
+    if file is None or "." in task.__module__:
+        return task.__module__
+    try:
+        found = importlib.machinery.PathFinder.find_spec(task.__module__)
+    except (ImportError, ValueError):
+        found = None
+    importable = found is not None and found.origin is not None and os.path.samefile(found.origin, file)
+    return task.__module__ if importable else str(Path(file).resolve())
+
+
+def task_modules() -> tuple[str, ...]:
+    """The modules that registered tasks of their own, for `load_task_module` in another process."""
+    return tuple(dict.fromkeys(_modules.values()))
+
+
+def load_task_module(module: str | os.PathLike[str]) -> ModuleType:
+    """Import a module that registers tasks.
+
+    Args:
+        module: name of an importable module or of one in the working directory, or path of a file ``.py``.
+
+    Raises:
+        InvalidArgument: there is no such module or file, or its name is another module's.
+    """
+    name = os.fspath(module)
+    if not name.endswith(".py"):
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+                raise  # the module is there, and misses something itself
+        name += ".py"
+        if not Path(name).is_file():
+            raise InvalidArgument(
+                f"there is no module {module!r}, and no file {name} in {Path.cwd()}; name an importable module or the path "
+                "of a Python file that calls register_task"
+            )
+    path = Path(name).resolve()
+    if not path.is_file():
+        raise InvalidArgument(f"there is no file {name}; name a Python file that calls register_task")
+    return _load_file(path)
+
+
+def _load_file(path: Path) -> ModuleType:
+    """Import a file under its own name, once."""
+    for there in (sys.modules.get(path.stem), sys.modules.get("__main__"), sys.modules.get("__mp_main__")):
+        file = getattr(there, "__file__", None)
+        if there is not None and file is not None and Path(file).resolve() == path:
+            return there
+    if path.stem in sys.modules:
+        raise InvalidArgument(f"{path} cannot be imported: there is a module {path.stem!r} already; rename the file")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = sys.modules[path.stem] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[path.stem]
+        raise
+    return module
+
+
+def load_entry_points() -> None:
+    """Import the modules that installed packages declare to register tasks; one that fails is left out with a warning."""
+    for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
+        try:
+            importlib.import_module(entry.module)
+        except Exception as error:  # somebody else's module must not keep this package from being imported
+            warnings.warn(
+                f"tasks of entry point {entry.name!r} ({entry.value}) are missing: {type(error).__name__}: {error}",
+                stacklevel=2,
+            )

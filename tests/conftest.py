@@ -2,8 +2,8 @@
 
 import pytest
 
-from reinforcegen_envs.demos.generate import source_file
 from reinforcegen_envs.demos.hdf5 import read_demos
+from reinforcegen_envs.demos.sources import source_file
 from reinforcegen_envs.policies.shipped import weights_folder
 from reinforcegen_envs.tasks import TASKS
 

@@ -1,6 +1,17 @@
 """What the task tests do in the same way."""
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import gymnasium as gym
 import numpy as np
+
+from reinforcegen_envs.demos.hdf5 import Demo
+from reinforcegen_envs.demos.replay import restore_first_state
+from reinforcegen_envs.engine import Snapshot
+from reinforcegen_envs.env import ManipulationEnv
+from reinforcegen_envs.tasks import TASKS
 
 
 def play(env, steps=15, action=None):
@@ -13,3 +24,63 @@ def play(env, steps=15, action=None):
         strict |= info["success"]
         reference |= info["reference_success"]
     return strict, reference
+
+
+class Moment(NamedTuple):
+    """What is seen after one control step of a demonstration."""
+
+    state: Snapshot
+    stage: int
+    done: list[bool]  # of every stage, whether its end condition holds
+    failure: str
+    reward: float
+
+
+def visit(env: ManipulationEnv, demo: Demo) -> list[Moment]:
+    """Play a demonstration to its end, judging every state; strict success must imply the reference check in each."""
+    restore_first_state(env, demo)
+    engine = env.engine
+    moments = []
+    for action in demo.actions.astype(np.float32):
+        _, reward, terminated, _, info = env.step(action)
+        assert terminated == info["success"] == info["is_success"]
+        assert info["reference_success"] or not all(info["predicates"].values())
+        done = [env.task.stage_done(env.sim, i) for i in range(len(env.task.stages))]
+        failure = env.task.failure(env.sim, engine.stage)
+        moments.append(Moment(env.get_state(), engine.stage, done, failure, float(reward)))
+        if terminated:
+            break
+    assert engine.judge.success
+    return moments
+
+
+def assert_strict_implies_reference(env: ManipulationEnv, states: Iterable[object], least: int) -> None:
+    """Strict success implies the reference check in every state, of which some fulfil both and some fool the reference.
+
+    Args:
+        env: where the states are.
+        states: writes one after the other to the environment when iterated over.
+        least: how many there must be of each kind, at least.
+    """
+    strict = fooled = 0
+    for _ in states:
+        env.refresh()
+        reference, holds = env.task.reference_success(env.sim), all(env.predicates().values())
+        assert reference or not holds
+        strict += holds
+        fooled += reference and not holds
+    assert strict > least and fooled > least, (strict, fooled)
+
+
+@contextmanager
+def registrations_undone() -> Iterator[None]:
+    """Take back, at the end, what was registered within the block."""
+    from reinforcegen_envs import registration
+
+    tasks, ids, modules = dict(TASKS), dict(gym.registry), dict(registration._modules)
+    try:
+        yield
+    finally:
+        for table, before in ((TASKS, tasks), (gym.registry, ids), (registration._modules, modules)):
+            table.clear()
+            table.update(before)  # type: ignore[arg-type]

@@ -52,11 +52,15 @@ def test_unknown_mode():
 @pytest.mark.parametrize(
     ("name", "kwargs", "message"),
     [
-        ("Threading", {"stage": "grasp"}, r"D2-Threading-v0 has no argument \['stage'\].*obs_mode"),
-        ("Threading-Hybrid", {"stage": "grasp"}, r"no argument \['stage'\].*termination"),
-        ("Threading-Hybrid", {"residual_scale": 0.1}, r"no argument \['residual_scale'\].*pose_noise"),
-        ("Threading-Skill", {"base_policy": "x"}, r"no argument \['base_policy'\].*earlier_policy"),
-        ("Threading-Residual", {"scale": 0.1}, r"no argument \['scale'\].*residual_scale"),
+        ("Threading", {"stage": "grasp"}, r"D2-Threading-v0 got an unexpected keyword argument 'stage'.*obs_mode"),
+        ("Threading-Hybrid", {"stage": "grasp"}, r"got an unexpected keyword argument 'stage'.*termination"),
+        (
+            "Threading-Hybrid",
+            {"residual_scale": 0.1},
+            r"got an unexpected keyword argument 'residual_scale'.*pose_noise",
+        ),
+        ("Threading-Skill", {"base_policy": "x"}, r"got an unexpected keyword argument 'base_policy'.*earlier_policy"),
+        ("Threading-Residual", {"scale": 0.1}, r"got an unexpected keyword argument 'scale'.*residual_scale"),
         ("Threading-Skill", {"stage": "polish"}, r"no stage 'polish'.*\['grasp', 'insert'\]"),
         ("Threading-Residual", {"stage": 1}, r"no stage 1;.*\['grasp', 'insert'\]"),
         ("Threading-Residual", {"pool": "pool.npz"}, r"\['pool'\] belong to one stage.*stage="),

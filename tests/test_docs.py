@@ -66,7 +66,7 @@ def test_tables_hold_what_is_declared():
 
 def test_a_task_needs_only_to_be_in_the_table(monkeypatch):
     """Coffee Preparation's page is made from what is there, joints and fixed bodies included."""
-    monkeypatch.setattr(generate, "TASKS", {"CoffeePreparation": CoffeePreparationTask})
+    monkeypatch.setattr(generate, "PACKAGE_TASKS", (CoffeePreparationTask,))
     pages = generate.pages()
     assert list(pages) == ["README.md", "coffee_preparation.md"]
     assert "# Coffee Preparation\n" in pages["coffee_preparation.md"]
@@ -103,11 +103,11 @@ def test_links_lead_somewhere():
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=list(TASKS))
-def test_frames_of_observation_entries_are_those_their_names_tell(task):
+def test_frames_of_observation_terms_are_those_their_names_tell(task):
     layout = ObservationLayout.of(task, base_action=True)
-    assert sum(entry.size for entry in layout.entries) == layout.size == len(layout.names)
-    for entry in layout.entries:
-        in_ref, in_world = entry.name.endswith("in_ref"), entry.name.endswith("world")
-        assert (entry.frame == "world") == in_world
-        assert (entry.frame == "reference object") == (in_ref or entry.name == "base_action")
-        assert entry.unit == "m" if "_pos_" in entry.name else entry.unit != "m"
+    assert sum(term.size for term in layout.terms) == layout.size == len(layout.names)
+    for term in layout.terms:
+        in_ref, in_world = term.name.endswith("in_ref"), term.name.endswith("world")
+        assert (term.frame == "world") == in_world
+        assert (term.frame == "reference object") == (in_ref or term.name == "base_action")
+        assert term.unit == "m" if "_pos_" in term.name else term.unit != "m"

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from reinforcegen_envs.demos import generate as generation
-from reinforcegen_envs.demos.generate import Adapter, Args, generate, make_adapter, source_file
+from reinforcegen_envs.demos.generate import Adapter, Args, generate, make_adapter
 from reinforcegen_envs.demos.hdf5 import DemoFileError, read_attrs, read_demos, write_demos
 from reinforcegen_envs.demos.segments import cut, skill_bounds
+from reinforcegen_envs.demos.sources import source_file
 from reinforcegen_envs.env import ManipulationEnv
 from reinforcegen_envs.poses import distance
 from reinforcegen_envs.tasks import ThreadingTask

@@ -293,7 +293,7 @@ def test_interface_name_may_be_absent_if_the_objects_are_there(file):
 
 
 def test_unknown_task(file):
-    with pytest.raises(DemoFileError, match="unknown task 'Treading'; the tasks are Threading, Coffee"):
+    with pytest.raises(DemoFileError, match="unknown task 'Treading'; the tasks are Threading, Square"):
         read_demos(file, "Treading")
 
 
@@ -387,7 +387,7 @@ def test_a_name_is_used_once(path):
 
 
 def test_unknown_environment_name(path):
-    with pytest.raises(DemoFileError, match="'Threeding_D0' is of none of the tasks Threading, Coffee"):
+    with pytest.raises(DemoFileError, match="'Threeding_D0' is of none of the tasks Threading, Square"):
         DemoWriter(path, {"env_name": "Threeding_D0"})
 
 

@@ -79,7 +79,7 @@ def test_modes_nest_as_wrappers(weights):
     from reinforcegen_envs.env import ManipulationEnv
     from reinforcegen_envs.wrappers import Hybrid, Residual, Skill
 
-    by_hand = Residual(Skill(ManipulationEnv("Threading", "D2"), "grasp", weights=weights), weights=weights)
+    by_hand = Residual(Skill(ManipulationEnv("Threading", "D2"), "grasp", weights=weights))
     made = gym.make("ReinforceGen/D2-Threading-Residual-v0", stage="grasp", weights=weights)
     np.testing.assert_array_equal(by_hand.reset(seed=1)[0], made.reset(seed=1)[0])
     for mode, kinds in (

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from helpers import play
+from helpers import assert_strict_implies_reference, play
 
-from reinforcegen_envs.demos.replay import replay, restore_first_state
+from reinforcegen_envs.demos.replay import restore_first_state
 from reinforcegen_envs.env import ManipulationEnv
 from reinforcegen_envs.poses import matrix_from, rotation, to_pose7
 from reinforcegen_envs.sim.kernel import GRIPPER
@@ -125,13 +125,8 @@ def arrange(env, centre, turn=THROUGH, tripod=None, floating=("needle",), veloci
     address = env.task.object_dof["needle"]
     env.data.qvel[address : address + 3] = velocity
     env.refresh()
-    env.enter_stage(1)
+    env.engine.enter_stage(1)
     return needle, env.task.reference_success(env.sim)
-
-
-def test_source_demonstrations_replay_from_file(env, source_demos):
-    assert len(source_demos) == 10
-    assert sum(replay(env, demo) for demo in source_demos) == 10
 
 
 def test_needle_held_in_the_ring_counts(env):
@@ -199,13 +194,13 @@ def test_needle_elsewhere_counts_nowhere(env, centre, through):
 
 def test_success_needs_the_last_stage(env):
     arrange(env, (0, 0, 0))
-    env.enter_stage(0)
+    env.engine.enter_stage(0)
     assert play(env) == (False, True)
 
 
-def test_strict_implies_reference(env):
+def scattered(env):
+    """Put the needle near success, or anywhere about the ring, again and again."""
     rng = np.random.default_rng(0)
-    strict = fooled = 0
     env.reset(seed=0)
     tripod = env.task.object_pose(env.sim, "tripod")
     for i in range(3000):
@@ -220,12 +215,11 @@ def test_strict_implies_reference(env):
         env.task.place(env.sim, layout)
         address = env.task.object_dof["needle"]
         env.data.qvel[address : address + 3] = rng.normal(0, 0.03, 3)
-        env.refresh()
-        reference, holds = env.task.reference_success(env.sim), all(env.predicates().values())
-        assert reference or not holds
-        strict += holds
-        fooled += reference and not holds
-    assert strict > 100 and fooled > 100  # the test has met both
+        yield
+
+
+def test_strict_implies_reference(env):
+    assert_strict_implies_reference(env, scattered(env), least=100)
 
 
 # --- the grasp stage ---
@@ -296,7 +290,7 @@ def test_a_stage_must_look_finished_for_some_steps(env, lifted):
     env.reset(seed=0)
     set_qpos(env, lifted)
     env.sim.controller[GRIPPER] = 1.0  # closed
-    env.enter_stage(0)
+    env.engine.enter_stage(0)
     closing = np.array([0, 0, 0, 0, 0, 0, 1.0])
     rewards, stages = [], []
     for _ in range(5):
@@ -314,5 +308,5 @@ def test_a_needle_that_creeps_in_the_ring_stays_a_success(env):
     for x in np.linspace(0.004, -0.004, 20):  # 0.4 mm a control step: 8 mm a second
         env.task.place(env.sim, {"needle": to_pose7(needle_at(tripod, (x, 0, 0)))})
         env.sim.refresh()
-        env.judge()
-    assert env.success
+        env.engine.judge.step()
+    assert env.engine.judge.success

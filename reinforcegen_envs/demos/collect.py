@@ -17,6 +17,12 @@ from reinforcegen_envs.demos.replay import replay
 from reinforcegen_envs.demos.segments import skill_bounds
 from reinforcegen_envs.demos.teleoperator import Teleoperator
 from reinforcegen_envs.env import ManipulationEnv
+from reinforcegen_envs.errors import ReinforceGenError
+from reinforcegen_envs.ids import env_id
+
+
+class CollectionError(ReinforceGenError, RuntimeError):
+    """Too few demonstrations succeeded."""
 
 
 @dataclass
@@ -47,13 +53,13 @@ def collect(args: Args) -> int:
     """Collect; returns the number of attempts it took.
 
     Raises:
-        RuntimeError: too few successes within ``max_attempts``; no file is written.
+        CollectionError: too few successes within ``max_attempts``; no file is written.
     """
     cli.at_least(1, args, "count", "max_attempts")
     cli.at_least(0, args, "seed")
     env = ManipulationEnv(args.task, args.variant)
     env_args = {
-        "env_name": f"ReinforceGen/{args.variant}-{args.task}-v0",
+        "env_name": env_id(args.task, args.variant),
         "env_version": "0",
         "type": 2,
         "env_kwargs": {"controller": "osc_pose"},
@@ -74,7 +80,7 @@ def collect(args: Args) -> int:
         else:
             attempt = args.max_attempts
         if len(writer) < args.count:
-            raise RuntimeError(
+            raise CollectionError(
                 f"only {len(writer)} of {args.count} demonstrations succeeded in {args.max_attempts} attempts; "
                 "raise --max-attempts or choose another --seed"
             )

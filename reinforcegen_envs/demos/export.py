@@ -12,6 +12,11 @@ import gymnasium as gym
 import numpy as np
 
 from reinforcegen_envs.demos.hdf5 import Demo, DemoFileError, iter_demos
+from reinforcegen_envs.errors import InvalidArgument, ReinforceGenError
+
+
+class MissingPackage(ReinforceGenError, ImportError):
+    """A package that an optional feature needs is not installed."""
 
 
 def export_minari(path: str | os.PathLike[str], dataset_id: str, env_id: str | None = None, **metadata: Any) -> Any:
@@ -32,15 +37,15 @@ def export_minari(path: str | os.PathLike[str], dataset_id: str, env_id: str | N
         The `minari.MinariDataset`.
 
     Raises:
-        ImportError: Minari is not installed.
+        MissingPackage: Minari is not installed.
         DemoFileError: as `read_demos`; or ``obs/state`` is missing or not of the environment's size.
-        ValueError: a dataset of this id exists.
+        InvalidArgument: a dataset of this id exists.
     """
     try:
         import minari
         from minari.storage import get_dataset_path
     except ImportError as error:
-        raise ImportError("export_minari needs Minari: pip install 'minari>=0.5.3,<0.6'") from error
+        raise MissingPackage("export_minari needs Minari: pip install 'minari>=0.5.3,<0.6'") from error
 
     size = _state_size(next(iter_demos(path)), path)
     observation_space: gym.Space = gym.spaces.Box(-np.inf, np.inf, (size,), np.float32)
@@ -63,7 +68,7 @@ def export_minari(path: str | os.PathLike[str], dataset_id: str, env_id: str | N
 
     folder = get_dataset_path(dataset_id)
     if os.path.exists(folder):
-        raise ValueError(f"Minari dataset {dataset_id!r} exists in {folder}; choose another name or version")
+        raise InvalidArgument(f"Minari dataset {dataset_id!r} exists in {folder}; choose another name or version")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # Minari warns of every piece of metadata left out

@@ -24,9 +24,11 @@ from tqdm import tqdm
 from reinforcegen_envs import cli
 from reinforcegen_envs.demos.hdf5 import Demo, DemoWriter, read_demos
 from reinforcegen_envs.demos.segments import Segment, cut, skeleton_of
+from reinforcegen_envs.demos.sources import source_file
 from reinforcegen_envs.demos.teleoperator import action_to_pose, pose_of_action
 from reinforcegen_envs.env import ManipulationEnv
 from reinforcegen_envs.files import atomic_path
+from reinforcegen_envs.ids import env_id
 from reinforcegen_envs.planning.connect import Connect
 from reinforcegen_envs.planning.skeleton import GOOD_MARGIN
 from reinforcegen_envs.poses import distance, invert, matrix_from, rotvec_to_matrix
@@ -46,11 +48,6 @@ EXTRA_STEPS = 4  # control steps recorded after a stage is finished: what termin
 NOISE_SHAPE = np.array([1.0, 1.0, 1.0, 0.4, 0.4, 0.4])
 DRAWN_SOURCES = 4  # sources drawn to be tried in turn; what is left comes after them
 FINAL_STEPS = 16  # control steps that the last target is held while success settles
-
-
-def source_file(task: str) -> Path:
-    """The shipped source demonstrations of a task."""
-    return Path(__file__).with_name("source") / f"{task.lower()}.hdf5"
 
 
 @dataclass
@@ -324,7 +321,7 @@ def generate(args: Args) -> dict[str, Any]:
     outcomes: dict[str, int] = {}
     attempts = successes = 0
     env_args = {
-        "env_name": f"ReinforceGen/{args.variant}-{args.task}-v0",
+        "env_name": env_id(args.task, args.variant),
         "env_version": "0",
         "type": 2,
         "env_kwargs": {},

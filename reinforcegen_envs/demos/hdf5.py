@@ -33,28 +33,23 @@ from typing import Any
 import h5py
 import numpy as np
 
+from reinforcegen_envs.errors import InvalidArgument, ReinforceGenError
 from reinforcegen_envs.files import atomic_path
+from reinforcegen_envs.ids import parse_env_id
+from reinforcegen_envs.tasks import TASKS
 
 INTERFACE_TYPE = "robosuite"
-# Names of the bodies whose poses the stages of a task refer to, as MimicGen's files call them.
-TASK_OBJECTS = {
-    "Threading": ("needle", "tripod"),
-    "Coffee": ("coffee_pod", "coffee_machine"),
-    "ThreePieceAssembly": ("base", "piece_1", "piece_2"),
-    "NutAssembly": ("square_nut", "square_peg", "round_nut", "round_peg"),
-    "CoffeePreparation": ("mug", "coffee_machine", "drawer", "coffee_pod"),
-    "Square": ("square_nut", "square_peg"),
-}
 _PREPARE = (
     "MimicGen's prepare step makes it: python mimicgen/scripts/prepare_src_dataset.py --dataset FILE "
     "--env_interface MG_<Task> --env_interface_type robosuite"
 )
 _AGAIN = "make the demonstration again"
+_LOAD = "; a task that is not the package's must be registered first (--task-module MODULE)"
 _INFO = ("eef_pose", "target_pose", "gripper_action")  # arrays that every datagen_info holds
 _ATTRIBUTE_BYTES = 60_000  # HDF5 refuses attributes above 64 KiB
 
 
-class DemoFileError(ValueError):
+class DemoFileError(ReinforceGenError, ValueError):
     """A demonstration file is missing, damaged, incomplete or made for something else."""
 
 
@@ -98,16 +93,23 @@ class Demo:
 
 
 def task_name(env_name: str) -> str:
-    """The task that an environment is for: "ReinforceGen/D1-Threading-v0" or MimicGen's "Threading_D1".
+    """The task that an environment is for: "ReinforceGen/D1-Threading-v0", MimicGen's "Threading_D1", or the task's own name.
 
     Raises:
         DemoFileError: it is for none of the tasks.
     """
-    match = re.fullmatch(r"(?:ReinforceGen/)?(?:D\d-)?(\w+?)(?:-(?:Hybrid|Skill|Residual))?(?:-v\d+|_D\d)?", env_name)
-    task = match.group(1) if match else env_name
-    if task not in TASK_OBJECTS:
-        raise DemoFileError(f"environment name {env_name!r} is of none of the tasks {', '.join(TASK_OBJECTS)}")
+    try:
+        task = parse_env_id(env_name)[0]
+    except InvalidArgument:
+        task = re.sub(r"_D\d$", "", env_name)
+    if task not in TASKS:
+        raise DemoFileError(f"environment name {env_name!r} is of none of the tasks {', '.join(TASKS)}{_LOAD}")
     return task
+
+
+def interface_name(task: str) -> str:
+    """What MimicGen's files call the interface of a task."""
+    return f"MG_{task}"
 
 
 class DemoWriter:
@@ -181,7 +183,7 @@ class DemoWriter:
             if demo.obs:
                 _write(group.create_group("obs"), demo.obs)
             info = group.create_group("datagen_info")
-            info.attrs.update(env_interface_name=f"MG_{self.task}", env_interface_type=INTERFACE_TYPE)
+            info.attrs.update(env_interface_name=interface_name(self.task), env_interface_type=INTERFACE_TYPE)
             _write(info, {key: getattr(demo, key) for key in _INFO} | dict(demo.datagen_info))
             _write(info.create_group("object_poses"), demo.object_poses)
             _write(info.create_group("subtask_term_signals"), demo.subtask_term_signals)
@@ -235,8 +237,8 @@ def read_demos(path: str | os.PathLike[str], task: str | None = None, filter_key
 
 def iter_demos(path: str | os.PathLike[str], task: str | None = None, filter_key: str | None = None) -> Iterator[Demo]:
     """As `read_demos`, one demonstration at a time, for files that do not fit into memory."""
-    if task is not None and task not in TASK_OBJECTS:
-        raise DemoFileError(f"unknown task {task!r}; the tasks are {', '.join(TASK_OBJECTS)}")
+    if task is not None and task not in TASKS:
+        raise DemoFileError(f"unknown task {task!r}; the tasks are {', '.join(TASKS)}{_LOAD}")
     with _open(path) as data:
         for name in _names(data, filter_key, path):
             yield _read_demo(data, name, task, f"{path}: {name}")
@@ -329,9 +331,11 @@ def _read_demo(data: h5py.Group, name: str, task: str | None, where: str) -> Dem
         raise DemoFileError(f"{where} has no actions; {_AGAIN}")
     if "datagen_info" not in group:
         raise DemoFileError(f"{where} has no datagen_info; {_PREPARE}")
-    interface = _plain(_group(group, "datagen_info").attrs.get("env_interface_name", f"MG_{task}"))
-    if task is not None and interface != f"MG_{task}":
-        raise DemoFileError(f"{where} is for {interface}, but MG_{task} is needed; use a file of task {task}")
+    if task is not None:
+        needed = interface_name(task)
+        interface = _plain(_group(group, "datagen_info").attrs.get("env_interface_name", needed))
+        if interface != needed:
+            raise DemoFileError(f"{where} is for {interface}, but {needed} is needed; use a file of task {task}")
     info = _arrays(group, "datagen_info")
     missing = [key for key in _INFO if key not in info]
     if missing:
@@ -427,7 +431,7 @@ def _check(demo: Demo, task: str | None, where: str) -> None:
             raise DemoFileError(f"{where}: {name} holds something that is not a finite number; {_AGAIN}")
     if steps == 0:
         raise DemoFileError(f"{where} has no steps; {_AGAIN}")
-    missing = [name for name in TASK_OBJECTS[task] if name not in demo.object_poses] if task else []
+    missing = [name for name in TASKS[task].objects if name not in demo.object_poses] if task else []
     if missing:
         raise DemoFileError(
             f"{where} has no poses of {missing[0]!r}, only of {', '.join(demo.object_poses) or 'nothing'}; "

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from reinforcegen_envs.demos.hdf5 import Demo
-from reinforcegen_envs.demos.recipes import RECIPES, Keyframe
 from reinforcegen_envs.env import ManipulationEnv
 from reinforcegen_envs.poses import (
     distance,
@@ -21,6 +20,7 @@ from reinforcegen_envs.poses import (
     rotvec_to_matrix,
 )
 from reinforcegen_envs.sim.kernel import POSITION_SCALE, ROTATION_SCALE
+from reinforcegen_envs.tasks.recipe import Keyframe
 
 MAX_KEYFRAME_STEPS = 120
 TREMOR = 0.0012  # metres: standard deviation of the slow drift of the operator's hand
@@ -65,7 +65,7 @@ class Recorder:
         env = self.env
         eef = env.sim.eef_pose()
         signals = {
-            s.signal: env.stage > i or env.task.stage_done(env.sim, i)
+            s.signal: env.engine.stage > i or env.task.stage_done(env.sim, i)
             for i, s in enumerate(env.task.stages)
             if s.signal
         }
@@ -79,7 +79,7 @@ class Recorder:
                 "signals": signals,
                 "stage": stage,
                 "skill": skill,
-                "obs": env.observe(),
+                "obs": env.engine.observe(),
             }
         )
 
@@ -115,19 +115,20 @@ class Teleoperator:
     """
 
     def __init__(self, env: ManipulationEnv, rng: np.random.Generator):
-        if env.task.name not in RECIPES:
-            raise ValueError(f"no recipe for task {env.task.name!r}; there is one for {sorted(RECIPES)}")
         self._env, self._rng = env, rng
         self._recorder = Recorder(env)
         self._tremor = np.zeros(3)
 
     def play(self) -> tuple[bool, Demo]:
-        """Steer through all keyframes; returns strict success and the recording."""
-        keyframes = RECIPES[self._env.task.name](self._rng)
-        for keyframe in keyframes:
+        """Steer through all keyframes; returns strict success and the recording.
+
+        Raises:
+            InvalidArgument: the task has no recipe.
+        """
+        for keyframe in self._env.task.recipe(self._rng):
             if not self._reach(keyframe):
                 break
-        return self._env.success, self._recorder.demo({"scripted": True})
+        return self._env.engine.judge.success, self._recorder.demo({"scripted": True})
 
     def _goal(self, keyframe: Keyframe, frame: np.ndarray) -> np.ndarray:
         """Grip-site pose, world, that puts the keyframe's tool where it belongs."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 
+from reinforcegen_envs.errors import InvalidArgument
+
 DEFAULT_FRICTION = (1.0, 0.005, 1e-4)
 
 
@@ -90,7 +92,7 @@ def body_element(body: Body) -> ET.Element:
     """The MJCF element of an object, with collision geoms (group 0) and massless visual copies (group 1).
 
     Raises:
-        ValueError: unknown motion.
+        InvalidArgument: unknown motion.
     """
     element = ET.Element("body", name=body.name)
     if body.motion == "free":
@@ -98,7 +100,7 @@ def body_element(body: Body) -> ET.Element:
     elif body.motion == "mocap":
         element.set("mocap", "true")
     else:
-        raise ValueError(f"{body.name}: unknown motion {body.motion!r}; choose 'free' or 'mocap'")
+        raise InvalidArgument(f"{body.name}: unknown motion {body.motion!r}; choose 'free' or 'mocap'")
     _add_geoms(element, body, body.name, body.geoms)
     for part in body.parts:
         element.append(_part_element(body, part))

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import mujoco
 
+from reinforcegen_envs.errors import InvalidArgument, ReinforceGenError
 from reinforcegen_envs.files import atomic_path
 from reinforcegen_envs.models.objects import Body, body_element
 
@@ -36,11 +37,15 @@ MATERIALS = {
 }
 
 
-class SceneCacheError(RuntimeError):
+# A camera of the rendered form alone, for tasks that robosuite's agentview would crop: MimicGen's, position and quaternion.
+AGENTVIEW_FULL = (0.753, 0.0, 1.519), (0.64324, 0.29367, 0.29367, 0.64324)
+
+
+class SceneCacheError(ReinforceGenError, RuntimeError):
     """The compiled-scene cache cannot be written."""
 
 
-class SceneBuildError(RuntimeError):
+class SceneBuildError(ReinforceGenError, RuntimeError):
     """A scene that is not cached yet cannot be built."""
 
 
@@ -84,12 +89,12 @@ def load_scene(scene: Scene, form: str = "physics") -> mujoco.MjModel:
         form: "physics" or "rendered".
 
     Raises:
-        ValueError: unknown form.
+        InvalidArgument: unknown form.
         SceneCacheError: the scene is not cached and the cache folder cannot be written.
         SceneBuildError: the scene is not cached and robosuite cannot be imported.
     """
     if form not in FORMS:
-        raise ValueError(f"unknown scene form {form!r}; choose one of {FORMS}")
+        raise InvalidArgument(f"unknown scene form {form!r}; choose one of {FORMS}")
     model = _load(scene, form)
     if form == "physics":
         _scenes[id(model)] = scene
@@ -187,6 +192,9 @@ def scene_xml(scene: Scene, form: str) -> str:
         worldbody.append(body_element(body))
     if form == "physics":
         _strip_visuals(root, asset)
+    else:
+        position, quat = (" ".join(map(str, numbers)) for numbers in AGENTVIEW_FULL)
+        ET.SubElement(worldbody, "camera", name="agentview_full", mode="fixed", pos=position, quat=quat)
     return ET.tostring(root, encoding="unicode")
 
 

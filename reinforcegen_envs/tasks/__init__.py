@@ -1,4 +1,4 @@
-"""The tasks, by name."""
+"""The tasks, by name; `registration.register_task` adds others."""
 
 from reinforcegen_envs.tasks.base import Placement, PlacementError, Shape, Stage, Task
 from reinforcegen_envs.tasks.coffee import CoffeeTask
@@ -8,19 +8,18 @@ from reinforcegen_envs.tasks.square import SquareTask
 from reinforcegen_envs.tasks.threading import ThreadingTask
 from reinforcegen_envs.tasks.three_piece_assembly import ThreePieceAssemblyTask
 
-TASKS: dict[str, type[Task]] = {
-    task.name: task
-    for task in (
-        ThreadingTask,
-        SquareTask,
-        NutAssemblyTask,
-        CoffeeTask,
-        ThreePieceAssemblyTask,
-        CoffeePreparationTask,
-    )
-}
+PACKAGE_TASKS: tuple[type[Task], ...] = (
+    ThreadingTask,
+    SquareTask,
+    NutAssemblyTask,
+    CoffeeTask,
+    ThreePieceAssemblyTask,
+    CoffeePreparationTask,
+)
+TASKS: dict[str, type[Task]] = {task.name: task for task in PACKAGE_TASKS}
 
 __all__ = [
+    "PACKAGE_TASKS",
     "TASKS",
     "CoffeePreparationTask",
     "CoffeeTask",

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import mujoco
 import numpy as np
 
+from reinforcegen_envs.errors import InvalidArgument, ReinforceGenError
 from reinforcegen_envs.models.scene import Scene
 from reinforcegen_envs.poses import yaw_quat
 from reinforcegen_envs.sim.simulation import CellState, Simulation
 from reinforcegen_envs.tasks.checks import pinched
+from reinforcegen_envs.tasks.recipe import Keyframe
 
 BASE_X = -0.56  # metres, world frame: the robot's base axis, at y = 0 (robosuite's Panda before its 0.8 m table)
 MAX_PLACEMENT_TRIES = 5000  # robosuite's placement sampler
+OFF_TABLE = 0.05  # metres that an object's root must have sunk below the table's top to be off it (ours)
 
 
-class PlacementError(RuntimeError):
+class PlacementError(ReinforceGenError, RuntimeError):
     """No collision-free layout was found."""
 
 
@@ -69,16 +73,19 @@ class Stage:
 class Task(ABC):
     """A task reads and places objects in a `Simulation`; it holds no state of its own.
 
-    Class attributes declare it: ``name``, ``scene``, ``objects`` (body names, in observation order), ``shapes``,
-    ``joints`` (joints of objects that are observed, with their reset positions), ``variants`` (variant -> object ->
-    Placement), ``stages``, ``horizon`` (control steps), ``interface`` (name in
-    datagen_info) and ``success_steps`` (consecutive control steps for which the predicates must hold).
+    Class attributes declare it: ``name``, ``scene``, ``objects`` (body names, in observation order and as demonstration files
+    call them), ``shapes``, ``joints`` (joints of objects that are observed, with their reset positions), ``variants``
+    (variant -> object -> Placement), ``stages``, ``horizon`` (control steps), ``success_steps`` (consecutive control steps
+    for which the predicates must hold), ``camera`` (the one that shows all of it), ``sources`` (file of the source
+    demonstrations that come with it; None if they are in the package's folder, or not there) and ``reference_speed``
+    (control steps a second published of the same task in MimicGen on robosuite 1.4.1, one thread, no rendering; None if
+    there is no such). What the scripted teleoperator does is its `recipe`.
 
     Its docstring is the prose of its page in docs/tasks, see docs/generate.py: every stage and predicate is described there.
+    `registration.register_task` makes the ids.
     """
 
     name: ClassVar[str]
-    interface: ClassVar[str]
     scene: ClassVar[Scene]
     objects: ClassVar[tuple[str, ...]]
     joints: ClassVar[Mapping[str, float]] = {}
@@ -87,6 +94,9 @@ class Task(ABC):
     stages: ClassVar[tuple[Stage, ...]]
     horizon: ClassVar[int]
     success_steps: ClassVar[int] = 5
+    camera: ClassVar[str] = "agentview"
+    reference_speed: ClassVar[float | None] = None
+    sources: ClassVar[str | os.PathLike[str] | None] = None
 
     def __init__(self, model: mujoco.MjModel):
         # By object name: body, geoms (of its parts too) as indices and as a mask, mocap index or addresses of the free joint.
@@ -111,11 +121,11 @@ class Task(ABC):
         """Index of a stage by name.
 
         Raises:
-            ValueError: no such stage.
+            InvalidArgument: no such stage.
         """
         names = [stage.name for stage in cls.stages]
         if name not in names:
-            raise ValueError(f"{cls.name} has no stage {name!r}; choose one of {names}")
+            raise InvalidArgument(f"{cls.name} has no stage {name!r}; choose one of {names}")
         return names.index(name)
 
     def sample_layout(self, variant: str, rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -180,6 +190,18 @@ class Task(ABC):
         """4x4 pose of an object's root body, world frame: where it is, or where a belief has it."""
         return cell.body_pose(self.object_body[name])
 
+    def height(self, sim: Simulation, name: str) -> float:
+        """Height of an object's root above the table, metres."""
+        return float(sim.data.xpos[self.object_body[name], 2] - self.scene.table_height)
+
+    def upright(self, sim: Simulation, name: str, cosine: float) -> bool:
+        """Whether an object's z axis leans less than the angle with this cosine."""
+        return bool(sim.data.xmat[self.object_body[name], 8] > cosine)
+
+    def off_table(self, sim: Simulation, names: Iterable[str]) -> bool:
+        """Whether one of some objects has fallen off the table."""
+        return any(self.height(sim, name) < -OFF_TABLE for name in names)
+
     def grasped(self, sim: Simulation, name: str) -> bool:
         """Whether both finger pads touch the object."""
         return pinched(sim.data.contact.geom, self._pads, self.object_mask[name])
@@ -199,3 +221,15 @@ class Task(ABC):
     @abstractmethod
     def failure(self, sim: Simulation, stage: int) -> str:
         """A short reason why stage ``stage`` can no longer be finished, or ""."""
+
+    @classmethod
+    def recipe(cls, rng: np.random.Generator) -> list[Keyframe]:
+        """What the scripted teleoperator does in one demonstration, in a style drawn from ``rng``.
+
+        Raises:
+            InvalidArgument: the task has no recipe.
+        """
+        raise InvalidArgument(
+            f"{cls.name} has no recipe for the scripted teleoperator; give {cls.__name__} a classmethod recipe(rng) that "
+            "returns keyframes, or bring source demonstrations of your own"
+        )

@@ -14,6 +14,7 @@ import numpy as np
 from reinforcegen_envs.models.coffee import (
     HOLDER_HALF_HEIGHT,
     HOLDER_OUTER_RADIUS,
+    HOLDER_POSITION,
     LID_HALF_HEIGHT,
     LID_JOINT,
     LID_OPEN,
@@ -24,9 +25,11 @@ from reinforcegen_envs.models.coffee import (
     machine,
 )
 from reinforcegen_envs.models.scene import Scene
+from reinforcegen_envs.poses import matrix_from, rotation, translation
 from reinforcegen_envs.sim.simulation import Simulation
 from reinforcegen_envs.tasks.base import Placement, Shape, Stage, Task
 from reinforcegen_envs.tasks.checks import mask_of, slow, touching
+from reinforcegen_envs.tasks.recipe import CLOSE, Keyframe, hand_down
 
 PI = float(np.pi)
 
@@ -40,6 +43,7 @@ REST_SPEED = 0.05  # metres a second, of pod and machine
 REST_HINGE_SPEED = 0.5  # radians a second, of the lid
 LIFT_HEIGHT = 0.03  # metres that a grasped pod must have left the table
 DROPPED_HEIGHT = 0.036  # pod root this near above the table, or lower, while it should be carried: dropped
+FINGER_TIP = (0.0125, 0.011)  # metres from the grip site to the finger tips' end, and half their width
 
 
 @numba.njit(cache=True)
@@ -96,18 +100,10 @@ class CoffeeMachineTask(Task):
         """Whether any part of the robot touches the object."""
         return touching(sim.data.contact.geom, self._robot_mask, self.object_mask[name])
 
-    def upright(self, sim: Simulation, name: str, cosine: float) -> bool:
-        """Whether an object's z axis leans less than the angle with this cosine."""
-        return bool(sim.data.xmat[self.object_body[name], 8] > cosine)
-
     def slow(self, sim: Simulation, *names: str) -> bool:
         """Whether objects move slower than `REST_SPEED` along every axis."""
         qvel = sim.data.qvel
         return all(slow(qvel, self.object_dof[name], REST_SPEED, np.inf) for name in names)
-
-    def height(self, sim: Simulation, name: str) -> float:
-        """Height of an object's root above the table, metres."""
-        return float(sim.data.xpos[self.object_body[name], 2] - self.scene.table_height)
 
     def brewing_reference(self, sim: Simulation) -> bool:
         """MimicGen's check of Coffee: lid shut to 15 degrees, pod in the holder."""
@@ -155,7 +151,6 @@ class CoffeeTask(CoffeeMachineTask):
     """
 
     name = "Coffee"
-    interface = "MG_Coffee"
     scene = Scene("coffee", (machine(cup=True), POD))
     objects = ("coffee_pod", "coffee_machine")
     shapes = {
@@ -182,6 +177,7 @@ class CoffeeTask(CoffeeMachineTask):
         Stage("insert", "coffee_machine", "coffee_pod", 200, None, skill_radius=0.1, end_offset=0),
     )
     horizon = 400
+    reference_speed = 105.0
 
     def reference_success(self, sim: Simulation) -> bool:
         return self.brewing_reference(sim)
@@ -196,10 +192,139 @@ class CoffeeTask(CoffeeMachineTask):
         return all(self.predicates(sim).values())
 
     def failure(self, sim: Simulation, stage: int) -> str:
-        if min(self.height(sim, name) for name in self.objects) < -0.05:
+        if self.off_table(sim, self.objects):
             return "object off the table"
         if not self.upright(sim, "coffee_machine", TOPPLED_COSINE):
             return "machine toppled"
         if stage == 1 and self.height(sim, "coffee_pod") < DROPPED_HEIGHT:
             return "pod dropped"
         return ""
+
+    @classmethod
+    def recipe(cls, rng: np.random.Generator) -> list[Keyframe]:
+        """Take the pod by its flange, let it into the holder, push the lid shut.
+
+        Pod and holder are round, so the hand's closing axis is free, but the open lid and the wrist leave two ways over the
+        machine, half a turn apart: one for a machine that faces away from the robot, one for a machine that faces it. The hand
+        leans back over the machine as far as the former needs, not further: the palm would trail the fingers when they push the
+        lid, but far machines would take the arm near its stretched pose, where the controller loses it. It leans as much when
+        it grasps as when it lets go, since the pod stays upright.
+        """
+        turned = rng.random() < 0.5
+        lean = rng.uniform(0.22, 0.28) if turned else -rng.uniform(0.0, 0.08)
+        angle = np.deg2rad(110.0 if turned else 200.0) + rng.uniform(-0.2, 0.2)  # of the closing axis when it grasps
+        grasp = matrix_from(
+            hand_down(angle, lean), np.array([*rng.normal(0, 0.001, 2), 0.021 + rng.uniform(-0.001, 0.001)])
+        )
+        pace = rng.uniform(0.9, 1.2)
+        over = (0.0 if turned else np.pi) + rng.uniform(-0.08, 0.08)  # of the closing axis over the machine
+        return [
+            *grasp_pod(rng, 0, grasp, pace, lift=rng.uniform(0.06, 0.075)),
+            *brew(rng, 1, grasp, lean, over - angle, pace),
+        ]
+
+
+# --- the scripted teleoperator ---
+
+
+def grasp_pod(rng: np.random.Generator, stage: int, grasp: np.ndarray, pace: float, lift: float) -> list[Keyframe]:
+    """Take the pod by its flange and lift it. ``grasp`` is the hand in the pod's frame, ``lift`` metres."""
+    wobble = rotation(rng.normal(0.0, 0.03, 3))
+    return [
+        Keyframe(
+            stage,
+            "coffee_pod",
+            translation(rng.normal(0, 0.004), rng.normal(0, 0.004), 0.075) @ grasp @ wobble,
+            skill=False,
+            speed=0.016 * pace,
+            tolerance=(0.012, 0.12),
+            dwell=int(rng.integers(0, 4)),
+        ),
+        Keyframe(stage, "coffee_pod", translation(0, 0, 0.015) @ grasp, speed=0.011 * pace, tolerance=(0.008, 0.08)),
+        Keyframe(stage, "coffee_pod", grasp, speed=0.006 * pace, tolerance=(0.004, 0.05)),
+        Keyframe(stage, "coffee_pod", grasp, gripper=CLOSE, dwell=int(rng.integers(8, 11)), track_frame=False),
+        Keyframe(
+            stage,
+            "coffee_pod",
+            translation(0, 0, lift) @ grasp,
+            gripper=CLOSE,
+            speed=0.010 * pace,
+            tolerance=(0.012, 0.1),
+            track_frame=False,
+        ),
+    ]
+
+
+def brew(
+    rng: np.random.Generator, stage: int, grasp: np.ndarray, lean: float, yaw: float, pace: float
+) -> list[Keyframe]:
+    """Lower the pod into the holder, let go, reach over the open lid and push it shut from behind.
+
+    Args:
+        rng, stage, pace: as elsewhere.
+        grasp: the hand in the pod's frame.
+        lean: the hand's, radians.
+        yaw: of the pod in the machine's frame, radians.
+    """
+    turn = rotation([0.0, 0.0, yaw])[:3, :3]
+    rim = HOLDER_POSITION + np.array([0.0, 0.0, HOLDER_HALF_HEIGHT])
+    # The finger tips open over the rim; the pod falls the rest of its way.
+    tip = FINGER_TIP[0] * np.cos(lean) + FINGER_TIP[1] * abs(np.sin(lean))
+    let_go = tip + 0.003 + rng.uniform(0.0, 0.002) - grasp[2, 3]
+
+    def pod_at(z: float, offset=(0.0, 0.0)) -> np.ndarray:
+        """Pod pose in the machine's frame, its centre ``z`` over the rim."""
+        return matrix_from(turn, rim + np.array([*offset, z]))
+
+    def hand_at(y: float, z: float) -> np.ndarray:
+        """Grip-site pose in the machine's frame, in its plane of symmetry."""
+        return matrix_from(turn @ grasp[:3, :3], np.array([0.0, y, z]))
+
+    released = pod_at(let_go) @ grasp
+    behind, push = rng.uniform(-0.012, -0.006), rng.uniform(0.165, 0.169)
+    machine = "coffee_machine"
+    return [
+        Keyframe(
+            stage,
+            machine,
+            pod_at(0.08, rng.normal(0, 0.005, 2)) @ rotation(rng.normal(0, 0.04, 3)),
+            tool="coffee_pod",
+            skill=False,
+            gripper=CLOSE,
+            speed=0.016 * pace,
+            tolerance=(0.012, 0.1),
+            dwell=int(rng.integers(0, 4)),
+        ),
+        Keyframe(
+            stage,
+            machine,
+            pod_at(POD_HALF_HEIGHT + 0.006),
+            tool="coffee_pod",
+            gripper=CLOSE,
+            speed=0.009 * pace,
+            tolerance=(0.003, 0.05),
+        ),
+        Keyframe(
+            stage,
+            machine,
+            pod_at(let_go),
+            tool="coffee_pod",
+            gripper=CLOSE,
+            speed=0.006 * pace,
+            tolerance=(0.0025, 0.05),
+        ),
+        Keyframe(stage, machine, released, dwell=int(rng.integers(11, 14)), tolerance=(0.01, 0.1)),
+        Keyframe(stage, machine, translation(0, 0, 0.04) @ released, speed=0.014 * pace, tolerance=(0.015, 0.1)),
+        Keyframe(stage, machine, hand_at(0.09, 0.22), gripper=CLOSE, speed=0.02 * pace, tolerance=(0.02, 0.1)),
+        Keyframe(stage, machine, hand_at(behind, 0.22), gripper=CLOSE, speed=0.02 * pace, tolerance=(0.012, 0.1)),
+        Keyframe(stage, machine, hand_at(behind, push), gripper=CLOSE, speed=0.016 * pace, tolerance=(0.01, 0.1)),
+        Keyframe(
+            stage,
+            machine,
+            hand_at(0.095, push + (0.008 if abs(lean) > 0.2 else 0.014)),
+            gripper=CLOSE,
+            speed=0.014 * pace,
+            tolerance=(0.01, 0.15),
+            dwell=25,
+        ),
+    ]

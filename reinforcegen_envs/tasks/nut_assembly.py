@@ -23,7 +23,16 @@ from reinforcegen_envs.models.scene import Scene
 from reinforcegen_envs.poses import yaw_quat
 from reinforcegen_envs.sim.simulation import Simulation
 from reinforcegen_envs.tasks.base import BASE_X, MAX_PLACEMENT_TRIES, Placement, PlacementError
-from reinforcegen_envs.tasks.nuts import NUT_SHAPE, NutTask, nut_stages, peg_shape
+from reinforcegen_envs.tasks.nuts import (
+    NUT_SHAPE,
+    ROUND_STYLES,
+    SQUARE_STYLES,
+    NutTask,
+    nut_keyframes,
+    nut_stages,
+    peg_shape,
+)
+from reinforcegen_envs.tasks.recipe import Keyframe
 
 PI = float(np.pi)
 # Of the layouts of D1 and D2 (ours): how far from the robot's base axis a hand can take a handle that lies across, and how
@@ -56,7 +65,6 @@ class NutAssemblyTask(NutTask):
     """
 
     name = "NutAssembly"
-    interface = "MG_NutAssembly"
     scene = Scene("nut_assembly", (SQUARE_NUT, ROUND_NUT, SQUARE_PEG, ROUND_PEG), table_height=TABLE_HEIGHT)
     fits = (SQUARE, ROUND)
     objects = ("square_nut", "square_peg", "round_nut", "round_peg")
@@ -92,6 +100,8 @@ class NutAssemblyTask(NutTask):
         *nut_stages(ROUND, "_round_nut", last=True),
     )
     horizon = 800
+    camera = "agentview_full"
+    reference_speed = 131.0
 
     def sample_layout(self, variant: str, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Draw a layout: D0 by robosuite's rule; D1 and D2 as a whole, again and again until all of it is acceptable.
@@ -135,3 +145,9 @@ class NutAssemblyTask(NutTask):
         return {
             f"{fit.nut}_{name}": holds for fit in self.fits for name, holds in self.nut_predicates(sim, fit).items()
         }
+
+    @classmethod
+    def recipe(cls, rng: np.random.Generator) -> list[Keyframe]:
+        """First the square nut, then the round one."""
+        square, round_ = SQUARE_STYLES[rng.integers(len(SQUARE_STYLES))], ROUND_STYLES[rng.integers(len(ROUND_STYLES))]
+        return nut_keyframes(rng, SQUARE, 0, square) + nut_keyframes(rng, ROUND, 2, round_)

@@ -8,23 +8,23 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from reinforcegen_envs.models.objects import Body, Geom
 from reinforcegen_envs.models.scene import Scene
+from reinforcegen_envs.models.threading import (
+    NEEDLE,
+    RING_CENTRE,
+    RING_HALF_THICKNESS,
+    RING_OPENING_HALF,
+    SHAFT_CENTRE,
+    SHAFT_HALF_LENGTH,
+    TRIPOD,
+)
+from reinforcegen_envs.poses import matrix_from, rotation, translation
 from reinforcegen_envs.sim.simulation import Simulation
 from reinforcegen_envs.tasks.base import Placement, Shape, Stage, Task
 from reinforcegen_envs.tasks.checks import slow
+from reinforcegen_envs.tasks.recipe import CLOSE, Keyframe
 
 PI = float(np.pi)
-SLIPPERY = (0.3, 0.005, 1e-4)
-
-# Needle: root at the centre of its bounding box, shaft along -y, 4 cm cube as handle.
-SHAFT_CENTRE = np.array([0.0, -0.02, 0.0])
-SHAFT_HALF_LENGTH = 0.06
-# Tripod: ring of 20 boxes, 16 x 16 mm opening, 10 mm thick, normal along x.
-RING_CENTRE = np.array([0.0, 0.0, 0.088])
-RING_OPENING_HALF = 0.008
-RING_HALF_THICKNESS = 0.005
-
 REFERENCE_DISTANCE = 0.012  # MimicGen: shaft centre to ring centre, metres
 # Ours, for strict success and for failures:
 REST_SPEED, REST_SPIN = 0.05, 1.0  # metres and radians a second, of needle and tripod
@@ -33,65 +33,6 @@ UPRIGHT_COSINE = float(np.cos(np.deg2rad(15)))
 TOPPLED_COSINE = float(np.cos(np.deg2rad(45)))
 LIFT_HEIGHT = 0.02  # metres that a grasped needle must have left the table
 DROPPED_HEIGHT = 0.035  # needle root this near above the table while it should be carried: dropped
-
-
-def _ring_geoms() -> tuple[Geom, ...]:
-    """Perimeter of a 6 x 6 grid of 4 mm cells in the y-z plane."""
-    cells = [0.004 * (i - 2.5) for i in range(6)]
-    return tuple(
-        Geom(
-            "box",
-            (0.005, 0.002, 0.002),
-            (0.0, y, RING_CENTRE[2] + z),
-            friction=SLIPPERY,
-            name=f"ring_{i}_{j}",
-        )
-        for i, y in enumerate(cells)
-        for j, z in enumerate(cells)
-        if i in (0, 5) or j in (0, 5)
-    )
-
-
-NEEDLE = Body(
-    "needle",
-    (
-        Geom(
-            "box",
-            (0.005, SHAFT_HALF_LENGTH, 0.005),
-            tuple(SHAFT_CENTRE),
-            friction=SLIPPERY,
-            name="needle_shaft",
-        ),
-        Geom("box", (0.02, 0.02, 0.02), (0.0, 0.06, 0.0), name="needle_handle"),
-    ),
-    density=100.0,
-    material="wood_dark",
-)
-TRIPOD = Body(
-    "tripod",
-    (
-        *_ring_geoms(),
-        Geom("box", (0.05, 0.05, 0.005), (0.0, 0.0, -0.015), name="tripod_plate"),
-        Geom("box", (0.005, 0.005, 0.043), (0.0, 0.0, 0.033), name="tripod_post"),
-        Geom(
-            "capsule",
-            (0.01, 0.03),
-            (-0.04, -0.04, -0.06),
-            (0.96593, -0.18301, 0.18301, 0.0),
-            name="tripod_leg_0",
-        ),
-        Geom(
-            "capsule",
-            (0.01, 0.03),
-            (-0.04, 0.04, -0.06),
-            (0.96593, 0.18301, 0.18301, 0.0),
-            name="tripod_leg_1",
-        ),
-        Geom("capsule", (0.01, 0.03), (0.04, 0.0, -0.06), (0.96593, 0.0, -0.25882, 0.0), name="tripod_leg_2"),
-    ),
-    density=100.0,
-    material="wood_light",
-)
 
 
 @numba.njit(cache=True)
@@ -175,7 +116,6 @@ class ThreadingTask(Task):
     """
 
     name = "Threading"
-    interface = "MG_Threading"
     scene = Scene("threading", (NEEDLE, TRIPOD))
     objects = ("needle", "tripod")
     shapes = {"needle": Shape(0.02, 0.08246), "tripod": Shape(0.101, 0.07071)}
@@ -198,6 +138,7 @@ class ThreadingTask(Task):
         Stage("insert", "tripod", "needle", 120, None, skill_radius=0.12, end_offset=0),
     )
     horizon = 400
+    reference_speed = 143.0
 
     def reference_success(self, sim: Simulation) -> bool:
         needle, tripod = self.object_body["needle"], self.object_body["tripod"]
@@ -224,12 +165,84 @@ class ThreadingTask(Task):
         return all(self.predicates(sim).values())
 
     def failure(self, sim: Simulation, stage: int) -> str:
-        needle_z = sim.data.xpos[self.object_body["needle"], 2] - self.scene.table_height
-        tripod_z = sim.data.xpos[self.object_body["tripod"], 2] - self.scene.table_height
-        if needle_z < -0.05 or tripod_z < -0.05:
+        if self.off_table(sim, self.objects):
             return "object off the table"
-        if sim.data.xmat[self.object_body["tripod"], 8] < TOPPLED_COSINE:
+        if not self.upright(sim, "tripod", TOPPLED_COSINE):
             return "tripod toppled"
-        if stage == 1 and needle_z < DROPPED_HEIGHT:
+        if stage == 1 and self.height(sim, "needle") < DROPPED_HEIGHT:
             return "needle dropped"
         return ""
+
+    @classmethod
+    def recipe(cls, rng: np.random.Generator) -> list[Keyframe]:
+        """Take the handle from above, line the tip up with the ring, push.
+
+        The handle is a cube, so there are two grasps, half a turn apart. Either leaves part of the needle's and tripod's yaws
+        out of the arm's reach; operators used the one that came handy. The lean is about the closing axis: towards the tip
+        with one grasp, away from it with the other, as far as wrist and ring allow.
+        """
+        turned = rng.random() < 0.5
+        lean = rng.uniform(-0.32, -0.2) if turned else rng.uniform(0.32, 0.42)  # radians
+        down = np.array([[1.0, 0.0, 0.0], [0.0, -np.cos(lean), np.sin(lean)], [0.0, -np.sin(lean), -np.cos(lean)]])
+        grasp = matrix_from(
+            down @ np.diag([-1.0, -1.0, 1.0]) if turned else down,
+            np.array([rng.normal(0, 0.001), 0.06 + rng.uniform(-0.005, 0.005), rng.uniform(-0.004, 0.002)]),
+        )
+        pace = rng.uniform(0.8, 1.2)
+        wobble = rotation(rng.normal(0.0, 0.03, 3))
+        # Needle in tripod: shaft along the ring's normal, tip towards -x, handle on the robot's side.
+        along = np.array([[0.0, 1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+
+        def shaft_at(x: float, offset=(0.0, 0.0)) -> np.ndarray:
+            """Needle pose in the tripod's frame with the shaft's centre ``x`` metres before the ring's."""
+            centre = RING_CENTRE + np.array([x, *offset])
+            return matrix_from(along, centre - along @ SHAFT_CENTRE)
+
+        ready = 0.06 + rng.uniform(0.025, 0.035)  # the tip stands this far minus half a shaft before the ring
+        return [
+            Keyframe(
+                0,
+                "needle",
+                grasp @ translation(rng.normal(0, 0.004), rng.normal(0, 0.004), -0.075) @ wobble,
+                skill=False,
+                speed=0.016 * pace,
+                tolerance=(0.012, 0.12),
+                dwell=int(rng.integers(0, 4)),
+            ),
+            Keyframe(0, "needle", grasp @ translation(0, 0, -0.02), speed=0.010 * pace, tolerance=(0.008, 0.08)),
+            Keyframe(0, "needle", grasp, speed=0.006 * pace, tolerance=(0.004, 0.04)),
+            Keyframe(0, "needle", grasp, gripper=CLOSE, dwell=int(rng.integers(11, 14)), track_frame=False),
+            Keyframe(
+                0,
+                "needle",
+                translation(0, 0, 0.055) @ grasp,
+                gripper=CLOSE,
+                speed=0.009 * pace,
+                tolerance=(0.012, 0.1),
+                track_frame=False,
+            ),
+            Keyframe(
+                1,
+                "tripod",
+                shaft_at(0.13, rng.normal(0, 0.008, 2)) @ rotation(rng.normal(0, 0.04, 3)),
+                tool="needle",
+                skill=False,
+                gripper=CLOSE,
+                speed=0.016 * pace,
+                tolerance=(0.012, 0.1),
+                dwell=int(rng.integers(0, 4)),
+            ),
+            Keyframe(
+                1, "tripod", shaft_at(ready), tool="needle", gripper=CLOSE, speed=0.008 * pace, tolerance=(0.0016, 0.03)
+            ),
+            Keyframe(
+                1,
+                "tripod",
+                shaft_at(-0.001),
+                tool="needle",
+                gripper=CLOSE,
+                speed=0.0038 * pace,
+                tolerance=(0.004, 0.06),
+                dwell=12,
+            ),
+        ]

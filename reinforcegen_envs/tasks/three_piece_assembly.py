@@ -1,8 +1,7 @@
 """Three Piece Assembly: put a piece into the hole of a frame, and a second one astride the first.
 
 Geometry, reset ranges and the reference check follow MimicGen's Three Piece Assembly; they are rebuilt from their
-numbers. MimicGen builds the pieces from 53 cubes; here the cubes of a row or layer are one box (10 in all), which has
-the same shape, mass and inertia.
+numbers.
 """
 
 from __future__ import annotations
@@ -11,22 +10,25 @@ import mujoco
 import numba
 import numpy as np
 
-from reinforcegen_envs.models.objects import Body, Geom
 from reinforcegen_envs.models.scene import Scene
+from reinforcegen_envs.models.three_piece_assembly import (
+    BASE,
+    BASE_HEIGHT,
+    BASE_UNIT,
+    PIECE_1,
+    PIECE_1_HEIGHT,
+    PIECE_2,
+    PIECE_2_HEIGHT,
+    SEATED_1,
+    SEATED_2,
+)
+from reinforcegen_envs.poses import matrix_from, rotation, translation
 from reinforcegen_envs.sim.simulation import Simulation
 from reinforcegen_envs.tasks.base import Placement, Shape, Stage, Task
 from reinforcegen_envs.tasks.checks import mask_of, slow, touching
+from reinforcegen_envs.tasks.recipe import CLOSE, Keyframe
 
 PI = float(np.pi)
-
-# Half sizes of the cubes that the pieces consist of; roots are the centres of the bounding boxes.
-BASE_UNIT, PIECE_1_UNIT, PIECE_2_UNIT = 0.019, 0.017, 0.020
-# Heights of roots over the table: the base; piece_1 in its hole, its plate on the table; piece_2 astride, on the base.
-BASE_HEIGHT = BASE_UNIT
-PIECE_1_HEIGHT = 3 * PIECE_1_UNIT
-PIECE_2_HEIGHT = 4 * PIECE_2_UNIT
-SEATED_1 = PIECE_1_HEIGHT - BASE_HEIGHT  # over the base's root, metres
-SEATED_2 = BASE_UNIT + PIECE_2_HEIGHT
 
 REFERENCE_DISTANCE = 0.02  # MimicGen: pieces over each other, metres in xy
 REFERENCE_GOAL = 0.08  # MimicGen: piece_2 over the base, metres, within REFERENCE_DISTANCE
@@ -41,60 +43,6 @@ REST_SPIN = 0.5  # radians a second
 LIFT_HEIGHT = 0.02  # metres that a grasped piece must have left the table
 DROPPED_HEIGHT = 0.004  # piece this near above the table while it should be carried: dropped
 WITHDRAWN = 0.075  # metres from piece_1's root up to the grip site: fingertips over the wall
-
-BASE = Body(
-    "base",
-    (
-        Geom("box", (5 * BASE_UNIT, BASE_UNIT, BASE_UNIT), (0.0, 4 * BASE_UNIT, 0.0), name="base_left"),
-        Geom("box", (5 * BASE_UNIT, BASE_UNIT, BASE_UNIT), (0.0, -4 * BASE_UNIT, 0.0), name="base_right"),
-        Geom("box", (BASE_UNIT, 3 * BASE_UNIT, BASE_UNIT), (4 * BASE_UNIT, 0.0, 0.0), name="base_front"),
-        Geom("box", (BASE_UNIT, 3 * BASE_UNIT, BASE_UNIT), (-4 * BASE_UNIT, 0.0, 0.0), name="base_back"),
-    ),
-    density=10000.0,
-    material="wood_red",
-)
-PIECE_1 = Body(
-    "piece_1",
-    (
-        Geom(
-            "box",
-            (3 * PIECE_1_UNIT, 3 * PIECE_1_UNIT, PIECE_1_UNIT),
-            (0.0, 0.0, -2 * PIECE_1_UNIT),
-            name="piece_1_plate",
-        ),
-        Geom(
-            "box",
-            (PIECE_1_UNIT, 3 * PIECE_1_UNIT, 2 * PIECE_1_UNIT),
-            (0.0, 0.0, PIECE_1_UNIT),
-            name="piece_1_wall",
-        ),
-    ),
-    density=100.0,
-    material="wood_dark",
-)
-PIECE_2 = Body(
-    "piece_2",
-    (
-        *(
-            Geom(
-                "box",
-                (PIECE_2_UNIT, 3 * PIECE_2_UNIT, 2 * PIECE_2_UNIT),
-                (side * 2 * PIECE_2_UNIT, 0.0, -2 * PIECE_2_UNIT),
-                name=f"piece_2_leg_{i}",
-            )
-            for i, side in enumerate((-1, 1))
-        ),
-        Geom(
-            "box",
-            (3 * PIECE_2_UNIT, 3 * PIECE_2_UNIT, PIECE_2_UNIT),
-            (0.0, 0.0, PIECE_2_UNIT),
-            name="piece_2_plate",
-        ),
-        Geom("box", (PIECE_2_UNIT,) * 3, (0.0, 0.0, 3 * PIECE_2_UNIT), name="piece_2_knob"),
-    ),
-    density=100.0,
-    material="wood_light",
-)
 
 
 @numba.njit(cache=True)
@@ -195,7 +143,6 @@ class ThreePieceAssemblyTask(Task):
     """
 
     name = "ThreePieceAssembly"
-    interface = "MG_ThreePieceAssembly"
     scene = Scene("three_piece_assembly", (BASE, PIECE_1, PIECE_2))
     objects = ("base", "piece_1", "piece_2")
     # Resets drop everything from 1 mm, as MimicGen's do.
@@ -228,6 +175,8 @@ class ThreePieceAssemblyTask(Task):
         Stage("place", "piece_1", "piece_2", 140, None, skill_radius=0.12, end_offset=0),
     )
     horizon = 600
+    camera = "agentview_full"
+    reference_speed = 69.0
 
     def __init__(self, model: mujoco.MjModel):
         super().__init__(model)
@@ -236,18 +185,9 @@ class ThreePieceAssemblyTask(Task):
         self._bodies = (self.object_body["base"], self.object_body["piece_1"], self.object_body["piece_2"])
         self._dofs = np.array([self.object_dof[name] for name in self.objects], np.int64)
 
-    def _position(self, sim: Simulation, name: str) -> np.ndarray:
-        return sim.data.xpos[self.object_body[name]]
-
-    def _above_table(self, sim: Simulation, name: str) -> float:
-        return float(self._position(sim, name)[2] - self.scene.table_height)
-
     def _apart(self, sim: Simulation, one: str, other: str) -> float:
         """Distance of two roots in the table's plane, metres."""
         return _across_table(sim.data.xpos, self.object_body[one], self.object_body[other])
-
-    def _upright(self, sim: Simulation, name: str, cosine: float) -> bool:
-        return bool(sim.data.xmat[self.object_body[name], 8] > cosine)
 
     def _released(self, sim: Simulation, mask: np.ndarray) -> bool:
         """Whether nothing of the gripper touches a geom of the mask."""
@@ -272,35 +212,124 @@ class ThreePieceAssemblyTask(Task):
 
     def stage_done(self, sim: Simulation, stage: int) -> bool:
         if stage == 0:
-            lifted = self._above_table(sim, "piece_1") > PIECE_1_HEIGHT + LIFT_HEIGHT
+            lifted = self.height(sim, "piece_1") > PIECE_1_HEIGHT + LIFT_HEIGHT
             return lifted and self.grasped(sim, "piece_1")
         if stage == 1:
-            withdrawn = sim.data.site_xpos[sim.grip_site, 2] - self._position(sim, "piece_1")[2] > WITHDRAWN
+            wall = sim.data.xpos[self.object_body["piece_1"], 2]
+            withdrawn = sim.data.site_xpos[sim.grip_site, 2] - wall > WITHDRAWN
             if not withdrawn:
                 return False
             seated = _piece_1_seated(sim.data.xpos, sim.data.xmat, *self._bodies[:2])
             return seated and self._released(sim, self.object_mask["piece_1"])
         if stage == 2:
-            lifted = self._above_table(sim, "piece_2") > PIECE_2_HEIGHT + LIFT_HEIGHT
+            lifted = self.height(sim, "piece_2") > PIECE_2_HEIGHT + LIFT_HEIGHT
             return lifted and self.grasped(sim, "piece_2")
         return all(self.predicates(sim).values())
 
     def failure(self, sim: Simulation, stage: int) -> str:
-        if min(self._above_table(sim, name) for name in self.objects) < -0.05:
+        if self.off_table(sim, self.objects):
             return "object off the table"
         for name in self.objects:
-            if not self._upright(sim, name, TOPPLED_COSINE):
+            if not self.upright(sim, name, TOPPLED_COSINE):
                 return f"{name} toppled"
         if stage == 1:
-            low = self._above_table(sim, "piece_1") < PIECE_1_HEIGHT + DROPPED_HEIGHT
+            low = self.height(sim, "piece_1") < PIECE_1_HEIGHT + DROPPED_HEIGHT
             if low and self._apart(sim, "piece_1", "base") > REFERENCE_DISTANCE:
                 return "piece_1 dropped"
         if stage >= 2 and not self._piece_1_in_hole(sim):
             return "piece_1 left the hole"
-        if stage == 3 and self._above_table(sim, "piece_2") < PIECE_2_HEIGHT + DROPPED_HEIGHT:
+        if stage == 3 and self.height(sim, "piece_2") < PIECE_2_HEIGHT + DROPPED_HEIGHT:
             return "piece_2 dropped"
         return ""
 
     def _piece_1_in_hole(self, sim: Simulation) -> bool:
-        low = self._above_table(sim, "piece_1") < PIECE_1_HEIGHT + BASE_UNIT
+        low = self.height(sim, "piece_1") < PIECE_1_HEIGHT + BASE_UNIT
         return low and self._apart(sim, "piece_1", "base") < REFERENCE_DISTANCE
+
+    @classmethod
+    def recipe(cls, rng: np.random.Generator) -> list[Keyframe]:
+        """Take the wall of piece_1, lower it into the base; take the knob of piece_2, lower it astride.
+
+        One way of the four in which piece_1 fits, and of the two in which piece_2 does, keeps the whole of every variant in
+        reach, if the hand leans a little: outwards for what lies far away, not at all for what lies near.
+        """
+        pace = rng.uniform(0.8, 1.2)
+
+        def grasp(lean: float, height: float, along: float) -> np.ndarray:
+            """Hand from above, fingers closing along the piece's x, leaning about that axis."""
+            cosine, sine = np.cos(lean), np.sin(lean)
+            down = np.array([[1.0, 0.0, 0.0], [0.0, -cosine, sine], [0.0, -sine, -cosine]])
+            return matrix_from(down, np.array([rng.normal(0, 0.001), along, height + rng.uniform(-0.003, 0.003)]))
+
+        def take(stage: int, piece: str, grip: np.ndarray) -> list[Keyframe]:
+            wobble = rotation(rng.normal(0.0, 0.03, 3))
+            before = grip @ translation(rng.normal(0, 0.004), rng.normal(0, 0.004), -0.08) @ wobble
+            above, lifted = translation(0, 0, 0.12) @ before, translation(0, 0, 0.05) @ grip
+            dwell = int(rng.integers(11, 14))
+            return [
+                Keyframe(stage, piece, above, skill=False, speed=0.018 * pace, tolerance=(0.03, 0.3)),
+                Keyframe(stage, piece, before, skill=False, speed=0.016 * pace, tolerance=(0.012, 0.12)),
+                Keyframe(stage, piece, grip @ translation(0, 0, -0.02), speed=0.010 * pace, tolerance=(0.008, 0.08)),
+                Keyframe(stage, piece, grip, speed=0.006 * pace, tolerance=(0.004, 0.04)),
+                Keyframe(stage, piece, grip, gripper=CLOSE, dwell=dwell, track_frame=False),
+                Keyframe(
+                    stage, piece, lifted, gripper=CLOSE, speed=0.009 * pace, tolerance=(0.012, 0.1), track_frame=False
+                ),
+            ]
+
+        def put(
+            stage: int, piece: str, grip: np.ndarray, frame: str, seated: np.ndarray, enters: float
+        ) -> list[Keyframe]:
+            """Carry over, line up where it ``enters``, metres over its seat, lower, let go and withdraw."""
+            high = translation(0, 0, 0.16) @ grip
+            aside = translation(rng.normal(0, 0.008), rng.normal(0, 0.008), enters + 0.05)
+            over = aside @ seated @ rotation(rng.normal(0, 0.04, 3))
+            carry = {"gripper": CLOSE, "tool": piece}
+            return [
+                Keyframe(stage, piece, high, skill=False, gripper=CLOSE, speed=0.016 * pace, track_frame=False),
+                Keyframe(
+                    stage,
+                    frame,
+                    translation(0, 0, 0.08) @ over,
+                    skill=False,
+                    speed=0.018 * pace,
+                    tolerance=(0.03, 0.3),
+                    **carry,
+                ),
+                Keyframe(stage, frame, over, skill=False, speed=0.016 * pace, tolerance=(0.012, 0.1), **carry),
+                Keyframe(
+                    stage,
+                    frame,
+                    translation(0, 0, enters + 0.006) @ seated,
+                    speed=0.0065 * pace,
+                    tolerance=(0.0016, 0.03),
+                    **carry,
+                ),
+                Keyframe(
+                    stage,
+                    frame,
+                    translation(0, 0, 0.001) @ seated,
+                    speed=0.004 * pace,
+                    tolerance=(0.0025, 0.04),
+                    **carry,
+                ),
+                Keyframe(stage, piece, grip, dwell=int(rng.integers(6, 9)), tolerance=(0.008, 0.1), track_frame=False),
+                Keyframe(
+                    stage,
+                    piece,
+                    translation(0, 0, 0.07) @ grip,
+                    speed=0.010 * pace,
+                    tolerance=(0.012, 0.1),
+                    track_frame=False,
+                ),
+            ]
+
+        grip_1 = grasp(rng.uniform(-0.2, 0.1), 0.035, rng.uniform(-0.006, 0.006))
+        grip_2 = grasp(rng.uniform(-0.2, 0.1), 0.06, rng.uniform(-0.003, 0.003))
+        quarter = rotation([0.0, 0.0, np.pi / 2])
+        return [
+            *take(0, "piece_1", grip_1),
+            *put(1, "piece_1", grip_1, "base", translation(0, 0, SEATED_1) @ quarter, 0.038),
+            *take(2, "piece_2", grip_2),
+            *put(3, "piece_2", grip_2, "piece_1", translation(0, 0, SEATED_2 - SEATED_1), 0.064),
+        ]
