@@ -1,24 +1,34 @@
-"""What the commands share: a user's error is one line, not a traceback."""
+"""What the commands share: a user's error, and being stopped, are one line, not a traceback."""
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import sys
-import traceback
-from collections.abc import Callable
-from pathlib import Path
-from types import ModuleType
-from typing import Any, TypeVar
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any, NoReturn, TypeVar
 
 import gymnasium as gym
 import tyro
 
+from reinforcegen_envs.errors import InvalidArgument, ReinforceGenError
+
 ArgsType = TypeVar("ArgsType")
-PACKAGE = __name__.split(".")[0]
 USAGE_ERROR = 2  # what argparse and tyro exit with
 
 
+class Stopped(KeyboardInterrupt):
+    """The user, or the system, wants the command to stop."""
+
+    def __init__(self, number: int):
+        super().__init__(f"signal {number}")
+        self.number = number
+
+
 def run(main: Callable[[ArgsType], Any], args_class: type[ArgsType], description: str | None = None) -> None:
-    """Parse the command line and call ``main``; on a user's error print ``error: message`` and exit with 2.
+    """Parse the command line and call ``main``.
 
     Args:
         main: gets the parsed arguments.
@@ -26,11 +36,25 @@ def run(main: Callable[[ArgsType], Any], args_class: type[ArgsType], description
         description: shown by ``--help``; default: the docstring of ``args_class``.
 
     Raises:
-        SystemExit: wrong usage, a user's error, or ``--help``.
+        SystemExit: see `one_line_errors`; or wrong usage, or ``--help``.
     """
-    args = tyro.cli(args_class, description=description)
+    with one_line_errors():
+        main(tyro.cli(args_class, description=description))
+
+
+@contextlib.contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Inside, a user's error ends the process with a line ``error: message``, and a signal to stop with one word.
+
+    Raises:
+        SystemExit: 2 after a user's error; 128 plus the signal's number after one, as in shells.
+    """
     try:
-        main(args)
+        with _stoppable():
+            yield
+    except Stopped as stop:
+        print("interrupted" if stop.number == signal.SIGINT else "terminated", file=sys.stderr)
+        raise SystemExit(128 + stop.number) from None
     except Exception as error:
         if not is_users(error):
             raise
@@ -38,36 +62,41 @@ def run(main: Callable[[ArgsType], Any], args_class: type[ArgsType], description
         raise SystemExit(USAGE_ERROR) from None
 
 
+@contextlib.contextmanager
+def _stoppable() -> Iterator[None]:
+    """Inside, SIGINT and SIGTERM raise `Stopped`, so that everything that was begun is cleaned up."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread hears signals
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM)
+
+    def stop(number: int, frame: FrameType | None) -> NoReturn:
+        for each in numbers:
+            signal.signal(each, signal.SIG_IGN)  # a second one must not interrupt the cleaning up
+        raise Stopped(number)
+
+    before = {number: signal.signal(number, stop) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def at_least(least: int, args: object, *names: str) -> None:
     """Check integer arguments.
 
     Raises:
-        ValueError: one of ``args``' attributes ``names`` is below ``least``.
+        InvalidArgument: one of ``args``' attributes ``names`` is below ``least``.
     """
     for name in names:
         if getattr(args, name) < least:
-            raise ValueError(f"{name} is {getattr(args, name)}; it must be at least {least}")
+            raise InvalidArgument(f"{name} is {getattr(args, name)}; it must be at least {least}")
 
 
 def is_users(error: Exception) -> bool:
-    """Whether an error says what the user can mend.
+    """Whether an error says what the user can mend: this package's, Gymnasium's, and files that cannot be opened.
 
-    So do files that cannot be opened, Gymnasium's own errors, this package's error classes, and the errors that this
-    package raises itself; an error from deep inside numpy or torch is a defect and keeps its traceback.
+    An error from anywhere else is a defect and keeps its traceback.
     """
-    if isinstance(error, (OSError, gym.error.Error)) or type(error).__module__.split(".")[0] == PACKAGE:
-        return True
-    if not isinstance(error, (ValueError, RuntimeError, ImportError)):
-        return False
-    raised_in = traceback.extract_tb(error.__traceback__)[-1].filename
-    return _belongs_to_package(Path(raised_in))
-
-
-def _belongs_to_package(path: Path) -> bool:
-    """Whether a source file is one of this package's, wherever its parts are installed."""
-    import reinforcegen_envs.agents
-    import reinforcegen_envs.wrappers
-
-    parts: list[ModuleType] = [reinforcegen_envs, reinforcegen_envs.agents, reinforcegen_envs.wrappers]
-    folders = [Path(str(part.__file__)).resolve().parent for part in parts]
-    return any(folder in path.resolve().parents for folder in folders)
+    return isinstance(error, (ReinforceGenError, OSError, gym.error.Error))
