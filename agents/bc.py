@@ -29,10 +29,12 @@ from reinforcegen_envs import cli
 from reinforcegen_envs.demos.hdf5 import Demo, DemoFileError, iter_demos, read_attrs, read_demos, task_name
 from reinforcegen_envs.demos.segments import cut, skeleton_of
 from reinforcegen_envs.demos.sources import source_file
+from reinforcegen_envs.files import atomic_path
 from reinforcegen_envs.observations import ObservationLayout, rotate_action
-from reinforcegen_envs.policies.mlp import MLP, save_mlps
+from reinforcegen_envs.policies.bundle import Bundle
+from reinforcegen_envs.policies.mlp import MLP
 from reinforcegen_envs.policies.predictors import initiation_features, termination_features
-from reinforcegen_envs.policies.skill import VERSION, stage_features
+from reinforcegen_envs.policies.skill import stage_features
 from reinforcegen_envs.tasks import TASKS, Task
 
 DWELL = 0.004  # metres
@@ -102,15 +104,14 @@ def load_stages(args: Args, task: type[Task], layout: ObservationLayout, source_
         for _ in task.stages
     ]
     for path, demo in demonstrations(args, task):
-        if "label_action" not in demo.datagen_info or "state" not in demo.obs:
+        if "label_action" not in demo.datagen_info or "state" not in demo.obs or "sources" not in demo.attrs:
             raise DemoFileError(f"{path}: {demo.name} has no label_action; train on the output of demos.generate")
         obs, labels = demo.obs["state"], demo.datagen_info["label_action"]
         if obs.shape[1] != layout.size:
             raise DemoFileError(
                 f"{path}: observations of {obs.shape[1]} numbers, {layout.size} are needed; generate again"
             )
-        # Older files name one source, which all stages copy.
-        sources = demo.attrs["sources"] if "sources" in demo.attrs else [demo.attrs["source"]] * len(stages)
+        sources = demo.attrs["sources"]
         for index, data in enumerate(stages):
             steps = np.flatnonzero(demo.datagen_info["stage"] == index)
             data["features"].append(obs[steps][:, stage_features(layout, task, index)])
@@ -323,18 +324,16 @@ def main(args: Args) -> None:
     stages = load_stages(args, task, layout, len(sources))
     networks, log = fit_all([stage.name for stage in task.stages], stages, args)
     card = {
-        "task": task.name,
-        "version": VERSION,
-        "observation_size": layout.size,
         "command": shlex.join(["python", "-m", "reinforcegen_envs.agents.bc", *sys.argv[1:]]),
         "demonstrations": len(stages[0].source),
         "seed": args.seed,
     }
     extra = {"base": {}, "termination": {"threshold": THRESHOLD}, "initiation": {}}
+    bundle = Bundle(task, args.out)
     for kind, trained in networks.items():
-        save_mlps(args.out / f"{kind}.safetensors", trained, {**card, "kind": kind, **extra[kind]})
-    skeleton_of(sources).save(args.out / "skeleton.npz")
-    with open(args.out / "losses.csv", "w", newline="") as file:
+        bundle.save(kind, trained, {**card, **extra[kind]})
+    bundle.save_skeleton(skeleton_of(sources))
+    with atomic_path(args.out / "losses.csv") as temporary, open(temporary, "w", newline="") as file:
         writer = csv.DictWriter(file, ["network", "step", "losses/loss"])
         writer.writeheader()
         writer.writerows(log)

@@ -16,29 +16,37 @@ import os
 import shlex
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 import gymnasium as gym
+import mujoco
 import numpy as np
 from tqdm import tqdm
 
 from reinforcegen_envs import cli
 from reinforcegen_envs.agents import bc
+from reinforcegen_envs.engine import Engine
 from reinforcegen_envs.env import ManipulationEnv
+from reinforcegen_envs.errors import ReinforceGenError
 from reinforcegen_envs.files import atomic_path
 from reinforcegen_envs.observations import ObservationLayout
-from reinforcegen_envs.planning.skeleton import Skeleton
-from reinforcegen_envs.policies.mlp import MLP, load_mlps, save_mlps
+from reinforcegen_envs.policies.bundle import Bundle
+from reinforcegen_envs.policies.mlp import CARD_VERSION, MLP, load_mlps
+from reinforcegen_envs.policies.policy import Indices, Memory, Policy, act_one
 from reinforcegen_envs.policies.predictors import termination_features
-from reinforcegen_envs.policies.residual import ResidualPolicy, residual_files
-from reinforcegen_envs.policies.skill import VERSION
+from reinforcegen_envs.policies.residual import ResidualPolicy
 from reinforcegen_envs.registration import VARIANTS, make_env
 from reinforcegen_envs.tasks import TASKS, Task
 
 HELD_OUT = 5  # every so many-th episode judges the classifiers instead of training them
+Step = tuple[int, np.ndarray, bool]  # stage, observation, whether the stage was finished
 SHARE = 0.5  # of the training steps that come from the policies, the rest from demonstrations
+
+
+class NothingFinishedError(ReinforceGenError, RuntimeError):
+    """The policies never finish a stage, so there is nothing to learn its termination from."""
 
 
 @dataclass
@@ -65,26 +73,49 @@ class Args:
     """processes; 0 means one a core"""
 
 
-@dataclass
-class Truth:
-    """Ends a skill some control steps after the simulator says it was finished, and notes what was seen till then."""
+class Truth(Policy):
+    """Ends a skill some control steps after the simulator says it was finished, and notes what was seen till then.
 
-    after: int
-    core: ManipulationEnv | None = None
-    count: int = 0
-    steps: list[tuple[int, np.ndarray, bool]] = field(default_factory=list)  # stage, observation, finished
+    It judges the one environment that it was told to `watch`, whose copies of it write into one list.
 
-    def reset(self) -> None:
+    Args:
+        after: control steps that a skill goes on.
+    """
+
+    def __init__(self, after: int):
+        self.after = after
+        self.count = 0
+        self.engine: Engine | None = None
+        self.steps: list[Step] = []
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Truth:
+        """The same object: an environment copies its policies, but the judge has to be the one that is told and asked."""
+        return self
+
+    def watch(self, engine: Engine) -> None:
+        """Judge this engine from now on, and forget the steps noted so far."""
+        self.engine, self.count, self.steps = engine, 0, []
+
+    def reset(self, env_indices: Indices | None = None) -> None:
         """A new skill begins."""
         self.count = 0
 
-    def __call__(self, obs: np.ndarray) -> bool:
-        """Whether the skill is over, given the observation after one more control step of it."""
-        assert self.core is not None
-        self.steps.append((self.core.stage, obs, self.core.stage_finished))
-        if self.core.stage_finished or self.count:
+    def act(self, observations: np.ndarray, env_indices: Indices | None = None) -> np.ndarray:
+        """Whether the skill is over (1,), given the observation (1, size) after one more control step of it."""
+        assert self.engine is not None
+        finished = self.engine.judge.finished
+        self.steps.append((self.engine.stage, observations[0], finished))
+        if finished or self.count:
             self.count += 1
-        return self.count > self.after
+        return np.array([self.count > self.after])
+
+    def get_memory(self, env_index: int = 0) -> Memory:
+        """{"count": control steps since the skill was finished}."""
+        return {"count": self.count}
+
+    def set_memory(self, memory: Memory, env_index: int = 0) -> None:
+        """Go on from a memory of `get_memory`."""
+        self.count = int(memory["count"])
 
 
 @dataclass
@@ -103,11 +134,10 @@ class Player:
         self._truth = Truth(args.after)
         kwargs: dict[str, Any] = {"weights": str(args.weights), "initiation": "student", "termination": self._truth}
         noises = [(0.0, 0.0), tuple(args.pose_noise)]
-        size = ObservationLayout.of(task, base_action=True).size
         policies = [ResidualPolicy(task, {})]
-        paths = residual_files(args.weights)
-        if paths:
-            policy, kwargs["residual_scale"] = ResidualPolicy.load(paths, task, size)
+        bundle = Bundle.open(task, args.weights)
+        if bundle.residual_files():
+            policy, kwargs["residual_scale"] = bundle.residual()
             policies.append(policy)
         self._settings: list[tuple[gym.Env, ResidualPolicy]] = [
             (make_env(task.name, variant, "Residual", pose_noise=noise, **kwargs), policy)
@@ -116,15 +146,14 @@ class Player:
             for policy in policies
         ]
 
-    def play(self, seed: int) -> list[tuple[int, np.ndarray, bool]]:
+    def play(self, seed: int) -> list[Step]:
         """The steps of one episode: stage, observation, finished."""
         env, policy = self._settings[seed % len(self._settings)]
-        self._truth.core = cast(ManipulationEnv, env.unwrapped)
-        self._truth.steps = []
+        self._truth.watch(cast(ManipulationEnv, env.unwrapped).engine)
         obs, info = env.reset(seed=seed)
         done = bool(info["failure"])
         while not done:
-            obs, _, terminated, truncated, _ = env.step(policy(obs))
+            obs, _, terminated, truncated, _ = env.step(act_one(policy, obs))
             done = terminated or truncated
         return self._truth.steps
 
@@ -137,7 +166,7 @@ def _start_worker(args: Args, task_name: str) -> None:
     _player = Player(args, TASKS[task_name])
 
 
-def _work(seed: int) -> list[tuple[int, np.ndarray, bool]]:
+def _work(seed: int) -> list[Step]:
     assert _player is not None
     return _player.play(seed)
 
@@ -150,7 +179,7 @@ def collect(args: Args, task: type[Task]) -> list[Rollouts]:
     seeds = range(args.seed, args.seed + args.episodes)
     workers = min(args.workers or os.cpu_count() or 1, args.episodes)
 
-    def episodes() -> Iterator[list[tuple[int, np.ndarray, bool]]]:
+    def episodes() -> Iterator[list[Step]]:
         if workers == 1:
             player = Player(args, task)
             yield from (player.play(seed) for seed in seeds)
@@ -164,7 +193,7 @@ def collect(args: Args, task: type[Task]) -> list[Rollouts]:
             steps[stage].append((obs[features[stage]], finished, number))
     names = [stage.name for stage in task.stages]
     if empty := [name for name, found in zip(names, steps, strict=True) if not any(f for _, f, _ in found)]:
-        raise RuntimeError(
+        raise NothingFinishedError(
             f"no episode of {args.episodes} finished {empty}; train better policies, or play more episodes"
         )
     return [
@@ -179,7 +208,7 @@ def collect(args: Args, task: type[Task]) -> list[Rollouts]:
 
 def rates(network: MLP, rollouts: Rollouts, threshold: float) -> dict[str, float]:
     """How often a classifier is positive where a stage was finished (``true_positive``), and where not (``false_positive``)."""
-    positive = np.array([float(network(x)[0]) for x in rollouts.features]) > np.log(threshold / (1.0 - threshold))
+    positive = network.batch(rollouts.features)[:, 0].astype(np.float64) > np.log(threshold / (1.0 - threshold))
     finished = rollouts.finished > 0
     return {
         "true_positive": float(positive[finished].mean()) if finished.any() else float("nan"),
@@ -202,14 +231,14 @@ def main(args: Args) -> None:
     Raises:
         DemoFileError: the data is of no known task or of several, or not generated.
         WeightsError: unusable weights.
-        RuntimeError: no episode finished some stage.
+        NothingFinishedError: no episode finished some stage.
     """
     cli.at_least(1, args, "episodes", "steps")
     cli.at_least(0, args, "seed", "workers", "after")
     task = bc.task_of(args.data)
-    path = args.weights / "termination.safetensors"
-    old, card = load_mlps(path, kind="termination", task=task.name, version=VERSION)
-    sources = len(Skeleton.load(args.weights / "skeleton.npz").tools)
+    bundle = Bundle.open(task, args.weights)
+    old, card = load_mlps(bundle.path("termination"), kind="termination", task=task.name, version=CARD_VERSION)
+    sources = len(bundle.skeleton().tools)
     training = bc.Args(args.data, steps=args.steps, seed=args.seed, workers=args.workers)
     stages = bc.load_stages(training, task, ObservationLayout.of(task), sources)
     rollouts = collect(args, task)
@@ -226,12 +255,13 @@ def main(args: Args) -> None:
         for which, network in (("before", old[stage]), ("after", networks["termination"][stage])):
             report[f"{stage} {which}"] = rates(network, part[1], bc.THRESHOLD)
     card |= {
+        "mujoco": mujoco.__version__,
         "command": shlex.join(["python", "-m", "reinforcegen_envs.agents.termination", *sys.argv[1:]]),
         "threshold": bc.THRESHOLD,
         "rollouts": args.episodes,
         "held_out": report,
     }
-    save_mlps(path, networks["termination"], card)
+    bundle.save("termination", networks["termination"], card)
     with atomic_path(args.weights / "termination-losses.csv") as temporary, open(temporary, "w", newline="") as file:
         writer = csv.DictWriter(file, ["network", "step", "losses/loss"])
         writer.writeheader()

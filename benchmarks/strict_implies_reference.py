@@ -27,7 +27,7 @@ from reinforcegen_envs.demos import generate
 from reinforcegen_envs.demos.hdf5 import Demo, read_demos
 from reinforcegen_envs.demos.replay import restore_first_state
 from reinforcegen_envs.demos.sources import source_file
-from reinforcegen_envs.engine import Engine
+from reinforcegen_envs.engine import Engine, Snapshot
 from reinforcegen_envs.env import ManipulationEnv
 from reinforcegen_envs.poses import from_pose7, rotation, to_pose7, translation
 from reinforcegen_envs.tasks import TASKS
@@ -76,7 +76,7 @@ class Tally:
             self.places.append(place)
 
 
-def replayed(env: ManipulationEnv, demos: list[Demo], tally: Tally) -> list[dict]:
+def replayed(env: ManipulationEnv, demos: list[Demo], tally: Tally) -> list[Snapshot]:
     """Count the states of demonstrations; returns snapshots of the last steps of each."""
     snapshots = []
     for demo in demos:
@@ -107,7 +107,7 @@ def generated(task: str, tally: Tally, states: int, seed: int) -> None:
             attempt += 1
 
 
-def near_goal(env: ManipulationEnv, snapshots: list[dict], rng: np.random.Generator) -> Iterator[None]:
+def near_goal(env: ManipulationEnv, snapshots: list[Snapshot], rng: np.random.Generator) -> Iterator[None]:
     """Put the environment into one state near the goal after the other, for ever."""
     sim, task = env.sim, env.task
     free = list(task.object_qpos)

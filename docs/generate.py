@@ -205,9 +205,7 @@ def observation_table(task: type[Task]) -> str:
     for term in layout.terms:
         part = layout.slices[term.name]
         index = str(part.start) if term.size == 1 else f"{part.start} .. {part.stop - 1}"
-        text = (
-            f"{term.text}: {', '.join(f'`{name}`' for name in task.joints)}" if term.name == "joints" else term.text
-        )
+        text = f"{term.text}: {', '.join(f'`{name}`' for name in task.joints)}" if term.name == "joints" else term.text
         rows.append((index, f"`{term.name}`", term.size, term.unit or "-", term.frame or "-", text))
     return table(("index", "name", "size", "unit", "frame", "meaning"), rows)
 

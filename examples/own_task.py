@@ -129,9 +129,10 @@ class StackTask(Task):
         pace = rng.uniform(0.8, 1.2)
         face, side = rng.integers(4, size=2) * PI / 2 + rng.normal(0.0, 0.03, 2)
         grasp = matrix_from(hand_down(face, rng.normal(0.0, 0.03)), rng.uniform(-0.003, 0.003, 3))
-        before = translation(*rng.normal(0.0, 0.004, 2), 0.08) @ grasp @ rotation(rng.normal(0.0, 0.03, 3))
+        x, y = rng.normal(0.0, 0.005, 2)  # metres by which the hand comes down beside its way
+        before = translation(x, y, 0.08) @ grasp @ rotation(rng.normal(0.0, 0.03, 3))
         on = translation(0.0, 0.0, HALF_A + HALF_B) @ rotation([0.0, 0.0, side])
-        over = translation(*rng.normal(0.0, 0.006, 2), 0.07) @ on @ rotation(rng.normal(0.0, 0.04, 3))
+        over = translation(x, y, 0.07) @ on @ rotation(rng.normal(0.0, 0.04, 3))
         wait = int(rng.integers(6, 9))
 
         def take(pose: np.ndarray, speed: float, metres: float, **more) -> Keyframe:

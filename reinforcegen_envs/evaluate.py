@@ -26,9 +26,9 @@ import reinforcegen_envs  # noqa: F401  (registers the ids)
 from reinforcegen_envs import cli
 from reinforcegen_envs.env import ManipulationEnv
 from reinforcegen_envs.files import atomic_path
+from reinforcegen_envs.policies.bundle import Bundle
 from reinforcegen_envs.policies.mlp import WeightsError
-from reinforcegen_envs.policies.residual import ResidualPolicy, residual_files
-from reinforcegen_envs.policies.shipped import weights_folder
+from reinforcegen_envs.policies.residual import ResidualPolicy
 from reinforcegen_envs.registration import MODES, NAMESPACE, VARIANTS, env_id
 from reinforcegen_envs.statistics import wilson_interval
 from reinforcegen_envs.tasks import TASKS
@@ -136,7 +136,7 @@ def make(args: Args, render_mode: str | None = None) -> tuple[gym.Env, Callable[
         policy = ResidualPolicy(task, {})
     else:
         if args.policy == "shipped":
-            paths = residual_files(weights_folder(task, args.weights))
+            paths = Bundle.open(task, args.weights).residual_files()
             if not paths:
                 raise WeightsError(f"no residual weights are shipped for {task.name}; use --policy base")
         else:

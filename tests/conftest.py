@@ -4,7 +4,7 @@ import pytest
 
 from reinforcegen_envs.demos.hdf5 import read_demos
 from reinforcegen_envs.demos.sources import source_file
-from reinforcegen_envs.policies.shipped import weights_folder
+from reinforcegen_envs.policies.bundle import Bundle
 from reinforcegen_envs.tasks import TASKS
 
 pytest.register_assert_rewrite("helpers")  # it holds assertions
@@ -19,4 +19,4 @@ def source_demos():
 @pytest.fixture(scope="session")
 def weights():
     """Folder of Threading's shipped base weights and predictors."""
-    return str(weights_folder(TASKS["Threading"]))
+    return str(Bundle.open(TASKS["Threading"]).folder)

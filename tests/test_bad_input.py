@@ -154,7 +154,7 @@ FILES = ("base", "termination", "initiation")
     ("key", "value", "message"),
     [
         ("task", "Coffee", "for task 'Coffee', but 'Threading' is needed"),
-        ("version", "99", "for version '99', but '.*' is needed"),
+        ("version", 99, "for version 99, but 0 is needed"),
         ("observation_size", 12, r"for observation_size 12, but \d+ is needed"),
         ("kind", "sauce", "for kind 'sauce', but '.*' is needed"),
     ],

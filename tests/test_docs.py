@@ -92,7 +92,7 @@ def test_what_is_not_described_is_named():
 
 
 def test_pages_do_not_depend_on_shipped_weights(tmp_path, monkeypatch):
-    monkeypatch.setattr("reinforcegen_envs.policies.shipped.SHIPPED", tmp_path)
+    monkeypatch.setattr("reinforcegen_envs.policies.bundle.SHIPPED", tmp_path)
     assert generate.page(ThreadingTask) == (DOCS / "tasks" / "threading.md").read_text()
 
 

@@ -97,7 +97,7 @@ def test_modes_nest_as_wrappers(weights):
 def test_without_shipped_weights_the_error_says_how_to_train_some(monkeypatch, tmp_path):
     from reinforcegen_envs.policies.mlp import WeightsError
 
-    monkeypatch.setattr("reinforcegen_envs.policies.shipped.SHIPPED", tmp_path)
+    monkeypatch.setattr("reinforcegen_envs.policies.bundle.SHIPPED", tmp_path)
     with pytest.raises(WeightsError, match="agents.bc"):
         make_env("Square", "D2", "Residual")
 

@@ -15,12 +15,10 @@ import reinforcegen_envs  # noqa: F401 (registers the ids)
 from reinforcegen_envs.demos.generate import Args as GenerateArgs
 from reinforcegen_envs.demos.generate import generate
 from reinforcegen_envs.demos.sources import source_file
-from reinforcegen_envs.observations import ObservationLayout
-from reinforcegen_envs.planning.skeleton import Skeleton
+from reinforcegen_envs.observations import ObservationLayout, rotate_action
+from reinforcegen_envs.policies.bundle import Bundle
 from reinforcegen_envs.policies.mlp import ACTIVATIONS, MLP, OUTPUTS, WeightsError, load_mlps, save_mlps
-from reinforcegen_envs.policies.predictors import InitiationPredictor, TerminationPredictor
-from reinforcegen_envs.policies.shipped import weights_folder
-from reinforcegen_envs.policies.skill import SkillPolicy
+from reinforcegen_envs.policies.policy import act_one
 from reinforcegen_envs.tasks import ThreadingTask
 
 torch = pytest.importorskip("torch")
@@ -81,8 +79,8 @@ def test_save_and_load(tmp_path):
         "insert.late": random_mlp(rng, (4, 2), clip=5.0, output="tanh"),
     }
     path = tmp_path / "new" / "weights.safetensors"
-    save_mlps(path, mlps, {"task": "Threading", "kind": "base", "version": "0", "seeds": [1, 2]})
-    loaded, card = load_mlps(path, task="Threading", version="0")
+    save_mlps(path, mlps, {"task": "Threading", "kind": "base", "seeds": [1, 2]})
+    loaded, card = load_mlps(path, task="Threading", version=0)
     assert loaded.keys() == mlps.keys()
     for name, mlp in mlps.items():
         x = rng.normal(0, 3, mlp.input_size).astype(np.float32)
@@ -154,22 +152,22 @@ def trained(data):
 def test_a_short_run_writes_weights_that_load(trained):
     names = {f"{kind}.{end}" for kind in ("base", "termination", "initiation") for end in ("safetensors", "json")}
     assert {path.name for path in trained.iterdir()} == names | {"skeleton.npz", "losses.csv"}
-    policy = SkillPolicy.load(trained / "base.safetensors", ThreadingTask)
-    termination = TerminationPredictor.load(trained / "termination.safetensors", ThreadingTask)
-    initiation = InitiationPredictor.load(trained / "initiation.safetensors", ThreadingTask)
-    sources = len(Skeleton.load(trained / "skeleton.npz").tools)
+    bundle = Bundle.open(ThreadingTask, trained)
+    bundle.check()
+    policy, sources = bundle.base(), len(bundle.skeleton().tools)
     settings: dict[str, Any] = {"termination": "predictor", "initiation": "student", "weights": str(trained)}
     env = gym.make("ReinforceGen/D2-Threading-Hybrid-v0", disable_env_checker=True, **settings)
     obs, _ = env.reset(seed=0)
-    assert sorted(initiation.rank(obs)) == list(range(sources))
-    assert isinstance(termination(obs), bool)
+    assert sorted(act_one(bundle.initiation(), obs)) == list(range(sources))
+    assert act_one(bundle.termination(), obs).dtype == bool
+    frame = env.unwrapped.layout.slices["ref_rot6d_world"]  # type: ignore[attr-defined]
     for _ in range(10):
-        action = policy(obs)
-        assert action.shape == (7,) and np.abs(action).max() <= 1 and abs(action[6]) == 1
-        obs, *_ = env.step(action)
+        action = act_one(policy, obs)
+        assert action.shape == (7,) and abs(action[6]) == 1
+        obs, *_ = env.step(rotate_action(action, obs[frame].astype(np.float64), False))
     card = json.loads((trained / "base.json").read_text())
     assert (card["task"], card["kind"], card["demonstrations"], card["seed"]) == ("Threading", "base", 6, 0)
-    assert card["observation_size"] == len(obs)
+    assert card["observation_size"] == len(obs) and card["version"] == 0
     assert card["command"].startswith("python -m reinforcegen_envs.agents.bc")
     with open(trained / "losses.csv", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -185,7 +183,7 @@ def test_the_clone_acts_like_its_demonstrations(trained, data):
         assert len(part.features) == len(part.actions) == len(part.finished)
         assert set(np.unique(part.actions[:, 6])) <= {0.0, 1.0} and np.abs(part.actions[:, :3]).max() <= 1.8
         assert 0 < part.finished.mean() < 0.5 and len(part.initiation_features) == len(part.source) == 6
-        clone = np.array([networks[stage.name](x) for x in part.features])
+        clone = networks[stage.name].batch(part.features)
         spread = np.mean((part.actions[:, :6] - part.actions[:, :6].mean(0)) ** 2)
         assert np.mean((clone[:, :6] - part.actions[:, :6]) ** 2) < 0.6 * spread
 
@@ -204,7 +202,7 @@ def test_max_demos_and_the_seed(trained, data, tmp_path):
 def test_termination_is_trained_again_on_rollouts(trained, data, tmp_path, capsys):
     """The new classifiers replace the old ones and load; what they were trained on holds finished steps of every stage."""
     weights = tmp_path / "weights"
-    shutil.copytree(weights_folder(ThreadingTask), weights)
+    shutil.copytree(Bundle.open(ThreadingTask).folder, weights)
     before = load_mlps(weights / "termination.safetensors")[0]
     args = termination.Args(weights, (data,), variants=("D2",), episodes=6, steps=100, workers=1, after=7)
     rollouts = termination.collect(args, ThreadingTask)
@@ -220,7 +218,7 @@ def test_termination_is_trained_again_on_rollouts(trained, data, tmp_path, capsy
     assert card["rollouts"] == 6 and card["held_out"] == report and card["threshold"] == bc.THRESHOLD
     assert any((a.weights[0].shape != b.weights[0].shape) or (a.weights[0] != b.weights[0]).any()
                for a, b in zip(before.values(), after.values(), strict=True))  # fmt: skip
-    TerminationPredictor.load(weights / "termination.safetensors", ThreadingTask)
+    Bundle.open(ThreadingTask, weights).check()
     with pytest.raises(ValueError, match="episodes is 0"):
         termination.main(dataclasses.replace(args, episodes=0))
 

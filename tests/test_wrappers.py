@@ -600,7 +600,7 @@ def test_a_pool_from_the_tuned_policies(weights, tmp_path):
     with pytest.raises(ValueError, match="unknown earlier_policy 'best'"):
         fill_pool.fill(dataclasses.replace(args, earlier_policy="best"))
     with pytest.raises(WeightsError, match="no residual weights"):
-        fill_pool.TunedPolicy(ThreadingTask, str(tmp_path))
+        Bundle.open(ThreadingTask, tmp_path).tuned()
 
 
 @pytest.fixture(scope="module")

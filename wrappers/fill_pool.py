@@ -14,13 +14,9 @@ from typing import Any
 from tqdm import tqdm
 
 from reinforcegen_envs import cli
-from reinforcegen_envs.observations import ObservationLayout
-from reinforcegen_envs.policies.mlp import WeightsError
-from reinforcegen_envs.policies.residual import ResidualPolicy, TunedPolicy, residual_files
-from reinforcegen_envs.policies.shipped import weights_folder
-from reinforcegen_envs.policies.skill import SkillPolicy
+from reinforcegen_envs.policies.bundle import Bundle
 from reinforcegen_envs.registration import make_env
-from reinforcegen_envs.tasks import TASKS, Task
+from reinforcegen_envs.tasks import TASKS
 from reinforcegen_envs.wrappers.pool import StartPool
 
 EARLIER_POLICIES = ("base", "tuned")
@@ -54,26 +50,12 @@ class Args:
     """processes; 0 means one a core"""
 
 
-def tuned_policy(task: type[Task], weights: str | None) -> TunedPolicy:
-    """Base and residual policies of a folder as one.
-
-    Raises:
-        WeightsError: the folder has no residual weights, or unusable ones.
-    """
-    folder = weights_folder(task, weights)
-    if not (paths := residual_files(folder)):
-        raise WeightsError(f"no residual weights in {folder}; train some, or use the policy base")
-    size = ObservationLayout.of(task, base_action=True).size
-    residual, scale = ResidualPolicy.load(paths, task, size)
-    return TunedPolicy(task, SkillPolicy.load(folder / "base.safetensors", task), residual, scale)
-
-
 _env: Any = None
 
 
 def _start_worker(args: Args) -> None:
     global _env
-    earlier = tuned_policy(TASKS[args.task], args.weights) if args.earlier_policy == "tuned" else None
+    earlier = Bundle.open(TASKS[args.task], args.weights).tuned() if args.earlier_policy == "tuned" else None
     _env = make_env(
         args.task,
         args.variant,

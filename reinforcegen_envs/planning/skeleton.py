@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from reinforcegen_envs.errors import InvalidArgument
 from reinforcegen_envs.files import atomic_path
 from reinforcegen_envs.planning.ik import ArmKinematics
 from reinforcegen_envs.poses import invert
@@ -36,15 +37,13 @@ class Skeleton:
         """Read a file written by `save`.
 
         Raises:
-            ValueError: no such file, or not one of these.
+            InvalidArgument: no such file, or not one of these.
         """
         try:
             with np.load(path, allow_pickle=False) as arrays:
-                # Older files are of a task that goes on with nothing it left; there, the last key pose will do.
-                left = arrays["left"] if "left" in arrays.files else arrays["tools"][:, :, -1]
-                return cls(arrays["tools"], arrays["in_hand"], left)
+                return cls(arrays["tools"], arrays["in_hand"], arrays["left"])
         except Exception as error:  # a damaged archive raises a dozen different ones
-            raise ValueError(
+            raise InvalidArgument(
                 f"{path} is not a complete skeleton file ({error}); make it again with python -m reinforcegen_envs.agents.bc"
             ) from error
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import mujoco
 import numba
 import numpy as np
 
@@ -20,8 +22,13 @@ from reinforcegen_envs.errors import InvalidArgument, ReinforceGenError
 from reinforcegen_envs.files import atomic_path
 
 FORMAT = "reinforcegen-mlp-1"
+CARD_VERSION = 0  # of the ids whose observations and actions networks are made for: raised when those change
 ACTIVATIONS = ("relu", "tanh")
 OUTPUTS = ("linear", "tanh", "clip")
+ADAPT = (
+    "a policy that another library made comes in as a callable, observation -> 7 numbers in the world frame: load it there, "
+    "and give base_policy=lambda observation: model(observation)"
+)
 LINE = 16  # numbers in a cache line, where vector loads are fastest
 NEAR = 16  # inputs whose weights fit into the first-level cache
 
@@ -56,12 +63,14 @@ def _dense(x, weight_t, bias, out):
     """
     n, n_in, n_out = x.shape[0], weight_t.shape[0], weight_t.shape[1]
     live = np.empty((n, n_in), np.int64)  # inputs that are not zero
-    count = np.zeros(n, np.int64)
+    count = np.empty(n, np.int64)
     done = np.zeros(n, np.int64)
     for row in range(n):
+        found = 0
         for i in range(n_in):
-            live[row, count[row]] = i
-            count[row] += x[row, i] != 0.0
+            live[row, found] = i
+            found += x[row, i] != 0.0
+        count[row] = found
         for j in range(n_out):
             out[row, j] = bias[j]
     for end in range(NEAR, n_in + NEAR, NEAR):
@@ -326,7 +335,8 @@ def save_mlps(path: str | os.PathLike[str], mlps: Mapping[str, MLP], card: Mappi
     Args:
         path: the ``.safetensors`` file.
         mlps: name -> network, e.g. {"grasp": ..., "insert": ...}.
-        card: what they are for and where they come from; at least "task", "kind" and "version".
+        card: what they are for and where they come from; at least "task" and "kind". "version" and "mujoco", the versions of
+            the ids and of MuJoCo, are this package's and the running one unless the card has them.
     """
     from safetensors.numpy import save_file
 
@@ -337,7 +347,7 @@ def save_mlps(path: str | os.PathLike[str], mlps: Mapping[str, MLP], card: Mappi
             tensors[f"{name}.layers.{i}.bias"] = np.ascontiguousarray(bias, np.float32)
         tensors[f"{name}.mean"], tensors[f"{name}.std"] = mlp.mean, mlp.std
         shapes[name] = {"activation": mlp.activation, "output": mlp.output, "clip": mlp.clip}
-    card = {**card, "format": FORMAT, "networks": shapes}
+    card = {"version": CARD_VERSION, "mujoco": mujoco.__version__, **card, "format": FORMAT, "networks": shapes}
     path = Path(path)
     with atomic_path(path) as temporary:
         save_file(tensors, str(temporary), metadata={"card": json.dumps(card, sort_keys=True)})
@@ -369,6 +379,8 @@ def load_mlps(path: str | os.PathLike[str], **expected: Any) -> tuple[dict[str, 
             metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError) as error:
+        if path.suffix != ".safetensors":
+            raise WeightsError(f"{path} is not a safetensors file of this package ({error}); {ADAPT}") from error
         raise WeightsError(f"{path} is not a complete safetensors file ({error}); copy or train it again") from error
     try:
         card = json.loads(metadata.get("card", "{}"))
@@ -376,19 +388,36 @@ def load_mlps(path: str | os.PathLike[str], **expected: Any) -> tuple[dict[str, 
         card = {}
     if card.get("format") != FORMAT:
         raise WeightsError(
-            f"{path} is of format {card.get('format')!r}, not {FORMAT!r}; it was not written by this package"
+            f"{path} is of format {card.get('format')!r}, not {FORMAT!r}; it was not written by this package; {ADAPT}"
         )
     for key, value in expected.items():
         if card.get(key) != value:
             raise WeightsError(
                 f"{path} was made for {key} {card.get(key)!r}, but {value!r} is needed; train or choose weights for it"
             )
+    _warn_of_mujoco(path, card)
     try:
         return {name: _mlp(name, settings, tensors) for name, settings in card["networks"].items()}, card
     except (KeyError, IndexError, TypeError, AttributeError, WeightsError) as error:
         raise WeightsError(
             f"{path} does not hold the networks that its card names ({error}); train it again"
         ) from error
+
+
+_warned_of_mujoco = False
+
+
+def _warn_of_mujoco(path: Path, card: Mapping[str, Any]) -> None:
+    """Warn, once a process, that numbers were made with another MuJoCo: contacts differ from one minor version to the next."""
+    global _warned_of_mujoco
+    made, running = str(card.get("mujoco", mujoco.__version__)), mujoco.__version__
+    if not _warned_of_mujoco and made.split(".")[:2] != running.split(".")[:2]:
+        _warned_of_mujoco = True
+        warnings.warn(
+            f"{path} was made with MuJoCo {made}, this is {running}: success may differ from what is published; "
+            f"install mujoco=={made}, or evaluate again",
+            stacklevel=3,
+        )
 
 
 def _mlp(name: str, settings: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> MLP:

@@ -9,9 +9,9 @@ import numpy as np
 
 from reinforcegen_envs.errors import InvalidArgument
 from reinforcegen_envs.observations import ObservationLayout
-from reinforcegen_envs.policies.mlp import MLP, StageMLPs, check_networks, load_mlps
+from reinforcegen_envs.policies.mlp import CARD_VERSION, MLP, StageMLPs, check_networks, load_mlps
 from reinforcegen_envs.policies.policy import Indices, Memory, MemorylessPolicy, Policy, act_one, environments
-from reinforcegen_envs.policies.skill import VERSION, stage_features
+from reinforcegen_envs.policies.skill import stage_features
 from reinforcegen_envs.tasks import Task
 
 CONSECUTIVE = 5  # positive outputs in a row that end a skill (SkillGen)
@@ -42,7 +42,7 @@ class TerminationPredictor(Policy):
             WeightsError: the file is missing or damaged, or was made for another task, version or observation.
         """
         layout = ObservationLayout.of(task)
-        expected = {"task": task.name, "version": VERSION, "observation_size": layout.size}
+        expected = {"task": task.name, "version": CARD_VERSION, "observation_size": layout.size}
         networks, card = load_mlps(path, kind="termination", **expected)
         inputs = {stage.name: len(termination_features(layout, task, i)) for i, stage in enumerate(task.stages)}
         check_networks(path, networks, {name: (size, 1) for name, size in inputs.items()})
@@ -120,7 +120,7 @@ class InitiationPredictor(MemorylessPolicy):
             WeightsError: the file is missing or damaged, or was made for another task, version or observation.
         """
         layout = ObservationLayout.of(task)
-        expected = {"task": task.name, "version": VERSION, "observation_size": layout.size}
+        expected = {"task": task.name, "version": CARD_VERSION, "observation_size": layout.size}
         networks, _ = load_mlps(path, kind="initiation", **expected)
         sources = max((int(network.sizes[-1]) for network in networks.values()), default=0)
         size = (len(initiation_features(layout)), sources)

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from reinforcegen_envs.observations import ACTION_SIZE, ObservationLayout, rotate_action
-from reinforcegen_envs.policies.mlp import MLP, StageMLPs, WeightsError, check_networks, load_mlps
+from reinforcegen_envs.policies.mlp import CARD_VERSION, MLP, StageMLPs, WeightsError, check_networks, load_mlps
 from reinforcegen_envs.policies.policy import Indices, MemorylessPolicy
 from reinforcegen_envs.policies.skill import SkillPolicy
 from reinforcegen_envs.tasks import Task
-
-
-def residual_files(folder: Path) -> list[Path]:
-    """The residual weights in a folder of weights."""
-    return sorted(folder.glob("residual-*.safetensors"))
 
 
 def combine(base: np.ndarray, residual: np.ndarray, scale: float, ref_rot6d: np.ndarray) -> np.ndarray:
@@ -50,7 +46,7 @@ class ResidualPolicy(MemorylessPolicy):
         self._networks = StageMLPs(in_order, features, layout.size, layout.slices["stage"])
 
     @classmethod
-    def load(cls, paths: list[Path], task: type[Task], observation_size: int) -> tuple[ResidualPolicy, float]:
+    def load(cls, paths: Sequence[Path], task: type[Task], observation_size: int) -> tuple[ResidualPolicy, float]:
         """Read residual weights; returns the policy and the residual scale they were trained with.
 
         Raises:
@@ -59,7 +55,8 @@ class ResidualPolicy(MemorylessPolicy):
         networks: dict[str, MLP] = {}
         scales = set()
         for path in paths:
-            found, card = load_mlps(path, kind="residual", task=task.name, observation_size=observation_size)
+            expected = {"task": task.name, "version": CARD_VERSION, "observation_size": observation_size}
+            found, card = load_mlps(path, kind="residual", **expected)
             names = ["all", *(stage.name for stage in task.stages)]
             if unknown := set(found) - set(names):
                 raise WeightsError(f"{path} is for stages {sorted(unknown)}; {task.name} has {names[1:]}")

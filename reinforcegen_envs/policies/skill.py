@@ -9,11 +9,10 @@ import numba
 import numpy as np
 
 from reinforcegen_envs.observations import ACTION_SIZE, ObservationLayout, rotate_action
-from reinforcegen_envs.policies.mlp import MLP, StageMLPs, check_networks, forward_stages, load_mlps
+from reinforcegen_envs.policies.mlp import CARD_VERSION, MLP, StageMLPs, check_networks, forward_stages, load_mlps
 from reinforcegen_envs.policies.policy import Indices, MemorylessPolicy
 from reinforcegen_envs.tasks import Task
 
-VERSION = "0"
 # The networks' last output is the logit of closing. Memoryless imitation stalls where demonstrations dwelt, so little
 # evidence closes the hand (probability 0.3), and a closing hand needs much to open again (0.05; ours).
 CLOSE_ABOVE, OPEN_BELOW = float(np.log(0.3 / 0.7)), float(np.log(0.05 / 0.95))
@@ -73,7 +72,7 @@ class SkillPolicy(MemorylessPolicy):
             WeightsError: the file is missing or damaged, or was made for another task, version or observation.
         """
         layout = ObservationLayout.of(task)
-        networks, _ = load_mlps(path, kind="base", task=task.name, version=VERSION, observation_size=layout.size)
+        networks, _ = load_mlps(path, kind="base", task=task.name, version=CARD_VERSION, observation_size=layout.size)
         inputs = {stage.name: len(stage_features(layout, task, i)) for i, stage in enumerate(task.stages)}
         check_networks(path, networks, {name: (size, ACTION_SIZE) for name, size in inputs.items()})
         return cls(task, networks)
