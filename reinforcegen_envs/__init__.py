@@ -4,6 +4,7 @@ Importing this package registers the ``ReinforceGen/...`` ids.
 """
 
 import os as _os
+from pathlib import Path as _Path
 
 try:
     import mujoco as _mujoco  # noqa: F401
@@ -14,7 +15,11 @@ except AttributeError as error:  # PyOpenGL's way of saying that it found no lib
         "only rendering needs it"
     ) from error
 
-from reinforcegen_envs.registration import load_entry_points, register_envs, register_task
+from reinforcegen_envs import caching as _caching
+
+_caching.keep_compiled_code(_Path(__file__).parent)  # before the imports below declare compiled functions
+
+from reinforcegen_envs.registration import load_entry_points, register_envs, register_task  # noqa: E402
 
 __version__ = "0.1.0"
 

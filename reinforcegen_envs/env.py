@@ -13,6 +13,7 @@ from reinforcegen_envs.errors import InvalidArgument
 from reinforcegen_envs.observations import ObservationLayout
 from reinforcegen_envs.perception import Perception, as_perception
 from reinforcegen_envs.poses import to_pose7
+from reinforcegen_envs.sim.rendering import SceneRenderer, check_camera
 from reinforcegen_envs.sim.simulation import Simulation
 from reinforcegen_envs.tasks import TASKS, Task
 
@@ -67,11 +68,13 @@ class ManipulationEnv(gym.Env[Any, np.ndarray]):
             raise InvalidArgument(f"unknown obs_mode {obs_mode!r}; choose one of {OBS_MODES}")
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
             raise InvalidArgument(
-                f"unknown render_mode {render_mode!r}; choose None or one of {self.metadata['render_modes']}"
+                f"unknown render_mode {render_mode!r}; choose None or one of {self.metadata['render_modes']} "
+                "(gym.make adds Gymnasium's wrappers for 'human' and 'rgb_array_list')"
             )
         self.render_mode = render_mode
         self.obs_mode = obs_mode
         self.engine = Engine(task_class, variant, controller, as_perception(perception))
+        check_camera(self.model, camera, width, height)
         self.layout = self.engine.layout  # Residual puts a longer one in its place
         self.observation_space = self.space_of(self.layout)
         self.action_space = gym.spaces.Box(-1.0, 1.0, (7,), np.float32)
@@ -266,8 +269,6 @@ class ManipulationEnv(gym.Env[Any, np.ndarray]):
         if self.render_mode is None:
             return None
         if self._renderer is None:
-            from reinforcegen_envs.sim.rendering import SceneRenderer
-
             self._renderer = SceneRenderer(self.task.scene, *self._camera)
         return self._renderer.frame(self.sim.data)
 

@@ -99,6 +99,10 @@ def make_env(
     return env
 
 
+# Where gym.make looks for render modes, to wrap for "human" and "rgb_array_list", when the entry point is a function.
+make_env.metadata = ManipulationEnv.metadata  # pyright: ignore[reportFunctionMemberAccess]
+
+
 def register_task(task: TaskType) -> TaskType:
     """Make the ids of a task, in all its variants and every mode; also a class decorator.
 

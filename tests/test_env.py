@@ -334,8 +334,9 @@ def test_a_state_goes_on_with_its_generator_in_an_environment_that_was_never_res
     np.testing.assert_array_equal(fresh.reset()[0], expected)
 
 
-def test_a_diverging_simulation_is_an_error(env):
+def test_a_diverging_simulation_is_an_error(env, tmp_path, monkeypatch):
     """MuJoCo resets itself and goes on; nobody would notice."""
+    monkeypatch.chdir(tmp_path)  # where MuJoCo writes its log
     env.reset(seed=0)
     env.data.qvel[:] = 1e12
     with pytest.raises(SimulationError, match="reset itself"):

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import mujoco
 
+from reinforcegen_envs.caching import cache_folder
 from reinforcegen_envs.errors import InvalidArgument, ReinforceGenError
 from reinforcegen_envs.files import atomic_path
 from reinforcegen_envs.models.objects import Body, body_element
@@ -64,13 +65,6 @@ class Scene:
     table_height: float = 0.8
 
 
-def cache_folder() -> Path:
-    """Folder of compiled scenes: ``$REINFORCEGEN_CACHE``, else ``reinforcegen_envs`` in the user's cache folder."""
-    if folder := os.environ.get("REINFORCEGEN_CACHE"):
-        return Path(folder)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "reinforcegen_envs"
-
-
 def _cache_file(scene: Scene, form: str) -> Path:
     sources = [Path(__file__), Path(__file__).with_name("objects.py")]
     digest = hashlib.sha256(repr(scene).encode())
@@ -91,6 +85,7 @@ def load_scene(scene: Scene, form: str = "physics") -> mujoco.MjModel:
     Raises:
         InvalidArgument: unknown form.
         SceneCacheError: the scene is not cached and the cache folder cannot be written.
+        CacheError: the user has no home folder, and REINFORCEGEN_CACHE is not set.
         SceneBuildError: the scene is not cached and robosuite cannot be imported.
     """
     if form not in FORMS:

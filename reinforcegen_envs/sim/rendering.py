@@ -2,20 +2,49 @@
 
 from __future__ import annotations
 
+import operator
 import os
+import weakref
 
 import mujoco
 import numpy as np
 
+from reinforcegen_envs.errors import InvalidArgument
 from reinforcegen_envs.models.scene import Scene, load_scene
+from reinforcegen_envs.sim import gl_thread
+from reinforcegen_envs.sim.gl_thread import RenderingError
+
+__all__ = ["MAX_PIXELS", "RenderingError", "SceneRenderer", "check_camera"]
+
+MAX_PIXELS = 16384  # a side: what OpenGL implementations allow of a frame buffer
+MAX_GEOMS = 10_000
 
 
-class RenderingError(RuntimeError):
-    """No frame can be drawn on this machine."""
+def check_camera(model: mujoco.MjModel, camera: str, width: int, height: int) -> None:
+    """Check what `SceneRenderer` draws, without OpenGL.
+
+    Args:
+        model: either form of the scene.
+        camera: name of a camera in it.
+        width, height: pixels.
+
+    Raises:
+        InvalidArgument: no such camera, or a size that is not an integer from 1 to `MAX_PIXELS`.
+    """
+    cameras = [model.camera(i).name for i in range(model.ncam)]
+    if camera not in cameras:
+        raise InvalidArgument(f"unknown camera {camera!r}; choose one of {cameras}")
+    for name, pixels in (("width", width), ("height", height)):
+        try:
+            good = 1 <= operator.index(pixels) <= MAX_PIXELS and not isinstance(pixels, bool)
+        except TypeError:
+            good = False
+        if not good:
+            raise InvalidArgument(f"{name} {pixels!r} must be an integer from 1 to {MAX_PIXELS} (pixels)")
 
 
 class SceneRenderer:
-    """Draws frames of one scene.
+    """Draws frames of one scene; from any thread, as one of its own does the drawing (see `gl_thread`).
 
     Args:
         scene: the task's scene.
@@ -23,42 +52,93 @@ class SceneRenderer:
         width, height: pixels.
 
     Raises:
-        ValueError: no such camera.
-        RenderingError: no OpenGL library can be loaded.
+        InvalidArgument: no such camera, or a size that cannot be drawn.
+        RenderingError: no OpenGL library can be loaded, or this process was forked from one that had drawn.
     """
 
     def __init__(self, scene: Scene, camera: str, width: int, height: int):
-        self._model = load_scene(scene, "rendered")
-        cameras = [self._model.camera(i).name for i in range(self._model.ncam)]
-        if camera not in cameras:
-            raise ValueError(f"unknown camera {camera!r}; choose one of {cameras}")
-        self._camera = camera
-        self._data = mujoco.MjData(self._model)
-        # The offscreen buffer's size belongs to the model; MjVisual is not part of the dynamics.
-        self._model.vis.global_.offwidth = max(width, self._model.vis.global_.offwidth)
-        self._model.vis.global_.offheight = max(height, self._model.vis.global_.offheight)
-        try:
-            self._renderer = mujoco.Renderer(self._model, height, width)
-        except Exception as error:  # the GL back-ends raise ImportError, AttributeError, GLError, RuntimeError ...
-            raise RenderingError(
-                f"cannot open an OpenGL context with MUJOCO_GL={os.environ.get('MUJOCO_GL', '(unset)')!r}: {error}. "
-                "On a machine without a screen set MUJOCO_GL=egl (GPU) or MUJOCO_GL=osmesa (CPU) before Python starts, "
-                "with libegl1 or libosmesa6 installed"
-            ) from error
+        canvas = gl_thread.call(lambda: _Canvas(scene, camera, width, height))
+        self._canvas = canvas
+        self._free = weakref.finalize(self, gl_thread.post, canvas.free)
+        self._free.atexit = False  # the drawing thread frees at exit, in time
+
+    def frame(self, data: mujoco.MjData) -> np.ndarray:
+        """The scene in the state of ``data`` (of the physics form), (height, width, 3) uint8.
+
+        Raises:
+            RenderingError: after `close`, or in a forked child.
+        """
+        # Copies: whoever interrupts the wait for the frame may step the simulation while it is still being drawn.
+        state = data.qpos.copy(), data.mocap_pos.copy(), data.mocap_quat.copy()
+        return gl_thread.call(lambda: self._canvas.draw(*state))
+
+    def close(self) -> None:
+        """Free the OpenGL context; a second call does nothing. Does not wait, so any thread and destructor may call."""
+        self._free()
+
+
+class _Canvas:
+    """A scene, an OpenGL context and what is drawn into it. Lives in the drawing thread: made, used and freed there."""
+
+    def __init__(self, scene: Scene, camera: str, width: int, height: int):
+        self._model = model = load_scene(scene, "rendered")
+        check_camera(model, camera, width, height)
+        self._data = mujoco.MjData(model)
+        self._scene = mujoco.MjvScene(model, MAX_GEOMS)
+        self._camera = mujoco.MjvCamera()
+        self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
+        self._camera.fixedcamid = model.camera(camera).id
         self._options = mujoco.MjvOption()
         self._options.geomgroup[0] = 0  # collision geoms; their visual copies are in group 1
         self._options.sitegroup[:] = 0
+        self._viewport = mujoco.MjrRect(0, 0, width, height)
+        # The offscreen buffer's size belongs to the model, which all canvases share; only opening a context reads it.
+        model.vis.global_.offwidth, model.vis.global_.offheight = width, height
+        try:
+            self._context = mujoco.GLContext(width, height)
+        except Exception as error:  # the back-ends raise ImportError, AttributeError, GLError, RuntimeError ...
+            raise _no_context(error) from error
+        try:
+            self._context.make_current()
+            self._buffers = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_150)
+        except Exception as error:
+            self._context.free()
+            raise _no_context(error) from error
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._buffers)
+        self._freed = False
+        gl_thread.opened(self)
 
-    def frame(self, data: mujoco.MjData) -> np.ndarray:
-        """The scene in the state of ``data`` (of the physics form), (height, width, 3) uint8."""
-        self._data.qpos[:] = data.qpos
-        self._data.mocap_pos[:] = data.mocap_pos
-        self._data.mocap_quat[:] = data.mocap_quat
-        mujoco.mj_kinematics(self._model, self._data)
-        mujoco.mj_camlight(self._model, self._data)
-        self._renderer.update_scene(self._data, camera=self._camera, scene_option=self._options)
-        return self._renderer.render()
+    def draw(self, qpos: np.ndarray, mocap_pos: np.ndarray, mocap_quat: np.ndarray) -> np.ndarray:
+        """The frame of a state, (height, width, 3) uint8."""
+        if self._freed:
+            raise RenderingError("the renderer is closed; make a new one")
+        data = self._data
+        data.qpos[:], data.mocap_pos[:], data.mocap_quat[:] = qpos, mocap_pos, mocap_quat
+        mujoco.mj_kinematics(self._model, data)
+        mujoco.mj_camlight(self._model, data)
+        every = mujoco.mjtCatBit.mjCAT_ALL
+        mujoco.mjv_updateScene(self._model, data, self._options, None, self._camera, every, self._scene)
+        self._context.make_current()
+        mujoco.mjr_render(self._viewport, self._scene, self._buffers)
+        pixels = np.empty((self._viewport.height, self._viewport.width, 3), np.uint8)
+        mujoco.mjr_readPixels(pixels, None, self._viewport, self._buffers)
+        return np.ascontiguousarray(pixels[::-1])  # OpenGL's first row is the lowest
 
-    def close(self) -> None:
-        """Free the OpenGL context."""
-        self._renderer.close()
+    def free(self) -> None:
+        """Free buffers and context; a second call does nothing."""
+        if self._freed:
+            return
+        self._freed = True
+        self._context.make_current()  # else the buffers of the same numbers in another context would be deleted
+        self._buffers.free()
+        self._context.free()
+        gl_thread.freed(self)
+
+
+def _no_context(error: Exception) -> RenderingError:
+    """What a back-end's error means, and what to do."""
+    return RenderingError(
+        f"cannot open an OpenGL context with MUJOCO_GL={os.environ.get('MUJOCO_GL', '(unset)')!r}: {error}. "
+        "On a machine without a screen set MUJOCO_GL=egl (GPU) or MUJOCO_GL=osmesa (CPU) before Python starts, "
+        "with libegl1 or libosmesa6 installed"
+    )
