@@ -25,8 +25,10 @@ from reinforcegen_envs.agents.common import env_spec, residual_scale
 from reinforcegen_envs.agents.evaluation import evaluate
 from reinforcegen_envs.errors import InvalidArgument, ReinforceGenError
 from reinforcegen_envs.files import atomic_path
+from reinforcegen_envs.policies.bundle import Bundle
 from reinforcegen_envs.policies.mlp import MLP, save_mlps
 from reinforcegen_envs.registration import NAMESPACE
+from reinforcegen_envs.tasks import TASKS
 from reinforcegen_envs.wrappers.vector import ThreadVectorEnv
 
 MAY_CHANGE_ON_RESUME = {
@@ -40,13 +42,6 @@ RECENT = 100  # episodes that charts/success is the mean of
 
 class RunError(ReinforceGenError, RuntimeError):
     """A run cannot begin in its folder, or cannot go on from what is there."""
-
-
-def save_residual(weights: Path, stage: str, policy: MLP, card: Mapping[str, Any]) -> Path:
-    """Put a trained residual into a folder of weights, where deployment looks for it; returns the file."""
-    path = weights / f"residual-{stage}.safetensors"
-    save_mlps(path, {stage: policy}, card)
-    return path
 
 
 class Stateful(Protocol):
@@ -272,7 +267,8 @@ class Run:
             f"episodes, seeds from {result.first_seed}; {self.progress.step} control steps, {self.seconds:.0f} s"
         )
         if self.args.weights is not None and self._belongs_to_weights():
-            print(f"wrote {save_residual(self.args.weights, self.stage, policy, card)}")
+            bundle = Bundle.open(TASKS[self.spec.kwargs["task"]], self.args.weights)
+            print(f"wrote {bundle.save_residual(self.args.stage, policy, card)}")
         self._writer.close()
         return document
 
@@ -286,7 +282,6 @@ class Run:
         card = {
             "kind": "residual",
             "task": self.spec.kwargs["task"] if self.spec.namespace == NAMESPACE else self.spec.name,
-            "version": self.spec.version,
             "stage": self.stage,
             "env_id": self.args.env_id,
             "residual_scale": self.scale,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -20,9 +20,6 @@ from reinforcegen_envs.tasks import TASKS, Task
 OBS_MODES = ("state", "state_dict")
 LARGEST_PLACE = 2.0  # metres from the world's origin within which reset options may place objects (ours)
 NO_PLAN = {"status": "none", "milliseconds": 0.0, "collision_checks": 0}
-
-Observation = np.ndarray | dict[str, np.ndarray]
-EnvType = TypeVar("EnvType", bound=gym.Env)
 
 
 class ManipulationEnv(gym.Env[Any, np.ndarray]):
@@ -111,8 +108,8 @@ class ManipulationEnv(gym.Env[Any, np.ndarray]):
         """The observation space of a layout, in this environment's obs_mode."""
         return layout.flat_space if self.obs_mode == "state" else layout.dict_space
 
-    def present(self, layout: ObservationLayout, observation: np.ndarray) -> Observation:
-        """A flat observation in this environment's obs_mode."""
+    def present(self, layout: ObservationLayout, observation: np.ndarray) -> Any:
+        """A flat observation in this environment's obs_mode: as it is, or as a dictionary of arrays."""
         return observation if self.obs_mode == "state" else layout.split(observation)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
@@ -181,7 +178,7 @@ class ManipulationEnv(gym.Env[Any, np.ndarray]):
             engine.enter_stage(engine.stage + 1)
         return self.observe(), reward, terminated, False, self.info(1)
 
-    def observe(self) -> Observation:
+    def observe(self) -> Any:
         """The observation of the current state, without base action."""
         return self.present(self.engine.layout, self.engine.observe())
 

@@ -4,6 +4,7 @@ import copy
 import pickle
 import subprocess
 import sys
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -29,6 +30,10 @@ def engine_of(seed=0, perception=None, variant="D0"):
     return engine
 
 
+def core_of(env: Any) -> ManipulationEnv:
+    return env.unwrapped
+
+
 def actions(steps, seed=0):
     return np.random.default_rng(seed).uniform(-0.5, 0.5, (steps, 7))
 
@@ -37,9 +42,9 @@ def actions(steps, seed=0):
 
 
 def test_listeners_hear_what_happens():
-    env = gym.make(HYBRID).unwrapped
+    env = core_of(gym.make(HYBRID))
     hybrid = gym.make(HYBRID)
-    engine = hybrid.unwrapped.engine
+    engine = core_of(hybrid).engine
     heard = []
     for event in ("connect_begun", "connect_ended", "stage_entered", "stage_finished"):
         engine.events.subscribe(event, lambda *arguments, event=event: heard.append((event, *arguments)))
@@ -80,7 +85,7 @@ def test_perception_without_error_changes_no_bit(env_id):
                 run += [obs, np.array([reward, terminated, truncated, info["sim_steps"]])]
                 if terminated or truncated:
                     break
-            run.append(env.unwrapped.data.qpos.copy())
+            run.append(core_of(env).data.qpos.copy())
         runs.append(run)
     assert len(runs[0]) == len(runs[1])
     for a, b in zip(*runs, strict=True):
@@ -205,21 +210,21 @@ def test_parts_that_play_here_must_be_in_the_snapshot():
     hybrid, residual = gym.make(HYBRID), gym.make(RESIDUAL)
     hybrid.reset(seed=3)
     residual.reset(seed=3)
-    before = residual.unwrapped.get_state()
+    before = core_of(residual).get_state()
     with pytest.raises(SnapshotError, match="lacks.*base_policy"):
-        residual.unwrapped.set_state(hybrid.unwrapped.get_state())
-    assert residual.unwrapped.get_state().to_arrays()["document"] == before.to_arrays()["document"]
-    hybrid.unwrapped.set_state(before)  # what plays nowhere here is left alone
+        core_of(residual).set_state(core_of(hybrid).get_state())
+    assert core_of(residual).get_state().to_arrays()["document"] == before.to_arrays()["document"]
+    core_of(hybrid).set_state(before)  # what plays nowhere here is left alone
 
 
 def test_setting_the_state_beneath_a_residual_environment_takes_the_base_action_along():
     env = gym.make(RESIDUAL)
     env.reset(seed=3)
-    state = env.unwrapped.get_state()
+    state = core_of(env).get_state()
     expected = [env.step(action)[0] for action in actions(5)]
     env.reset(seed=4)
     env.step(np.zeros(7))
-    env.unwrapped.set_state(state)
+    core_of(env).set_state(state)
     for action, obs in zip(actions(5), expected, strict=True):
         np.testing.assert_array_equal(env.step(action)[0], obs)
 
@@ -242,14 +247,14 @@ def test_a_copy_goes_on_bit_for_bit_and_leaves_the_original_alone(env_id, kwargs
     for action in actions(5):
         env.step(action)
     twin = how(env)
-    before = env.unwrapped.get_state()
+    before = core_of(env).get_state()
     results = [twin.step(action)[0] for action in actions(20, 1)]
-    assert env.unwrapped.get_state().to_arrays()["document"] == before.to_arrays()["document"]
-    np.testing.assert_array_equal(env.unwrapped.get_state().simulation, before.simulation)
+    assert core_of(env).get_state().to_arrays()["document"] == before.to_arrays()["document"]
+    np.testing.assert_array_equal(core_of(env).get_state().simulation, before.simulation)
     for action, expected in zip(actions(20, 1), results, strict=True):
         np.testing.assert_array_equal(env.step(action)[0], expected)
     np.testing.assert_array_equal(env.reset()[0], twin.reset()[0])
-    assert env.unwrapped.model is twin.unwrapped.model  # one MjModel a process, in copies too
+    assert core_of(env).model is core_of(twin).model  # one MjModel a process, in copies too
 
 
 UNPICKLE = """
@@ -281,7 +286,7 @@ def test_an_environment_goes_on_in_a_new_process(tmp_path):
 def test_observations_as_a_dictionary():
     flat = gym.make(RESIDUAL)
     named = gym.make(RESIDUAL, obs_mode="state_dict")
-    layout = flat.unwrapped.layout
+    layout = core_of(flat).layout
     assert set(named.observation_space.spaces) == set(layout.slices)  # type: ignore[attr-defined]
     pairs = [(flat.reset(seed=2)[0], named.reset(seed=2)[0])]
     pairs += [(flat.step(action)[0], named.step(action)[0]) for action in actions(5)]

@@ -1,5 +1,7 @@
 """Base policies with memory in environments: a copy each, cleared where skills and episodes begin, kept in snapshots."""
 
+from typing import Any
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -70,7 +72,7 @@ class PlainChunk:
         return self.queue.pop(0)
 
 
-def base_of(env):
+def base_of(env: Any) -> Any:
     while not isinstance(env, Residual):
         env = env.env
     return env._base

@@ -13,9 +13,8 @@ from offset_reach import TRAINERS, read_csv, small  # noqa: E402
 
 from reinforcegen_envs.agents import ppo_residual  # noqa: E402
 from reinforcegen_envs.agents.runs import RunError  # noqa: E402
-from reinforcegen_envs.observations import ObservationLayout  # noqa: E402
+from reinforcegen_envs.policies.bundle import Bundle  # noqa: E402
 from reinforcegen_envs.policies.mlp import load_mlps  # noqa: E402
-from reinforcegen_envs.policies.residual import ResidualPolicy, residual_files  # noqa: E402
 from reinforcegen_envs.tasks import ThreadingTask  # noqa: E402
 
 
@@ -73,9 +72,7 @@ def test_the_residual_ends_up_in_the_folder_of_weights(name, stage, bundle, tmp_
     assert contents(bundle).items() >= before.items()
     for suffix in (".safetensors", ".json"):
         assert (bundle / file).with_suffix(suffix).read_bytes() == (tmp_path / "run" / f"actor{suffix}").read_bytes()
-    _, scale = ResidualPolicy.load(
-        residual_files(bundle), ThreadingTask, ObservationLayout.of(ThreadingTask, True).size
-    )
+    _, scale = Bundle.open(ThreadingTask, bundle).residual()
     _, card = load_mlps(
         bundle / f"{file}.safetensors", kind="residual", task="Threading", version=0, stage=stage or "all"
     )

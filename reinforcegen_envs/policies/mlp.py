@@ -17,10 +17,12 @@ from typing import Any
 import mujoco
 import numba
 import numpy as np
+from numpy.typing import NDArray
 
 from reinforcegen_envs.errors import InvalidArgument, ReinforceGenError
 from reinforcegen_envs.files import atomic_path
 
+Array = NDArray[Any]
 FORMAT = "reinforcegen-mlp-1"
 CARD_VERSION = 0  # of the ids whose observations and actions networks are made for: raised when those change
 ACTIVATIONS = ("relu", "tanh")
@@ -38,11 +40,11 @@ class WeightsError(ReinforceGenError, ValueError):
 
 
 @numba.njit(cache=True)
-def _padded(size):
+def _padded(size: int) -> int:
     return (size + LINE - 1) // LINE * LINE
 
 
-def _aligned(parts: Sequence[np.ndarray]) -> np.ndarray:
+def _aligned(parts: Sequence[Array]) -> Array:
     """The arrays one after another, flat, each from the beginning of a cache line."""
     ends = np.cumsum([_padded(part.size) for part in parts])
     buffer = np.zeros(int(ends[-1]) + LINE, np.float32)
@@ -54,7 +56,7 @@ def _aligned(parts: Sequence[np.ndarray]) -> np.ndarray:
 
 
 @numba.njit(cache=True, nogil=True)
-def _dense(x, weight_t, bias, out):
+def _dense(x: Array, weight_t: Array, bias: Array, out: Array) -> None:
     """out = x @ weight_t + bias; weight_t is (in, out), so that the inner loop is contiguous and vectorises.
 
     Every row adds its inputs in their order, one after the other, whatever the batch; those that are zero, as half of them
@@ -99,7 +101,7 @@ def _dense(x, weight_t, bias, out):
 
 
 @numba.njit(cache=True, nogil=True)
-def _forward(x, parameters, row):
+def _forward(x: Array, parameters: Array, row: Array) -> Array:
     """Run a network on every row of ``x`` (n, in); see `MLP.packed` for ``parameters`` and ``row``."""
     at, layers, tanh_hidden, output, n_in = row[0], row[1], row[2], row[3], row[4]
     clip = parameters[at]
@@ -135,7 +137,7 @@ def _forward(x, parameters, row):
 
 
 @numba.njit(cache=True, nogil=True)
-def forward_stages(observations, parameters, table, features, stage_start):
+def forward_stages(observations: Array, parameters: Array, table: Array, features: Array, stage_start: int) -> Array:
     """Run each row's stage's network on the row's features; see `StageMLPs`.
 
     Args:
@@ -203,15 +205,15 @@ class MLP:
         WeightsError: unknown activation or output, or arrays whose shapes do not fit together.
     """
 
-    weights: Sequence[np.ndarray]
-    biases: Sequence[np.ndarray]
-    mean: np.ndarray | None = None
-    std: np.ndarray | None = None
+    weights: Sequence[Array]
+    biases: Sequence[Array]
+    mean: Array | None = None
+    std: Array | None = None
     clip: float = 10.0
     activation: str = "relu"
     output: str = "linear"
-    sizes: np.ndarray = field(init=False)
-    packed: tuple[np.ndarray, np.ndarray] = field(init=False, repr=False)
+    sizes: Array = field(init=False)
+    packed: tuple[Array, Array] = field(init=False, repr=False)
 
     def __post_init__(self):
         if self.activation not in ACTIVATIONS:
@@ -244,7 +246,7 @@ class MLP:
         """Number of outputs."""
         return int(self.sizes[-1])
 
-    def __call__(self, x: np.ndarray) -> np.ndarray:
+    def __call__(self, x: Array) -> Array:
         """Map one input (in,) to one output (out,), both float32.
 
         Raises:
@@ -255,7 +257,7 @@ class MLP:
             raise InvalidArgument(f"input has shape {x.shape}; this network takes ({self.sizes[0]},)")
         return _forward(x[None], *self.packed)[0]
 
-    def batch(self, x: np.ndarray) -> np.ndarray:
+    def batch(self, x: Array) -> Array:
         """Map inputs (n, in) to outputs (n, out), both float32, in one compiled call; every row as if called alone.
 
         Raises:
@@ -283,9 +285,7 @@ class StageMLPs:
         WeightsError: networks and features do not fit together.
     """
 
-    def __init__(
-        self, networks: Sequence[MLP | None], features: Sequence[np.ndarray], observation_size: int, stage: slice
-    ):
+    def __init__(self, networks: Sequence[MLP | None], features: Sequence[Array], observation_size: int, stage: slice):
         given = [network for network in networks if network is not None]
         fits = len({network.output_size for network in given}) <= 1 and len(networks) == len(features)
         # The compiled loops check no bounds.
@@ -307,7 +307,7 @@ class StageMLPs:
         self.packed = (parameters, table, indices, stage.start)
         self.observation_size = observation_size
 
-    def checked(self, observations: np.ndarray) -> np.ndarray:
+    def checked(self, observations: Array) -> Array:
         """Observations as the compiled call takes them: (n, size) float32.
 
         Raises:
@@ -320,7 +320,7 @@ class StageMLPs:
             )
         return observations
 
-    def __call__(self, observations: np.ndarray) -> np.ndarray:
+    def __call__(self, observations: Array) -> Array:
         """Outputs (n, out) for observations (n, size), both float32; (n, 0) if no stage has a network.
 
         Raises:
@@ -340,12 +340,14 @@ def save_mlps(path: str | os.PathLike[str], mlps: Mapping[str, MLP], card: Mappi
     """
     from safetensors.numpy import save_file
 
-    tensors, shapes = {}, {}
+    tensors: dict[str, Array] = {}
+    shapes: dict[str, dict[str, Any]] = {}
     for name, mlp in mlps.items():
         for i, (weight, bias) in enumerate(zip(mlp.weights, mlp.biases, strict=True)):
             tensors[f"{name}.layers.{i}.weight"] = np.ascontiguousarray(weight, np.float32)
             tensors[f"{name}.layers.{i}.bias"] = np.ascontiguousarray(bias, np.float32)
-        tensors[f"{name}.mean"], tensors[f"{name}.std"] = mlp.mean, mlp.std
+        tensors[f"{name}.mean"] = np.asarray(mlp.mean, np.float32)
+        tensors[f"{name}.std"] = np.asarray(mlp.std, np.float32)
         shapes[name] = {"activation": mlp.activation, "output": mlp.output, "clip": mlp.clip}
     card = {"version": CARD_VERSION, "mujoco": mujoco.__version__, **card, "format": FORMAT, "networks": shapes}
     path = Path(path)
@@ -375,15 +377,16 @@ def load_mlps(path: str | os.PathLike[str], **expected: Any) -> tuple[dict[str, 
     if not path.is_file():
         raise WeightsError(f"no weights file {path}; train one, or name a file that exists")
     try:
-        with safe_open(str(path), framework="numpy") as file:
-            metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+        opened: Any = safe_open(str(path), framework="numpy")  # without types
+        with opened as file:
+            metadata: dict[str, str] = file.metadata() or {}
+            tensors: dict[str, Array] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError) as error:
         if path.suffix != ".safetensors":
             raise WeightsError(f"{path} is not a safetensors file of this package ({error}); {ADAPT}") from error
         raise WeightsError(f"{path} is not a complete safetensors file ({error}); copy or train it again") from error
     try:
-        card = json.loads(metadata.get("card", "{}"))
+        card: dict[str, Any] = json.loads(metadata.get("card", "{}"))
     except json.JSONDecodeError:
         card = {}
     if card.get("format") != FORMAT:
@@ -420,7 +423,7 @@ def _warn_of_mujoco(path: Path, card: Mapping[str, Any]) -> None:
         )
 
 
-def _mlp(name: str, settings: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> MLP:
+def _mlp(name: str, settings: Mapping[str, Any], tensors: Mapping[str, Array]) -> MLP:
     """One network of a file."""
     count = sum(key.startswith(f"{name}.layers.") and key.endswith(".weight") for key in tensors)
     return MLP(

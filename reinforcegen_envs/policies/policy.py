@@ -151,8 +151,8 @@ Check = Callable[[Any, str], Any]
 
 
 def _adapt(given: Any, name: str, accepted: str, check: Check) -> Policy:
-    if isinstance(given, type):
-        kind = cast("type[Any]", given).__name__
+    if inspect.isclass(given):
+        kind = given.__name__
         raise InvalidArgument(f"{name} is the class {kind}; give an object: {kind}()")
     if isinstance(given, MemorylessPolicy):
         return given
@@ -232,7 +232,7 @@ class _Stateful(Policy):
     def get_memory(self, env_index: int = 0) -> Memory:
         """The copy's own memory, or all its attributes."""
         policy = self._copy_of(env_index)
-        memory: Memory = policy.get_memory() if self._own else vars(policy)
+        memory = cast(Memory, policy.get_memory() if self._own else policy.__dict__)
         return copy.deepcopy(memory)
 
     def set_memory(self, memory: Memory, env_index: int = 0) -> None:
@@ -241,7 +241,7 @@ class _Stateful(Policy):
         if self._own:
             policy.set_memory(memory)
         else:
-            attributes: Memory = vars(policy)
+            attributes = cast(Memory, policy.__dict__)
             attributes.clear()
             attributes.update(memory)
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from reinforcegen_envs.errors import InvalidArgument
 from reinforcegen_envs.observations import ObservationLayout
@@ -53,11 +55,11 @@ class TerminationPredictor(Policy):
         for index in list(self._counts) if env_indices is None else map(int, env_indices):
             self._counts[index] = 0
 
-    def positive(self, observations: np.ndarray) -> np.ndarray:
+    def positive(self, observations: NDArray[Any]) -> NDArray[Any]:
         """Which observations (n, size) look as if the skill were over, each by itself; (n,) bool."""
         return self._networks(observations)[:, 0].astype(np.float64) > self._logit
 
-    def act(self, observations: np.ndarray, env_indices: Indices | None = None) -> np.ndarray:
+    def act(self, observations: NDArray[Any], env_indices: Indices | None = None) -> NDArray[Any]:
         """Whether the skills are over (n,), given the observations (n, size) after one more control step of them."""
         indices = environments(observations, env_indices)
         for index, positive in zip(indices, self.positive(observations), strict=True):
@@ -78,7 +80,7 @@ class TerminationPredictor(Policy):
             raise InvalidArgument(f"a termination predictor's memory is {{'count': int}}, not of {sorted(memory)}")
         self._counts[env_index] = int(memory["count"])
 
-    def __call__(self, obs: np.ndarray) -> bool:
+    def __call__(self, obs: NDArray[Any]) -> bool:
         """Whether the skill is over, given the observation after one more control step of it."""
         return bool(act_one(self, obs))
 
@@ -127,16 +129,16 @@ class InitiationPredictor(MemorylessPolicy):
         check_networks(path, networks, {stage.name: size for stage in task.stages})
         return cls(task, networks)
 
-    def act(self, observations: np.ndarray, env_indices: Indices | None = None) -> np.ndarray:
+    def act(self, observations: NDArray[Any], env_indices: Indices | None = None) -> NDArray[Any]:
         """Indices of the source demonstrations (n, sources), best first, for observations (n, size)."""
         return np.argsort(-self._networks(observations), axis=1, kind="stable")
 
-    def rank(self, obs: np.ndarray) -> np.ndarray:
+    def rank(self, obs: NDArray[Any]) -> NDArray[Any]:
         """Indices of the source demonstrations, best first."""
         return act_one(self, obs)
 
 
-def termination_features(layout: ObservationLayout, task: type[Task], stage: int) -> np.ndarray:
+def termination_features(layout: ObservationLayout, task: type[Task], stage: int) -> NDArray[Any]:
     """Indices of what tells that a skill is over: what its policy sees, and how fast the hand moves.
 
     Success has to be held still; poses alone cannot tell a needle that rests in the ring from one on its way through.
@@ -144,7 +146,7 @@ def termination_features(layout: ObservationLayout, task: type[Task], stage: int
     return np.concatenate([stage_features(layout, task, stage), layout.indices("eef_vel_in_ref")])
 
 
-def initiation_features(layout: ObservationLayout) -> np.ndarray:
+def initiation_features(layout: ObservationLayout) -> NDArray[Any]:
     """Indices of what tells where a skill may start: where the objects are, on the table and to one another."""
     names = [f"{name}_{part}_in_ref" for name in layout.objects for part in ("pos", "rot6d")]
     return layout.indices(*names, "ref_pos_world", "ref_rot6d_world")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from reinforcegen_envs.observations import ACTION_SIZE, ObservationLayout, rotate_action
 from reinforcegen_envs.policies.mlp import CARD_VERSION, MLP, StageMLPs, WeightsError, check_networks, load_mlps
@@ -14,7 +16,7 @@ from reinforcegen_envs.policies.skill import SkillPolicy
 from reinforcegen_envs.tasks import Task
 
 
-def combine(base: np.ndarray, residual: np.ndarray, scale: float, ref_rot6d: np.ndarray) -> np.ndarray:
+def combine(base: NDArray[Any], residual: NDArray[Any], scale: float, ref_rot6d: NDArray[Any]) -> NDArray[Any]:
     """The executed action: ``clip(base + scale * residual)`` with the residual turned from the reference frame to the world.
 
     Args:
@@ -53,7 +55,7 @@ class ResidualPolicy(MemorylessPolicy):
             WeightsError: unusable files, or files of different residual scales.
         """
         networks: dict[str, MLP] = {}
-        scales = set()
+        scales: set[float] = set()
         for path in paths:
             expected = {"task": task.name, "version": CARD_VERSION, "observation_size": observation_size}
             found, card = load_mlps(path, kind="residual", **expected)
@@ -67,12 +69,12 @@ class ResidualPolicy(MemorylessPolicy):
             raise WeightsError(f"residual weights of different scales {sorted(scales)} cannot be combined")
         return cls(task, networks), scales.pop()
 
-    def act(self, observations: np.ndarray, env_indices: Indices | None = None) -> np.ndarray:
+    def act(self, observations: NDArray[Any], env_indices: Indices | None = None) -> NDArray[Any]:
         """Residual actions (n, 7) for observations (n, size) that end with stage one-hot and base action."""
         outputs = self._networks(observations)
         return outputs.astype(np.float64) if outputs.shape[1] else np.zeros((len(outputs), ACTION_SIZE))
 
-    def __call__(self, obs: np.ndarray) -> np.ndarray:
+    def __call__(self, obs: NDArray[Any]) -> NDArray[Any]:
         """The residual action (7,) for one observation."""
         return self.act(obs[None])[0]
 
@@ -93,7 +95,7 @@ class TunedPolicy(MemorylessPolicy):
         self._base, self._residual, self._scale = base, residual, scale
         self._rotation = ObservationLayout.of(task).slices["ref_rot6d_world"]
 
-    def act(self, observations: np.ndarray, env_indices: Indices | None = None) -> np.ndarray:
+    def act(self, observations: NDArray[Any], env_indices: Indices | None = None) -> NDArray[Any]:
         """The actions (n, 7), in [-1, 1], for observations (n, size)."""
         frames = observations[:, self._rotation].astype(np.float64)
         turned = [rotate_action(a, f, False) for a, f in zip(self._base.act(observations), frames, strict=True)]
@@ -104,6 +106,6 @@ class TunedPolicy(MemorylessPolicy):
         parts = zip(base, residual, frames, strict=True)
         return np.reshape([combine(b, r, self._scale, f) for b, r, f in parts], (-1, ACTION_SIZE))
 
-    def __call__(self, obs: np.ndarray) -> np.ndarray:
+    def __call__(self, obs: NDArray[Any]) -> NDArray[Any]:
         """The action for one observation."""
         return self.act(obs[None])[0]

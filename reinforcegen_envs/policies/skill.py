@@ -9,7 +9,15 @@ import numba
 import numpy as np
 
 from reinforcegen_envs.observations import ACTION_SIZE, ObservationLayout, rotate_action
-from reinforcegen_envs.policies.mlp import CARD_VERSION, MLP, StageMLPs, check_networks, forward_stages, load_mlps
+from reinforcegen_envs.policies.mlp import (
+    CARD_VERSION,
+    MLP,
+    Array,
+    StageMLPs,
+    check_networks,
+    forward_stages,
+    load_mlps,
+)
 from reinforcegen_envs.policies.policy import Indices, MemorylessPolicy
 from reinforcegen_envs.tasks import Task
 
@@ -18,7 +26,7 @@ from reinforcegen_envs.tasks import Task
 CLOSE_ABOVE, OPEN_BELOW = float(np.log(0.3 / 0.7)), float(np.log(0.05 / 0.95))
 
 
-def stage_features(layout: ObservationLayout, task: type[Task], stage: int) -> np.ndarray:
+def stage_features(layout: ObservationLayout, task: type[Task], stage: int) -> Array:
     """Indices of the numbers of an observation that a stage's networks see.
 
     Hand and held object in the reference frame, gripper, lids and drawers, and the reference object's height: nothing that
@@ -35,7 +43,14 @@ def stage_features(layout: ObservationLayout, task: type[Task], stage: int) -> n
 
 
 @numba.njit(cache=True, nogil=True)
-def _act(observations, parameters, table, features, stage_start, command):
+def _act(
+    observations: Array,
+    parameters: Array,
+    table: Array,
+    features: Array,
+    stage_start: int,
+    command: int,
+) -> Array:
     """Actions (n, 7) float64: `forward_stages` with the gripper decided; ``command`` is where its last command is."""
     outputs = forward_stages(observations, parameters, table, features, stage_start)
     actions = outputs.astype(np.float64)
@@ -77,11 +92,11 @@ class SkillPolicy(MemorylessPolicy):
         check_networks(path, networks, {name: (size, ACTION_SIZE) for name, size in inputs.items()})
         return cls(task, networks)
 
-    def act(self, observations: np.ndarray, env_indices: Indices | None = None) -> np.ndarray:
+    def act(self, observations: Array, env_indices: Indices | None = None) -> Array:
         """The base actions (n, 7), reference frame, not cut to [-1, 1], with the gripper -1 or +1, for (n, size)."""
         return _act(self._networks.checked(observations), *self._networks.packed, self._command)
 
-    def __call__(self, obs: np.ndarray) -> np.ndarray:
+    def __call__(self, obs: Array) -> Array:
         """The base action, (7,) float64 in [-1, 1], world frame, for one observation (layout.size,)."""
         action = rotate_action(self.act(obs[None])[0], obs[self._rotation].astype(np.float64), False)
         return np.clip(action, -1.0, 1.0)
