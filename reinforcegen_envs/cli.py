@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, cast
 
 import gymnasium as gym
 import tyro
 
 from reinforcegen_envs.errors import InvalidArgument, ReinforceGenError
+from reinforcegen_envs.ids import env_id
+from reinforcegen_envs.modules import load_task_module
 
 ArgsType = TypeVar("ArgsType")
+SCRIPT = "reinforcegen"  # the console script, which has every command
 USAGE_ERROR = 2  # what argparse and tyro exit with
 
 
@@ -27,19 +32,83 @@ class Stopped(KeyboardInterrupt):
         self.number = number
 
 
-def run(main: Callable[[ArgsType], Any], args_class: type[ArgsType], description: str | None = None) -> None:
+@dataclasses.dataclass
+class Common:
+    """For every command."""
+
+    task_module: tuple[str, ...] = ()
+    """modules that bring tasks of your own: names of importable ones, or paths of files that call register_task"""
+
+
+@dataclasses.dataclass
+class CommonById(Common):
+    """For commands that work in one environment, which can be named in two ways."""
+
+    task: str | None = None
+    """name of the task, instead of the id"""
+    variant: str = "D2"
+    """reset range, with --task"""
+    mode: str = "Residual"
+    """what the agent controls, with --task: Hybrid, Skill or Residual"""
+
+
+def run(
+    main: Callable[[ArgsType], Any], args_class: type[ArgsType], description: str | None = None, example: str = ""
+) -> None:
     """Parse the command line and call ``main``.
+
+    Beside the arguments of the class, every command takes those of `Common`; and one that has ``env_id`` but no ``task``,
+    those of `CommonById`.
 
     Args:
         main: gets the parsed arguments.
         args_class: dataclass of the arguments; ``--help`` shows its docstrings.
         description: shown by ``--help``; default: the docstring of ``args_class``.
+        example: arguments of a good first use, for ``--help``.
 
     Raises:
         SystemExit: see `one_line_errors`; or wrong usage, or ``--help``.
     """
     with one_line_errors():
-        main(tyro.cli(args_class, description=description))
+        main(parse(args_class, description, example))
+
+
+def parse(args_class: type[ArgsType], description: str | None = None, example: str = "") -> ArgsType:
+    """The arguments on the command line; the modules that it names are imported. Arguments as in `run`.
+
+    Raises:
+        SystemExit: wrong usage, or ``--help``.
+        InvalidArgument: a module that is not there, or two names of the environment.
+    """
+    fields = {field.name: field for field in dataclasses.fields(cast(Any, args_class))}
+    by_id = "env_id" in fields and "task" not in fields
+
+    def line(args: Any, common: Any) -> tuple[Any, Any]:
+        return args, common
+
+    line.__annotations__ = {
+        "args": tyro.conf.OmitArgPrefixes[args_class],
+        "common": tyro.conf.OmitArgPrefixes[CommonById if by_id else Common],
+    }
+    text = (description or args_class.__doc__ or "").strip()
+    if example:
+        text += f"\n\nExample:\n\n    {program()} {example}"
+    args, common = tyro.cli(line, prog=program(), description=text)
+    for module in common.task_module:
+        load_task_module(module)
+    if by_id and common.task is not None:
+        if args.env_id != fields["env_id"].default:
+            raise InvalidArgument(f"env_id names {args.env_id} and task {common.task}; give one of them")
+        args = dataclasses.replace(args, env_id=env_id(common.task, common.variant, common.mode))
+    return args
+
+
+def program() -> str:
+    """What the user typed to start this command."""
+    if sys.argv[0].startswith(SCRIPT):
+        return sys.argv[0]
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return Path(sys.argv[0]).name if spec is None else f"python -m {spec.name}"
 
 
 @contextlib.contextmanager
