@@ -16,7 +16,8 @@ import reinforcegen_envs  # noqa: F401 (importing it registers the ids)
 from reinforcegen_envs.agents.arguments import RunArgs
 from reinforcegen_envs.errors import InvalidArgument, ReinforceGenError
 from reinforcegen_envs.statistics import EVALUATION_SEED
-from reinforcegen_envs.wrappers.vector import ThreadVectorEnv, usable_cores
+from reinforcegen_envs.workers import usable_cores
+from reinforcegen_envs.wrappers.vector import ThreadVectorEnv
 
 ENV_KWARGS = (
     "stage", "pose_noise", "pool", "residual_scale", "base_policy", "weights", "termination", "initiation"

@@ -18,19 +18,10 @@ from torch.distributions import Normal
 from tqdm import tqdm
 
 from reinforcegen_envs import cli
-from reinforcegen_envs.agents.arguments import (
-    Count,
-    CountOrZero,
-    Finite,
-    Fraction,
-    Limit,
-    NotNegative,
-    Positive,
-    RunArgs,
-    checked,
-)
+from reinforcegen_envs.agents.arguments import RunArgs, checked
 from reinforcegen_envs.agents.common import Collector, make_training_envs, space_sizes, training_seeds
 from reinforcegen_envs.agents.runs import Run, to_mlp
+from reinforcegen_envs.arguments import Count, CountOrZero, Finite, Fraction, Limit, NotNegative, Positive
 from reinforcegen_envs.policies.mlp import MLP
 
 METRICS = (

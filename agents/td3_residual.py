@@ -20,17 +20,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from reinforcegen_envs import cli
-from reinforcegen_envs.agents.arguments import (
-    Count,
-    CountOrZero,
-    Finite,
-    Fraction,
-    NotNegative,
-    Positive,
-    PositiveFraction,
-    RunArgs,
-    checked,
-)
+from reinforcegen_envs.agents.arguments import RunArgs, checked
 from reinforcegen_envs.agents.common import (
     Collector,
     Transition,
@@ -40,6 +30,7 @@ from reinforcegen_envs.agents.common import (
 )
 from reinforcegen_envs.agents.replay import Experience
 from reinforcegen_envs.agents.runs import Run, to_mlp
+from reinforcegen_envs.arguments import Count, CountOrZero, Finite, Fraction, NotNegative, Positive, PositiveFraction
 from reinforcegen_envs.policies.mlp import MLP
 
 METRICS = (

@@ -24,8 +24,8 @@ from tqdm import tqdm
 from reinforcegen_envs.agents.plotting import plot_curves
 from reinforcegen_envs.files import atomic_path
 from reinforcegen_envs.tasks import TASKS
+from reinforcegen_envs.workers import usable_cores
 from reinforcegen_envs.wrappers import fill_pool
-from reinforcegen_envs.wrappers.vector import usable_cores
 
 NOISE = (0.02, 0.1047198)
 

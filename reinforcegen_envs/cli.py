@@ -1,36 +1,129 @@
-"""What the commands share: a user's error is one line, not a traceback."""
+"""What the commands share: a user's error, and being stopped, are one line, not a traceback."""
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import signal
 import sys
-import traceback
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
-from typing import Any, TypeVar
+from types import FrameType
+from typing import Any, NoReturn, TypeVar, cast
 
 import gymnasium as gym
 import tyro
 
+from reinforcegen_envs.errors import InvalidArgument, ReinforceGenError
+from reinforcegen_envs.ids import env_id
+from reinforcegen_envs.modules import load_task_module
+
 ArgsType = TypeVar("ArgsType")
-PACKAGE = __name__.split(".")[0]
+SCRIPT = "reinforcegen"  # the console script, which has every command
 USAGE_ERROR = 2  # what argparse and tyro exit with
 
 
-def run(main: Callable[[ArgsType], Any], args_class: type[ArgsType], description: str | None = None) -> None:
-    """Parse the command line and call ``main``; on a user's error print ``error: message`` and exit with 2.
+class Stopped(KeyboardInterrupt):
+    """The user, or the system, wants the command to stop."""
+
+    def __init__(self, number: int):
+        super().__init__(f"signal {number}")
+        self.number = number
+
+
+@dataclasses.dataclass
+class Common:
+    """For every command."""
+
+    task_module: tuple[str, ...] = ()
+    """modules that bring tasks of your own: names of importable ones, or paths of files that call register_task"""
+
+
+@dataclasses.dataclass
+class CommonById(Common):
+    """For commands that work in one environment, which can be named in two ways."""
+
+    task: str | None = None
+    """name of the task, instead of the id"""
+    variant: str = "D2"
+    """reset range, with --task"""
+    mode: str = "Residual"
+    """what the agent controls, with --task: Hybrid, Skill or Residual"""
+
+
+def run(
+    main: Callable[[ArgsType], Any], args_class: type[ArgsType], description: str | None = None, example: str = ""
+) -> None:
+    """Parse the command line and call ``main``.
+
+    Beside the arguments of the class, every command takes those of `Common`; and one that has ``env_id`` but no ``task``,
+    those of `CommonById`.
 
     Args:
         main: gets the parsed arguments.
         args_class: dataclass of the arguments; ``--help`` shows its docstrings.
         description: shown by ``--help``; default: the docstring of ``args_class``.
+        example: arguments of a good first use, for ``--help``.
 
     Raises:
-        SystemExit: wrong usage, a user's error, or ``--help``.
+        SystemExit: see `one_line_errors`; or wrong usage, or ``--help``.
     """
-    args = tyro.cli(args_class, description=description)
+    with one_line_errors():
+        main(parse(args_class, description, example))
+
+
+def parse(args_class: type[ArgsType], description: str | None = None, example: str = "") -> ArgsType:
+    """The arguments on the command line; the modules that it names are imported. Arguments as in `run`.
+
+    Raises:
+        SystemExit: wrong usage, or ``--help``.
+        InvalidArgument: a module that is not there, or two names of the environment.
+    """
+    fields = {field.name: field for field in dataclasses.fields(cast(Any, args_class))}
+    by_id = "env_id" in fields and "task" not in fields
+
+    def line(args: Any, common: Any) -> tuple[Any, Any]:
+        return args, common
+
+    line.__annotations__ = {
+        "args": tyro.conf.OmitArgPrefixes[args_class],
+        "common": tyro.conf.OmitArgPrefixes[CommonById if by_id else Common],
+    }
+    text = (description or args_class.__doc__ or "").strip()
+    if example:
+        text += f"\n\nExample:\n\n    {program()} {example}"
+    args, common = tyro.cli(line, prog=program(), description=text)
+    for module in common.task_module:
+        load_task_module(module)
+    if by_id and common.task is not None:
+        if args.env_id != fields["env_id"].default:
+            raise InvalidArgument(f"env_id names {args.env_id} and task {common.task}; give one of them")
+        args = dataclasses.replace(args, env_id=env_id(common.task, common.variant, common.mode))
+    return args
+
+
+def program() -> str:
+    """What the user typed to start this command."""
+    if sys.argv[0].startswith(SCRIPT):
+        return sys.argv[0]
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return Path(sys.argv[0]).name if spec is None else f"python -m {spec.name}"
+
+
+@contextlib.contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Inside, a user's error ends the process with a line ``error: message``, and a signal to stop with one word.
+
+    Raises:
+        SystemExit: 2 after a user's error; 128 plus the signal's number after one, as in shells.
+    """
     try:
-        main(args)
+        with _stoppable():
+            yield
+    except Stopped as stop:
+        print("interrupted" if stop.number == signal.SIGINT else "terminated", file=sys.stderr)
+        raise SystemExit(128 + stop.number) from None
     except Exception as error:
         if not is_users(error):
             raise
@@ -38,36 +131,41 @@ def run(main: Callable[[ArgsType], Any], args_class: type[ArgsType], description
         raise SystemExit(USAGE_ERROR) from None
 
 
+@contextlib.contextmanager
+def _stoppable() -> Iterator[None]:
+    """Inside, SIGINT and SIGTERM raise `Stopped`, so that everything that was begun is cleaned up."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread hears signals
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM)
+
+    def stop(number: int, frame: FrameType | None) -> NoReturn:
+        for each in numbers:
+            signal.signal(each, signal.SIG_IGN)  # a second one must not interrupt the cleaning up
+        raise Stopped(number)
+
+    before = {number: signal.signal(number, stop) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def at_least(least: int, args: object, *names: str) -> None:
     """Check integer arguments.
 
     Raises:
-        ValueError: one of ``args``' attributes ``names`` is below ``least``.
+        InvalidArgument: one of ``args``' attributes ``names`` is below ``least``.
     """
     for name in names:
         if getattr(args, name) < least:
-            raise ValueError(f"{name} is {getattr(args, name)}; it must be at least {least}")
+            raise InvalidArgument(f"{name} is {getattr(args, name)}; it must be at least {least}")
 
 
 def is_users(error: Exception) -> bool:
-    """Whether an error says what the user can mend.
+    """Whether an error says what the user can mend: this package's, Gymnasium's, and files that cannot be opened.
 
-    So do files that cannot be opened, Gymnasium's own errors, this package's error classes, and the errors that this
-    package raises itself; an error from deep inside numpy or torch is a defect and keeps its traceback.
+    An error from anywhere else is a defect and keeps its traceback.
     """
-    if isinstance(error, (OSError, gym.error.Error)) or type(error).__module__.split(".")[0] == PACKAGE:
-        return True
-    if not isinstance(error, (ValueError, RuntimeError, ImportError)):
-        return False
-    raised_in = traceback.extract_tb(error.__traceback__)[-1].filename
-    return _belongs_to_package(Path(raised_in))
-
-
-def _belongs_to_package(path: Path) -> bool:
-    """Whether a source file is one of this package's, wherever its parts are installed."""
-    import reinforcegen_envs.agents
-    import reinforcegen_envs.wrappers
-
-    parts: list[ModuleType] = [reinforcegen_envs, reinforcegen_envs.agents, reinforcegen_envs.wrappers]
-    folders = [Path(str(part.__file__)).resolve().parent for part in parts]
-    return any(folder in path.resolve().parents for folder in folders)
+    return isinstance(error, (ReinforceGenError, OSError, gym.error.Error))

@@ -12,3 +12,7 @@ class ReinforceGenError(Exception):
 
 class InvalidArgument(ReinforceGenError, ValueError):
     """An argument is not one of the allowed values."""
+
+
+class MissingPackage(ReinforceGenError, ImportError):
+    """An optional package is not installed; the message says how to get it."""

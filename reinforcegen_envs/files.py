@@ -1,12 +1,14 @@
-"""Writing files so that a reader never sees half of one."""
+"""Writing files so that a reader never sees half of one, and knowing beforehand that they can be written."""
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from reinforcegen_envs.errors import InvalidArgument
 
 
 @contextmanager
@@ -36,3 +38,43 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_output(path: str | os.PathLike[str], suffixes: Collection[str] = ()) -> None:
+    """Check, before the work begins, that a file can be written at its end.
+
+    Args:
+        path: the file; it and its folder need not exist.
+        suffixes: those that its name may have, e.g. ".mp4"; empty means any.
+
+    Raises:
+        InvalidArgument: it is a folder, has another suffix, or its folder cannot be written.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise InvalidArgument(
+            f"{path} is a folder; name a file to write, e.g. {path / ('result' + next(iter(suffixes), ''))}"
+        )
+    if suffixes and path.suffix.lower() not in suffixes:
+        raise InvalidArgument(f"{path} has suffix {path.suffix!r}; choose one of {sorted(suffixes)}")
+    _check_parents(path)
+
+
+def check_output_folder(path: str | os.PathLike[str]) -> None:
+    """Check, before the work begins, that files can be written into a folder, which need not exist.
+
+    Raises:
+        InvalidArgument: it is a file, or cannot be written.
+    """
+    _check_parents(Path(path) / "file")
+
+
+def _check_parents(path: Path) -> None:
+    """Check the nearest folder above ``path`` that exists: what is missing would be made in it."""
+    for folder in path.absolute().parents:
+        if folder.is_dir():
+            if not os.access(folder, os.W_OK | os.X_OK):
+                raise InvalidArgument(f"{folder} cannot be written; choose another folder, or change its permissions")
+            return
+        if os.path.lexists(folder):
+            raise InvalidArgument(f"{folder} is a file, not a folder; choose another name")

@@ -20,7 +20,6 @@ import os
 import sys
 import warnings
 from pathlib import Path
-from types import ModuleType
 from typing import Any, TypeVar
 
 import gymnasium as gym
@@ -28,8 +27,10 @@ import gymnasium as gym
 from reinforcegen_envs.env import ManipulationEnv
 from reinforcegen_envs.errors import InvalidArgument
 from reinforcegen_envs.ids import MODES, NAMESPACE, VARIANTS, VERSION, env_id, parse_env_id
+from reinforcegen_envs.modules import load_task_module
 from reinforcegen_envs.tasks import PACKAGE_TASKS, TASKS, Task
 from reinforcegen_envs.tasks.contract import TaskError, check_task
+from reinforcegen_envs.workers import in_every_worker
 from reinforcegen_envs.wrappers import Hybrid, Residual, Skill
 
 __all__ = [
@@ -127,6 +128,7 @@ def register_task(task: TaskType) -> TaskType:
             )
     TASKS[task.name] = task
     _modules[task.name] = module
+    in_every_worker(load_task_module, module)
     _register_ids(task, {"task_module": module})
     return task
 
@@ -168,53 +170,6 @@ def _home(task: type[Task]) -> str:
 def task_modules() -> tuple[str, ...]:
     """The modules that registered tasks of their own, for `load_task_module` in another process."""
     return tuple(dict.fromkeys(_modules.values()))
-
-
-def load_task_module(module: str | os.PathLike[str]) -> ModuleType:
-    """Import a module that registers tasks.
-
-    Args:
-        module: name of an importable module or of one in the working directory, or path of a file ``.py``.
-
-    Raises:
-        InvalidArgument: there is no such module or file, or its name is another module's.
-    """
-    name = os.fspath(module)
-    if not name.endswith(".py"):
-        try:
-            return importlib.import_module(name)
-        except ModuleNotFoundError as error:
-            if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-                raise  # the module is there, and misses something itself
-        name += ".py"
-        if not Path(name).is_file():
-            raise InvalidArgument(
-                f"there is no module {module!r}, and no file {name} in {Path.cwd()}; name an importable module or the path "
-                "of a Python file that calls register_task"
-            )
-    path = Path(name).resolve()
-    if not path.is_file():
-        raise InvalidArgument(f"there is no file {name}; name a Python file that calls register_task")
-    return _load_file(path)
-
-
-def _load_file(path: Path) -> ModuleType:
-    """Import a file under its own name, once."""
-    for there in (sys.modules.get(path.stem), sys.modules.get("__main__"), sys.modules.get("__mp_main__")):
-        file = getattr(there, "__file__", None)
-        if there is not None and file is not None and Path(file).resolve() == path:
-            return there
-    if path.stem in sys.modules:
-        raise InvalidArgument(f"{path} cannot be imported: there is a module {path.stem!r} already; rename the file")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
-    module = sys.modules[path.stem] = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[path.stem]
-        raise
-    return module
 
 
 def load_entry_points() -> None:

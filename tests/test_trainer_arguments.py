@@ -16,7 +16,8 @@ from offset_reach import TRAINERS, OffsetReach, small  # noqa: E402
 
 from reinforcegen_envs import cli  # noqa: E402
 from reinforcegen_envs.agents import common, ppo_residual, td3_residual  # noqa: E402
-from reinforcegen_envs.agents.arguments import Range, RunArgs, checked  # noqa: E402
+from reinforcegen_envs.agents.arguments import RunArgs, checked  # noqa: E402
+from reinforcegen_envs.arguments import Range  # noqa: E402
 from reinforcegen_envs.errors import InvalidArgument  # noqa: E402
 from reinforcegen_envs.policies.mlp import load_mlps  # noqa: E402
 

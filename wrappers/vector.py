@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, cast
@@ -13,6 +12,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.vector.utils import iterate
 
 from reinforcegen_envs.typing import Array, Flags
+from reinforcegen_envs.workers import usable_cores
 
 
 class _Played:
@@ -133,10 +133,3 @@ class ThreadVectorEnv(SyncVectorEnv):
             return call()
         finally:
             self.envs = real
-
-
-def usable_cores() -> int:
-    """Number of cores this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

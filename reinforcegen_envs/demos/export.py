@@ -12,11 +12,7 @@ import gymnasium as gym
 import numpy as np
 
 from reinforcegen_envs.demos.hdf5 import Demo, DemoFileError, iter_demos
-from reinforcegen_envs.errors import InvalidArgument, ReinforceGenError
-
-
-class MissingPackage(ReinforceGenError, ImportError):
-    """A package that an optional feature needs is not installed."""
+from reinforcegen_envs.errors import InvalidArgument, MissingPackage
 
 
 def export_minari(path: str | os.PathLike[str], dataset_id: str, env_id: str | None = None, **metadata: Any) -> Any:
