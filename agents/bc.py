@@ -8,8 +8,6 @@ Everything is expressed in the frame of the stage's reference object. What is wr
 from __future__ import annotations
 
 import csv
-import multiprocessing
-import os
 import shlex
 import sys
 import time
@@ -17,7 +15,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -26,16 +23,18 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from reinforcegen_envs import cli
+from reinforcegen_envs.arguments import Count, CountOrZero, NotNegative, Positive, checked
 from reinforcegen_envs.demos.hdf5 import Demo, DemoFileError, iter_demos, read_attrs, read_demos, task_name
 from reinforcegen_envs.demos.segments import cut, skeleton_of
 from reinforcegen_envs.demos.sources import source_file
-from reinforcegen_envs.files import atomic_path
+from reinforcegen_envs.files import atomic_path, check_output_folder
 from reinforcegen_envs.observations import ObservationLayout, to_reference
 from reinforcegen_envs.policies.bundle import Bundle
 from reinforcegen_envs.policies.mlp import MLP
 from reinforcegen_envs.policies.predictors import initiation_features, termination_features
 from reinforcegen_envs.policies.skill import stage_features
 from reinforcegen_envs.tasks import TASKS, Task
+from reinforcegen_envs.workers import Workers
 
 DWELL = 0.004  # metres
 LOG_EVERY = 250  # steps
@@ -53,23 +52,23 @@ class Args:
     """folder for base, termination and initiation weights, and the skeleton of the source demonstrations"""
     source: Path | None = None
     """source demonstrations that the data was generated from; default: the shipped ones"""
-    max_demos: int = 0
+    max_demos: CountOrZero = 0
     """use only the first so many demonstrations of every file; 0 means all"""
-    seed: int = 0
+    seed: CountOrZero = 0
     """seed of initial weights and batches"""
-    workers: int = 0
-    """processes, each of which trains one network at a time; 0 means one a core. The result does not depend on it"""
+    workers: CountOrZero = 0
+    """processes, each of which trains one network at a time; 0: one for every usable core. The result does not depend on it"""
 
     # Algorithm specific
-    steps: int = 12_000
+    steps: Count = 12_000
     """gradient steps of a base policy; termination predictors take half of them"""
-    batch_size: int = 256
+    batch_size: Count = 256
     """transitions in a batch"""
-    learning_rate: float = 1e-3
+    learning_rate: Positive = 1e-3
     """of Adam, falling to zero on a cosine"""
-    hidden: int = 256
+    hidden: Count = 256
     """units in each of the two hidden layers of a base policy; half for termination, a quarter for initiation"""
-    weight_decay: float = 1e-5
+    weight_decay: NotNegative = 1e-5
     """of Adam"""
 
 
@@ -236,50 +235,21 @@ FITS = {"base": fit_base, "termination": fit_termination, "initiation": fit_init
 _advance: Callable[[int], object] = lambda steps: None  # noqa: E731 (told of every few gradient steps)
 
 
-def _start_worker(steps: Any) -> None:
-    """In a worker: count gradient steps where the parent sees them."""
-
-    def advance(count: int) -> None:
-        with steps.get_lock():
-            steps.value += count
-
-    _tell(advance)
+Job = tuple[str, str, StageData, Args]
+Trained = tuple[str, str, MLP, list[tuple[int, float]]]
 
 
-def _tell(advance: Callable[[int], object]) -> None:
+def _start(advance: Callable[[int], object]) -> None:
+    """In a worker: one thread of torch, and gradient steps reported to the parent's bar."""
     global _advance
     torch.set_num_threads(1)
     _advance = advance
 
 
-Job = tuple[str, str, StageData, Args]
-Trained = tuple[str, str, MLP, list[tuple[int, float]]]
-
-
-def _work(job: Job) -> Trained:
+def _work(_: None, job: Job) -> Trained:
     kind, stage, data, args = job
     log: list[tuple[int, float]] = []
     return kind, stage, FITS[kind](data, args, log), log
-
-
-def _train(jobs: list[Job], workers: int, bar: tqdm) -> Iterator[Trained]:
-    """Do all jobs, in order, in this process or in several; the bar counts gradient steps."""
-    if workers == 1:
-        _tell(bar.update)
-        yield from map(_work, jobs)
-        return
-    context = multiprocessing.get_context("spawn")
-    done = context.Value("q", 0)
-    with context.Pool(workers, _start_worker, (done,)) as pool:
-        results = pool.imap(_work, jobs)
-        finished = 0
-        while finished < len(jobs):
-            try:
-                yield results.next(timeout=1.0)
-                finished += 1
-            except multiprocessing.TimeoutError:
-                pass
-            bar.update(done.value - bar.n)
 
 
 def fit_all(
@@ -290,9 +260,12 @@ def fit_all(
     networks: dict[str, dict[str, MLP]] = {kind: {} for kind in kinds}
     log: list[dict] = []
     steps = {"base": args.steps, "termination": args.steps // 2, "initiation": args.steps // 40}
-    workers = min(args.workers or os.cpu_count() or 1, len(jobs))
-    with tqdm(total=len(stages) * sum(steps[kind] for kind in kinds), unit="step") as bar:
-        for kind, name, network, losses in _train(jobs, workers, bar):
+    total = len(stages) * sum(steps[kind] for kind in kinds)
+    with (
+        tqdm(total=total, unit="step") as bar,
+        Workers(args.workers, _start, jobs=len(jobs), note=bar.update) as workers,
+    ):
+        for kind, name, network, losses in workers.map(_work, jobs):
             networks[kind][name] = network
             log += [{"network": f"{kind} {name}", "step": step, "losses/loss": loss} for step, loss in losses]
             bar.set_postfix(trained=f"{kind} {name}")
@@ -315,8 +288,8 @@ def task_of(data: Sequence[Path]) -> type[Task]:
 
 def main(args: Args) -> None:
     """Train everything and write it to ``args.out``."""
-    cli.at_least(1, args, "steps", "batch_size", "hidden")
-    cli.at_least(0, args, "max_demos", "seed", "workers")
+    args = checked(args)
+    check_output_folder(args.out)
     task = task_of(args.data)
     layout = ObservationLayout.of(task)
     sources = [cut(demo, task) for demo in read_demos(args.source or source_file(task.name), task.name)]

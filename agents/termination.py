@@ -11,11 +11,8 @@ from __future__ import annotations
 
 import csv
 import json
-import multiprocessing
-import os
 import shlex
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -27,6 +24,7 @@ from tqdm import tqdm
 
 from reinforcegen_envs import cli
 from reinforcegen_envs.agents import bc
+from reinforcegen_envs.arguments import Count, CountOrZero, NotNegative, checked
 from reinforcegen_envs.engine import Engine
 from reinforcegen_envs.env import ManipulationEnv
 from reinforcegen_envs.errors import ReinforceGenError
@@ -39,6 +37,7 @@ from reinforcegen_envs.policies.predictors import termination_features
 from reinforcegen_envs.policies.residual import ResidualPolicy
 from reinforcegen_envs.registration import VARIANTS, make_env
 from reinforcegen_envs.tasks import TASKS, Task
+from reinforcegen_envs.workers import Workers
 
 HELD_OUT = 5  # every so many-th episode judges the classifiers instead of training them
 Step = tuple[int, np.ndarray, bool]  # stage, observation, whether the stage was finished
@@ -59,18 +58,18 @@ class Args:
     """generated demonstrations that the base policies were trained on"""
     variants: tuple[str, ...] = VARIANTS
     """reset ranges of the rollouts, in turn"""
-    episodes: int = 300
+    episodes: Count = 300
     """episodes, of every variant with base policies and residual policies, from noisy starts and others, in turn"""
-    pose_noise: tuple[float, float] = (0.01, 0.0523599)
+    pose_noise: tuple[NotNegative, NotNegative] = (0.01, 0.0523599)
     """standard deviations of the noise on initiation poses, metres and radians per axis"""
-    after: int = 12
+    after: CountOrZero = 12
     """control steps that a skill goes on after it was finished"""
-    seed: int = 0
+    seed: CountOrZero = 0
     """seed of the first episode, below 1,000,000, from where evaluation seeds start; and of weights and batches"""
-    steps: int = 12_000
+    steps: Count = 12_000
     """twice the gradient steps of a classifier, as in agents.bc"""
-    workers: int = 0
-    """processes; 0 means one a core"""
+    workers: CountOrZero = 0
+    """processes; 0: one for every core that this process may use"""
 
 
 class Truth(Policy):
@@ -158,17 +157,12 @@ class Player:
         return self._truth.steps
 
 
-_player: Player | None = None
+def _start(args: Args, task_name: str) -> Player:
+    return Player(args, TASKS[task_name])
 
 
-def _start_worker(args: Args, task_name: str) -> None:
-    global _player
-    _player = Player(args, TASKS[task_name])
-
-
-def _work(seed: int) -> list[Step]:
-    assert _player is not None
-    return _player.play(seed)
+def _work(player: Player, seed: int) -> list[Step]:
+    return player.play(seed)
 
 
 def collect(args: Args, task: type[Task]) -> list[Rollouts]:
@@ -177,20 +171,11 @@ def collect(args: Args, task: type[Task]) -> list[Rollouts]:
     features = [termination_features(layout, task, stage) for stage in range(len(task.stages))]
     steps: list[list[tuple[np.ndarray, bool, int]]] = [[] for _ in task.stages]
     seeds = range(args.seed, args.seed + args.episodes)
-    workers = min(args.workers or os.cpu_count() or 1, args.episodes)
-
-    def episodes() -> Iterator[list[Step]]:
-        if workers == 1:
-            player = Player(args, task)
-            yield from (player.play(seed) for seed in seeds)
-            return
-        context = multiprocessing.get_context("spawn")
-        with context.Pool(workers, _start_worker, (args, task.name)) as pool:
-            yield from pool.imap(_work, seeds, chunksize=2)
-
-    for number, episode in enumerate(tqdm(episodes(), total=args.episodes, unit="episode")):
-        for stage, obs, finished in episode:
-            steps[stage].append((obs[features[stage]], finished, number))
+    with Workers(args.workers, _start, (args, task.name), jobs=args.episodes) as workers:
+        episodes = tqdm(workers.map(_work, seeds), total=args.episodes, unit="episode")
+        for number, episode in enumerate(episodes):
+            for stage, obs, finished in episode:
+                steps[stage].append((obs[features[stage]], finished, number))
     names = [stage.name for stage in task.stages]
     if empty := [name for name, found in zip(names, steps, strict=True) if not any(f for _, f, _ in found)]:
         raise NothingFinishedError(
@@ -233,8 +218,7 @@ def main(args: Args) -> None:
         WeightsError: unusable weights.
         NothingFinishedError: no episode finished some stage.
     """
-    cli.at_least(1, args, "episodes", "steps")
-    cli.at_least(0, args, "seed", "workers", "after")
+    args = checked(args)
     task = bc.task_of(args.data)
     bundle = Bundle.open(task, args.weights)
     old, card = load_mlps(bundle.path("termination"), kind="termination", task=task.name, version=CARD_VERSION)

@@ -17,9 +17,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import csv
 import json
 import math
-import multiprocessing
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -34,12 +32,13 @@ from tqdm import tqdm
 
 from reinforcegen_envs import cli
 from reinforcegen_envs.errors import InvalidArgument
-from reinforcegen_envs.evaluate import FIRST_SEED, Episode, play
+from reinforcegen_envs.evaluation import Episode, play
 from reinforcegen_envs.files import atomic_path
 from reinforcegen_envs.perception import PoseErrors
 from reinforcegen_envs.registration import VARIANTS, env_id
-from reinforcegen_envs.statistics import wilson_interval
+from reinforcegen_envs.statistics import EVALUATION_SEED, wilson_interval
 from reinforcegen_envs.tasks import TASKS
+from reinforcegen_envs.workers import Workers
 
 PIECE = 5  # episodes a job
 OFFSET = 0.05  # between the points of two tasks with the same error, in units of the axis
@@ -59,7 +58,7 @@ class Args:
     """standard deviations of rotation, an axis, beside 0"""
     episodes: int = 100
     """episodes a cell"""
-    first_seed: int = FIRST_SEED
+    first_seed: int = EVALUATION_SEED
     """episode i is reset with first_seed + i"""
     csv: Path = RESULTS / "pose_errors.csv"
     """the table; the plot lies beside it as PNG"""
@@ -128,27 +127,23 @@ def base_alone(obs: np.ndarray) -> np.ndarray:
     return np.zeros(7)
 
 
-_made: tuple[Cell, gym.Env] | None = None  # of this process: jobs of a cell come one after the other
+class Player:
+    """A worker's state: the environment of the cell that its last job was of; jobs of a cell come one after the other."""
+
+    def __init__(self) -> None:
+        self._made: tuple[Cell, gym.Env] | None = None
+
+    def play(self, job: Job) -> list[Episode]:
+        """Play a job's episodes."""
+        cell, seeds = job
+        if self._made is None or self._made[0] != cell:
+            self._made = cell, make(cell)
+        return [play(self._made[1], base_alone, seed) for seed in seeds]
 
 
-def play_job(job: Job) -> list[Episode]:
-    """Play a job's episodes."""
-    global _made
-    cell, seeds = job
-    if _made is None or _made[0] != cell:
-        if _made is not None:
-            _made[1].close()
-        _made = cell, make(cell)
-    return [play(_made[1], base_alone, seed) for seed in seeds]
-
-
-def played(jobs: list[Job], workers: int) -> Iterator[tuple[Job, list[Episode]]]:
-    """Jobs and their episodes, in order, played by ``workers`` processes."""
-    if workers == 1:
-        yield from ((job, play_job(job)) for job in jobs)
-        return
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:
-        yield from zip(jobs, pool.imap(play_job, jobs), strict=True)
+def play_job(player: Player, job: Job) -> tuple[Job, list[Episode]]:
+    """A job, and its episodes."""
+    return job, player.play(job)
 
 
 def row_of(cell: Cell, episodes: list[Episode]) -> Row:
@@ -263,10 +258,12 @@ def main(args: Args) -> None:
         if cell not in done
         for first in range(args.first_seed, end, PIECE)
     ]
-    workers = min(args.workers or len(os.sched_getaffinity(0)), max(len(jobs), 1))
     episodes: list[Episode] = []
-    with tqdm(total=sum(len(seeds) for _, seeds in jobs), unit="episode", disable=None) as bar:
-        for (cell, seeds), found in played(jobs, workers):
+    with (
+        tqdm(total=sum(len(seeds) for _, seeds in jobs), unit="episode", disable=None) as bar,
+        Workers(args.workers, Player, jobs=len(jobs)) as workers,
+    ):
+        for (cell, seeds), found in workers.map(play_job, jobs):
             episodes += found
             bar.update(len(found))
             bar.set_description(f"{cell.task} {cell.millimetres:g} mm {cell.degrees:g} degrees")

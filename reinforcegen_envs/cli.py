@@ -18,6 +18,7 @@ import tyro
 from reinforcegen_envs.errors import InvalidArgument, ReinforceGenError
 from reinforcegen_envs.ids import env_id
 from reinforcegen_envs.modules import load_task_module
+from reinforcegen_envs.workers import in_every_worker
 
 ArgsType = TypeVar("ArgsType")
 SCRIPT = "reinforcegen"  # the console script, which has every command
@@ -96,6 +97,7 @@ def parse(args_class: type[ArgsType], description: str | None = None, example: s
     args, common = tyro.cli(line, prog=program(), description=text)
     for module in common.task_module:
         load_task_module(module)
+        in_every_worker(load_task_module, module)
     if by_id and common.task is not None:
         if args.env_id != fields["env_id"].default:
             raise InvalidArgument(f"env_id names {args.env_id} and task {common.task}; give one of them")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import math
 import multiprocessing
+import multiprocessing.resource_tracker as resource_tracker
 import os
 import pickle
 import signal
@@ -229,6 +230,7 @@ def _portable(error: Exception) -> Exception:
 @contextlib.contextmanager
 def _quiet_start() -> Iterator[None]:
     """Processes started inside are deaf to Ctrl-C, which their parent hears, and use one thread each."""
+    resource_tracker.ensure_running()  # starting it unblocks the signal again, so it goes first
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # children inherit the mask
     threads = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = "1"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from typing import Any
 
@@ -130,7 +131,7 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
         initiation: str = "teacher",
         pose_noise: tuple[float, float] = (0.0, 0.0),
         replan: bool = False,
-        weights: str | None = None,
+        weights: str | os.PathLike[str] | None = None,
     ):
         super().__init__(env)
         if not isinstance(env, ManipulationEnv):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import gymnasium as gym
@@ -46,7 +47,7 @@ class Skill(Hybrid):
         self,
         env: gym.Env[Any, Any],
         stage: str | None = None,
-        pool: str | None = None,
+        pool: str | os.PathLike[str] | None = None,
         earlier_policy: Any = None,
         **hybrid: Any,
     ):

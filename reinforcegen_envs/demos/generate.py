@@ -10,8 +10,6 @@ objects, connects them with planned motions, and is kept if it ends in strict su
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -22,17 +20,20 @@ import numpy as np
 from tqdm import tqdm
 
 from reinforcegen_envs import cli
+from reinforcegen_envs.arguments import Count, CountOrZero, Fraction, NotNegative, checked
 from reinforcegen_envs.demos.hdf5 import Demo, DemoWriter, read_demos
 from reinforcegen_envs.demos.segments import Segment, cut, skeleton_of
 from reinforcegen_envs.demos.sources import source_file
 from reinforcegen_envs.demos.teleoperator import action_to_pose, pose_of_action
 from reinforcegen_envs.env import ManipulationEnv
-from reinforcegen_envs.files import atomic_path
+from reinforcegen_envs.errors import ReinforceGenError
+from reinforcegen_envs.files import atomic_path, check_output
 from reinforcegen_envs.ids import env_id
 from reinforcegen_envs.planning.connect import Connect
 from reinforcegen_envs.planning.skeleton import GOOD_MARGIN
 from reinforcegen_envs.poses import distance, invert, matrix_from, rotvec_to_matrix
 from reinforcegen_envs.tasks import TASKS
+from reinforcegen_envs.workers import Workers
 
 CHUNK = 20  # attempts a worker makes between two writes
 # Metres and radians that a tool may lag behind its target more than the source's did before the segment waits for it:
@@ -50,6 +51,10 @@ DRAWN_SOURCES = 4  # sources drawn to be tried in turn; what is left comes after
 FINAL_STEPS = 16  # control steps that the last target is held while success settles
 
 
+class GenerationError(ReinforceGenError, RuntimeError):
+    """Too few attempts succeeded, or another run's unfinished work is in the way."""
+
+
 @dataclass
 class Args:
     """Generate demonstrations from source demonstrations."""
@@ -58,24 +63,24 @@ class Args:
     """task name"""
     variant: str = "D2"
     """reset range to generate for"""
-    count: int = 1000
+    count: Count = 1000
     """successful demonstrations to make"""
     out: Path = Path("generated.hdf5")
     """file to write; unfinished work is kept in OUT.parts and taken up again by the same command"""
     source: Path | None = None
     """source demonstrations (robomimic layout with datagen_info, MimicGen's included); default: the shipped ones"""
-    seed: int = 0
+    seed: CountOrZero = 0
     """attempt i draws from seed and i alone, so the result does not depend on the number of workers"""
-    action_noise: float = 0.05
+    action_noise: NotNegative = 0.05
     """standard deviation of the noise on executed actions (0.4 of it on rotations); the noise-free action is the label"""
-    noise_memory: float = 0.0
+    noise_memory: Fraction = 0.0
     """correlation of the noise between control steps; 0 is white"""
-    start_noise: tuple[float, float] = (0.0, 0.0)
+    start_noise: tuple[NotNegative, NotNegative] = (0.0, 0.0)
     """initiation augmentation: metres and radians by which skills start off their planned pose, per axis"""
-    max_attempts: int = 100_000
+    max_attempts: Count = 100_000
     """give up after so many attempts"""
-    workers: int = 0
-    """processes; 0 means one a core"""
+    workers: CountOrZero = 0
+    """processes; 0: one for every core that this process may use"""
     quiet: bool = False
     """no progress bar"""
 
@@ -242,15 +247,6 @@ class Adapter:
         )
 
 
-_adapter: Adapter | None = None
-
-
-def _start_worker(args: Args) -> None:
-    os.environ["OMP_NUM_THREADS"] = "1"
-    global _adapter
-    _adapter = make_adapter(args)
-
-
 def make_adapter(args: Args) -> Adapter:
     """An adapter for the task, variant and sources that ``args`` name.
 
@@ -264,10 +260,9 @@ def make_adapter(args: Args) -> Adapter:
     return Adapter(env, sources, args.action_noise, args.noise_memory, args.start_noise)
 
 
-def _work(job: tuple[int, int, int]) -> tuple[int, list[tuple[str, Demo | None]]]:
+def _work(adapter: Adapter, job: tuple[int, int, int]) -> tuple[int, list[tuple[str, Demo | None]]]:
     seed, chunk, size = job
-    assert _adapter is not None
-    return chunk, [_adapter.attempt((seed, chunk * size + i)) for i in range(size)]
+    return chunk, [adapter.attempt((seed, chunk * size + i)) for i in range(size)]
 
 
 def _save_chunk(path: Path, results: list[tuple[str, Demo | None]]) -> None:
@@ -309,11 +304,12 @@ def generate(args: Args) -> dict[str, Any]:
         attempts, successes and a count of every outcome.
 
     Raises:
-        DemoFileError, ValueError: unusable source, unknown task or variant.
-        RuntimeError: too few successes within ``max_attempts``, or an unfinished run with other settings is in the way.
+        DemoFileError, InvalidArgument: unusable source, unknown task or variant, a number out of its range.
+        GenerationError: too few successes within ``max_attempts``, or an unfinished run with other settings is in the way.
+        WorkerError: a worker died; the same command goes on from where it was.
     """
-    cli.at_least(1, args, "count", "max_attempts")
-    cli.at_least(0, args, "workers", "seed")
+    args = checked(args)
+    check_output(args.out)
     make_adapter(args)  # complain before any process starts
     parts = args.out.with_name(args.out.name + ".parts")
     settings = {k: str(v) for k, v in asdict(args).items() if k not in ("count", "workers", "quiet", "max_attempts")}
@@ -342,7 +338,7 @@ def generate(args: Args) -> dict[str, Any]:
             if successes == args.count:
                 break
         if successes < args.count:
-            raise RuntimeError(
+            raise GenerationError(
                 f"{successes} of {args.count} demonstrations in {attempts} attempts; outcomes: {outcomes}. "
                 "Raise --max-attempts, or look at the sources"
             )
@@ -354,7 +350,7 @@ def _claim(parts: Path, settings: dict[str, str]) -> None:
     """Take over the folder of an interrupted run, if it was made with the same settings."""
     manifest = parts / "settings.json"
     if manifest.is_file() and json.loads(manifest.read_text()) != settings:
-        raise RuntimeError(
+        raise GenerationError(
             f"{parts} holds an unfinished run with other settings; finish it with those, or delete the folder"
         )
     with atomic_path(manifest) as temporary:
@@ -372,10 +368,8 @@ def _chunks(args: Args, parts: Path) -> Iterator[list[tuple[str, Demo | None]]]:
         return
     # All chunks are whole, so that the files still fit when the run is taken up with more attempts.
     jobs = ((args.seed, c, CHUNK) for c in range(chunk, total))
-    workers = args.workers or os.cpu_count() or 1
-    # Forked children would inherit MuJoCo and numba state half set up; spawn starts clean.
-    with multiprocessing.get_context("spawn").Pool(workers, _start_worker, (args,)) as pool:
-        for number, results in pool.imap(_work, jobs):
+    with Workers(args.workers, make_adapter, (args,), jobs=total - chunk) as workers:
+        for number, results in workers.map(_work, jobs):
             _save_chunk(parts / f"{number:06d}.npz", results)
             yield results
 
