@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,6 +27,7 @@ from reinforcegen_envs.files import check_output
 from reinforcegen_envs.observations import ObservationLayout
 from reinforcegen_envs.policies.bundle import Bundle
 from reinforcegen_envs.policies.mlp import WeightsError
+from reinforcegen_envs.policies.policy import act_one
 from reinforcegen_envs.policies.residual import ResidualPolicy
 from reinforcegen_envs.registration import MODES, NAMESPACE, VARIANTS, env_id
 from reinforcegen_envs.statistics import EVALUATION_SEED
@@ -101,7 +103,8 @@ def make(args: Args, render_mode: str | None = None) -> tuple[gym.Env, Agent]:
             f"policy {args.policy!r} acts on a Residual id; {args.env_id} takes full actions (use random)"
         )
     else:
-        policy, scale = _residual(args, task)
+        residual, scale = _residual(args, task)
+        policy = partial(act_one, residual)
         if scale is not None:
             kwargs["residual_scale"] = scale
     return gym.make(args.env_id, disable_env_checker=True, **kwargs), policy

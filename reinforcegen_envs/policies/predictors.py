@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from reinforcegen_envs.errors import InvalidArgument
 from reinforcegen_envs.observations import ObservationLayout
 from reinforcegen_envs.policies.mlp import CARD_VERSION, MLP, StageMLPs, check_networks, load_mlps
-from reinforcegen_envs.policies.policy import Indices, Memory, MemorylessPolicy, Policy, act_one, environments
+from reinforcegen_envs.policies.policy import Indices, Memory, MemorylessPolicy, Policy, environments
 from reinforcegen_envs.policies.skill import stage_features
 from reinforcegen_envs.tasks import Task
 
@@ -80,19 +80,6 @@ class TerminationPredictor(Policy):
             raise InvalidArgument(f"a termination predictor's memory is {{'count': int}}, not of {sorted(memory)}")
         self._counts[env_index] = int(memory["count"])
 
-    def __call__(self, obs: NDArray[Any]) -> bool:
-        """Whether the skill is over, given the observation after one more control step of it."""
-        return bool(act_one(self, obs))
-
-    @property
-    def count(self) -> int:
-        """Positive outputs in a row."""
-        return self._counts.get(0, 0)
-
-    @count.setter
-    def count(self, count: int) -> None:
-        self._counts[0] = count
-
 
 class InitiationPredictor(MemorylessPolicy):
     """Ranks the source demonstrations by how well their skill would start here, from the observation alone.
@@ -132,10 +119,6 @@ class InitiationPredictor(MemorylessPolicy):
     def act(self, observations: NDArray[Any], env_indices: Indices | None = None) -> NDArray[Any]:
         """Indices of the source demonstrations (n, sources), best first, for observations (n, size)."""
         return np.argsort(-self._networks(observations), axis=1, kind="stable")
-
-    def rank(self, obs: NDArray[Any]) -> NDArray[Any]:
-        """Indices of the source demonstrations, best first."""
-        return act_one(self, obs)
 
 
 def termination_features(layout: ObservationLayout, task: type[Task], stage: int) -> NDArray[Any]:

@@ -74,10 +74,6 @@ class ResidualPolicy(MemorylessPolicy):
         outputs = self._networks(observations)
         return outputs.astype(np.float64) if outputs.shape[1] else np.zeros((len(outputs), ACTION_SIZE))
 
-    def __call__(self, obs: NDArray[Any]) -> NDArray[Any]:
-        """The residual action (7,) for one observation."""
-        return self.act(obs[None])[0]
-
 
 class TunedPolicy(MemorylessPolicy):
     """Base and residual policies as one, over observations without base action.
@@ -105,7 +101,3 @@ class TunedPolicy(MemorylessPolicy):
         residual = self._residual.act(extended)
         parts = zip(base, residual, frames, strict=True)
         return np.reshape([combine(b, r, self._scale, f) for b, r, f in parts], (-1, ACTION_SIZE))
-
-    def __call__(self, obs: NDArray[Any]) -> NDArray[Any]:
-        """The action for one observation."""
-        return self.act(obs[None])[0]

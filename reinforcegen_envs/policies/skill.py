@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numba
 import numpy as np
 
-from reinforcegen_envs.observations import ACTION_SIZE, ObservationLayout, to_world
+from reinforcegen_envs.observations import ACTION_SIZE, ObservationLayout
 from reinforcegen_envs.policies.mlp import (
     CARD_VERSION,
     MLP,
@@ -76,7 +76,6 @@ class SkillPolicy(MemorylessPolicy):
         features = [stage_features(layout, task, i) for i in range(len(task.stages))]
         in_order = [networks[stage.name] for stage in task.stages]
         self._networks = StageMLPs(in_order, features, layout.size, layout.slices["stage"])
-        self._rotation = layout.slices["ref_rot6d_world"]
         self._command = layout.slices["gripper"].start + 1
 
     @classmethod
@@ -95,8 +94,3 @@ class SkillPolicy(MemorylessPolicy):
     def act(self, observations: Array, env_indices: Indices | None = None) -> Array:
         """The base actions (n, 7), reference frame, not cut to [-1, 1], with the gripper -1 or +1, for (n, size)."""
         return _act(self._networks.checked(observations), *self._networks.packed, self._command)
-
-    def __call__(self, obs: Array) -> Array:
-        """The base action, (7,) float64 in [-1, 1], world frame, for one observation (layout.size,)."""
-        action = to_world(self.act(obs[None])[0], obs[self._rotation].astype(np.float64))
-        return np.clip(action, -1.0, 1.0)
