@@ -77,7 +77,7 @@ def test_command_line_runs_any_continuous_id_and_resumes(name, options, tmp_path
     result = json.loads((tmp_path / "p" / "result.json").read_text())
     assert result["steps"] == 300 and result["episodes"] == 2 and result["first_seed"] == EVALUATION_SEED
     assert [row["step"] for row in read_csv(tmp_path / "p")][-1] == "300"
-    _, card = load_mlps(tmp_path / "p" / "actor.safetensors", task="Pendulum", version=1, observation_size=3)
+    _, card = load_mlps(tmp_path / "p" / "actor.safetensors", task="Pendulum", version=0, observation_size=3)
     assert card["stage"] == "all" and "--env-id Pendulum-v1" in card["command"]
 
 
@@ -122,7 +122,7 @@ def test_run_folder_export_and_exact_resume(name, tmp_path):
 
     # The exported actor is the torch actor.
     mlps, card = load_mlps(folder / "actor.safetensors", kind="residual", observation_size=6, residual_scale=0.3)
-    assert list(mlps) == ["reach"] and card["steps"] == 384 and card["version"] == 3
+    assert list(mlps) == ["reach"] and card["steps"] == 384 and card["version"] == 0
     assert card["evaluation"]["episodes"] == 10
     obs = np.random.default_rng(0).normal(0, 3, (100, 6)).astype(np.float32)
     expected = torch_actions(module, folder, args, obs)
