@@ -1,5 +1,6 @@
 """What the task tests do in the same way."""
 
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -74,13 +75,17 @@ def assert_strict_implies_reference(env: ManipulationEnv, states: Iterable[objec
 
 @contextmanager
 def registrations_undone() -> Iterator[None]:
-    """Take back, at the end, what was registered within the block."""
+    """Take back, at the end, what was registered within the block; modules that were imported are forgotten, too."""
     from reinforcegen_envs import registration
 
     tasks, ids, modules = dict(TASKS), dict(gym.registry), dict(registration._modules)
+    imported = set(sys.modules)
     try:
         yield
     finally:
         for table, before in ((TASKS, tasks), (gym.registry, ids), (registration._modules, modules)):
             table.clear()
             table.update(before)  # type: ignore[arg-type]
+        for name in set(sys.modules) - imported:
+            if not name.startswith("reinforcegen_envs"):
+                del sys.modules[name]
