@@ -313,5 +313,10 @@ def main(args: Args) -> None:
     print(f"wrote {args.out} after {time.time() - began:.0f} s")
 
 
+def command() -> None:
+    """The command line."""
+    cli.run(main, Args, example="--data d2.hdf5 --out weights")
+
+
 if __name__ == "__main__":
-    cli.run(main, Args)
+    command()

@@ -349,5 +349,10 @@ def main(args: Args) -> dict[str, Any]:
     return run.finish(agent.mlp())
 
 
+def command() -> None:
+    """The command line."""
+    cli.run(main, Args, __doc__, "--task Threading --stage grasp --weights weights --pool grasp.npz")
+
+
 if __name__ == "__main__":
-    cli.run(main, Args, description=__doc__)
+    command()

@@ -253,5 +253,10 @@ def main(args: Args) -> None:
     print(json.dumps(report, indent=2))
 
 
+def command() -> None:
+    """The command line."""
+    cli.run(main, Args, example="--weights weights --data d2.hdf5")
+
+
 if __name__ == "__main__":
-    cli.run(main, Args)
+    command()

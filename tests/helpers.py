@@ -1,8 +1,10 @@
 """What the task tests do in the same way."""
 
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NamedTuple
 
 import gymnasium as gym
@@ -13,6 +15,8 @@ from reinforcegen_envs.demos.replay import restore_first_state
 from reinforcegen_envs.engine import Snapshot
 from reinforcegen_envs.env import ManipulationEnv
 from reinforcegen_envs.tasks import TASKS
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 def play(env, steps=15, action=None):
@@ -87,5 +91,6 @@ def registrations_undone() -> Iterator[None]:
             table.clear()
             table.update(before)  # type: ignore[arg-type]
         for name in set(sys.modules) - imported:
-            if not name.startswith("reinforcegen_envs"):
+            file = getattr(sys.modules[name], "__file__", None) or ""
+            if file.startswith((tempfile.gettempdir(), str(EXAMPLES))):  # not what those import in their turn
                 del sys.modules[name]

@@ -102,5 +102,10 @@ def fill(args: Args) -> StartPool:
     return pool
 
 
+def command() -> None:
+    """The command line."""
+    cli.run(fill, Args, example="--task Threading --stage insert --count 600 --out insert.npz")
+
+
 if __name__ == "__main__":
-    cli.run(fill, Args)
+    command()

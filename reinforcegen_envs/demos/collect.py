@@ -91,5 +91,10 @@ def collect(args: Args) -> int:
     return attempt
 
 
+def command() -> None:
+    """The command line."""
+    cli.run(collect, Args, example="--task Threading --count 10 --out source.hdf5")
+
+
 if __name__ == "__main__":
-    cli.run(collect, Args)
+    command()

@@ -374,5 +374,14 @@ def _chunks(args: Args, parts: Path) -> Iterator[list[tuple[str, Demo | None]]]:
             yield results
 
 
+def command() -> None:
+    """The command line."""
+    cli.run(
+        lambda args: print(json.dumps(generate(args), indent=2)),
+        Args,
+        example="--task Threading --variant D2 --count 1000 --out d2.hdf5",
+    )
+
+
 if __name__ == "__main__":
-    cli.run(lambda args: print(json.dumps(generate(args), indent=2)), Args)
+    command()

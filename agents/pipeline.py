@@ -1,0 +1,183 @@
+"""Everything for one task, from the 10 source demonstrations to the tuned policy, by one command, with its wall clock.
+
+Generation, behaviour cloning with predictors, evaluation, residual RL stage after stage, termination trained again on what
+the tuned policy does, evaluation again. Each step is a command of the package, printed before it runs; a finished step is
+skipped when the script is started again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from reinforcegen_envs import cli
+from reinforcegen_envs.arguments import Count, CountOrZero, NotNegative, checked
+from reinforcegen_envs.errors import InvalidArgument
+from reinforcegen_envs.files import atomic_path
+from reinforcegen_envs.policies.bundle import Bundle
+from reinforcegen_envs.registration import VARIANTS, task_modules
+from reinforcegen_envs.tasks import TASKS
+
+NOISE = ("0.01", "0.0523599")  # 1 cm and 3 degrees, per axis
+
+
+@dataclass
+class Args:
+    """From source demonstrations to a tuned policy."""
+
+    task: str = "Threading"
+    """task name"""
+    source: Path | None = None
+    """source demonstrations; default: the shipped ones"""
+    variant: str = "D2"
+    """reset range to train and evaluate on"""
+    out: Path = Path("runs/pipeline")
+    """folder for data, weights, runs and results"""
+    demos: Count = 1500
+    """demonstrations to generate"""
+    other_demos: CountOrZero = 0
+    """demonstrations to generate on each other variant, so that one set of weights serves all; the shipped sets of all tasks but
+    Threading had 300 (Coffee Preparation 100)"""
+    start_noise: tuple[NotNegative, NotNegative] = (0.005, 0.0262)
+    """initiation augmentation in generation: metres and radians per axis"""
+    td3_steps: CountOrZero = 60_000
+    """control steps of residual RL, every stage; 0 stops after imitation"""
+    pool: Count = 800
+    """reset states, every stage"""
+    episodes: Count = 100
+    """evaluation episodes a seed"""
+    seeds: Count = 3
+    """evaluation seeds"""
+    seed: CountOrZero = 1
+    """training seed"""
+
+
+class Steps:
+    """Runs commands, times them, and remembers which are done."""
+
+    def __init__(self, out: Path):
+        self.out = out
+        self.file = out / "timing.json"
+        self.seconds: dict[str, float] = json.loads(self.file.read_text()) if self.file.is_file() else {}
+
+    def run(self, name: str, command: list[str]) -> None:
+        """Run a command; raises CalledProcessError if it fails."""
+        if name in self.seconds:
+            print(f"== {name}: done before, {self.seconds[name]:.0f} s", flush=True)
+            return
+        began = time.time()
+        print(f"== {name}: {shlex.join(['python', *command])}", flush=True)
+        path = self.out / f"{name}.log"
+        with open(path, "w") as log:
+            environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+            modules = [word for module in task_modules() for word in ("--task-module", module)]
+            done = subprocess.run([sys.executable, *command, *modules], env=environment, stdout=log, stderr=log)
+        if done.returncode:
+            print(path.read_text()[-2000:])
+            raise subprocess.CalledProcessError(done.returncode, command)
+        self.seconds[name] = time.time() - began
+        with atomic_path(self.file) as temporary:
+            temporary.write_text(json.dumps(self.seconds, indent=2) + "\n")
+        print(f"== {name}: {self.seconds[name]:.0f} s", flush=True)
+
+
+def evaluation(args: Args, weights: Path, policy: str, noise: tuple[str, str], name: str) -> list[str]:
+    """The command that evaluates as deployed; its JSON line ends up in the step's log."""
+    return [
+        "-m", "reinforcegen_envs.evaluate", "--env-id", f"ReinforceGen/{args.variant}-{args.task}-Residual-v0",
+        "--policy", policy, "--weights", str(weights), "--episodes", str(args.episodes), "--seeds", str(args.seeds),
+        "--pose-noise", *noise, "--csv", str(args.out / f"{name}.csv"), "--json", "--quiet",
+    ]  # fmt: skip
+
+
+def fine_tune(args: Args, steps: Steps, weights: Path, data: list[str]) -> None:
+    """Residual RL stage by stage, from starts that are off and come from the tuned stages before; evaluation of the whole."""
+    common = ["--task", args.task, "--variant", args.variant]
+    for index, stage in enumerate(stage.name for stage in TASKS[args.task].stages):
+        pools = {kind: str(args.out / f"pool-{stage}-{kind}.npz") for kind in ("train", "held-out")}
+        for kind, count, seed in (("train", args.pool, 0), ("held-out", args.pool // 4, 500_000)):
+            steps.run(
+                f"pool-{stage}-{kind}",
+                ["-m", "reinforcegen_envs.wrappers.fill_pool", *common, "--stage", stage, "--count", str(count),
+                 "--pose-noise", *NOISE, "--initiation", "student", "--seed", str(seed), "--weights", str(weights),
+                 "--earlier-policy", "tuned" if index else "base", "--out", pools[kind]],
+            )  # fmt: skip
+        steps.run(
+            f"td3-{stage}",
+            ["-m", "reinforcegen_envs.agents.td3_residual",
+             "--env-id", f"ReinforceGen/{args.variant}-{args.task}-Residual-v0", "--stage", stage,
+             "--termination", "sustained", "--weights", str(weights), "--pool", pools["train"],
+             "--eval-pool", pools["held-out"], "--total-steps", str(args.td3_steps), "--num-threads", "1",
+             "--seed", str(args.seed), "--runs-dir", str(args.out), "--run-name", f"td3-{stage}"],
+        )  # fmt: skip
+    steps.run(
+        "termination",
+        ["-m", "reinforcegen_envs.agents.termination", "--weights", str(weights), "--data", *data,
+         "--pose-noise", *NOISE],
+    )  # fmt: skip
+    steps.run("evaluate-tuned", evaluation(args, weights, "tuned", ("0", "0"), "tuned"))
+    steps.run("evaluate-tuned-noise", evaluation(args, weights, "tuned", NOISE, "tuned-noise"))
+
+
+def main(args: Args) -> None:
+    """Run all steps, print the results.
+
+    Raises:
+        InvalidArgument: unknown task or variant, or a number out of its range.
+        CalledProcessError: a step failed; what it printed stands in its log.
+    """
+    args = checked(args)
+    if args.task not in TASKS:
+        raise InvalidArgument(f"unknown task {args.task!r}; choose one of {sorted(TASKS)}")
+    if args.variant not in VARIANTS:
+        raise InvalidArgument(f"unknown variant {args.variant!r}; choose one of {VARIANTS}")
+    args.out.mkdir(parents=True, exist_ok=True)
+    source = [] if args.source is None else ["--source", str(args.source)]
+    steps = Steps(args.out)
+    weights = args.out / "weights"
+    counts = {variant: args.other_demos for variant in VARIANTS if args.other_demos} | {args.variant: args.demos}
+    files = {variant: args.out / f"generated-{variant}.hdf5" for variant in counts}
+    for variant, count in counts.items():
+        steps.run(
+            f"generate-{variant}",
+            ["-m", "reinforcegen_envs.demos.generate", "--task", args.task, "--variant", variant, "--count", str(count),
+             "--start-noise", *map(str, args.start_noise), *source, "--out", str(files[variant])],
+        )  # fmt: skip
+    data = [str(file) for file in files.values()]
+    steps.run("bc", ["-m", "reinforcegen_envs.agents.bc", "--data", *data, *source, "--out", str(weights)])
+    steps.run("evaluate-base", evaluation(args, weights, "base", ("0", "0"), "base"))
+    steps.run("evaluate-base-noise", evaluation(args, weights, "base", NOISE, "base-noise"))
+    rows = ["base", "base-noise"]
+    if args.td3_steps:
+        fine_tune(args, steps, weights, data)
+        rows += ["tuned", "tuned-noise"]
+
+    results = {}
+    for name in rows:
+        line = (args.out / f"evaluate-{name}.log").read_text().strip().splitlines()[-1]
+        results[name] = json.loads(line)
+        low, high = results[name]["interval"]
+        parts = "  ".join(f"{k} {v['success']:.3f}" for k, v in results[name]["stages"].items())
+        print(
+            f"{name:<12} {results[name]['success']:.3f} [{low:.3f}, {high:.3f}]  {parts}  {results[name]['failures']}"
+        )
+    total = sum(steps.seconds.values())
+    print(f"wall clock {total / 60:.1f} min: " + ", ".join(f"{k} {v:.0f} s" for k, v in steps.seconds.items()))
+    Bundle.open(TASKS[args.task], weights).save_evaluation(results)  # goes with the weights wherever they go
+    with atomic_path(args.out / "result.json") as temporary:
+        temporary.write_text(json.dumps({"seconds": steps.seconds, "results": results}, indent=2) + "\n")
+
+
+def command() -> None:
+    """The command line."""
+    cli.run(main, Args, __doc__, "--task Threading --out runs/pipeline")
+
+
+if __name__ == "__main__":
+    command()

@@ -1,0 +1,64 @@
+"""The console script ``reinforcegen``: every command of the package under one name.
+
+A command's module is imported when it is chosen: whoever lists or evaluates needs no torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+
+from reinforcegen_envs.cli import SCRIPT, USAGE_ERROR
+
+# Name -> module, whose ``command()`` is called, and what it does.
+COMMANDS = {
+    "list": ("reinforcegen_envs.inventory", "tasks, stages, ids, and which weights there are"),
+    "doctor": ("reinforcegen_envs.doctor", "whether this machine has what it takes, and what to do if not"),
+    "collect": ("reinforcegen_envs.demos.collect", "source demonstrations, by the scripted operator"),
+    "generate": ("reinforcegen_envs.demos.generate", "demonstrations from source demonstrations"),
+    "clone": ("reinforcegen_envs.agents.bc", "base policies and predictors from demonstrations"),
+    "pool": ("reinforcegen_envs.wrappers.fill_pool", "start states of one stage's skill"),
+    "tune": ("", "a residual policy by reinforcement learning (--algorithm td3 or ppo)"),
+    "termination": ("reinforcegen_envs.agents.termination", "termination predictors again, on what policies do"),
+    "evaluate": ("reinforcegen_envs.evaluation", "a policy's success, with its interval"),
+    "pipeline": ("reinforcegen_envs.agents.pipeline", "everything from source demonstrations to a tuned policy"),
+}
+ALGORITHMS = ("td3", "ppo")
+
+
+def usage() -> str:
+    """The commands, a line each."""
+    lines = [f"usage: {SCRIPT} COMMAND [arguments], or {SCRIPT} COMMAND --help", "", "commands:"]
+    return "\n".join(lines + [f"  {name:<12} {text}" for name, (_, text) in COMMANDS.items()])
+
+
+def main() -> None:
+    """Run the command that is named first on the command line.
+
+    Raises:
+        SystemExit: always after an error; 2 for an unknown command.
+    """
+    words = sys.argv[1:]
+    if not words or words[0] in ("-h", "--help"):
+        print(usage())
+        return
+    name, rest = words[0], words[1:]
+    if name not in COMMANDS:
+        print(f"error: unknown command {name!r}; choose one of {', '.join(COMMANDS)}", file=sys.stderr)
+        raise SystemExit(USAGE_ERROR)
+    module = COMMANDS[name][0]
+    if name == "tune":
+        algorithm, rest = _algorithm(rest)
+        module = f"reinforcegen_envs.agents.{algorithm}_residual"
+        name += f" --algorithm {algorithm}"
+    sys.argv = [f"{SCRIPT} {name}", *rest]
+    importlib.import_module(module).command()
+
+
+def _algorithm(words: list[str]) -> tuple[str, list[str]]:
+    """The algorithm that a command line names, and the rest of the line."""
+    parser = argparse.ArgumentParser(f"{SCRIPT} tune", add_help=False, allow_abbrev=False)
+    parser.add_argument("--algorithm", choices=ALGORITHMS, default=ALGORITHMS[0])
+    known, rest = parser.parse_known_args(words)
+    return known.algorithm, rest
