@@ -89,7 +89,7 @@ def test_bad_actions_are_refused_and_change_nothing(name, weights):
     env = make(name, weights)
     env.reset(seed=0)
     get_state = env.get_wrapper_attr("get_state")
-    before = get_state()["simulation"]
+    before = get_state().simulation
     for action, message in (
         (np.zeros(6), r"shape \(6,\).*\(7,\)"),
         (np.zeros((1, 7)), r"shape \(1, 7\).*\(7,\)"),
@@ -101,7 +101,7 @@ def test_bad_actions_are_refused_and_change_nothing(name, weights):
     ):
         with pytest.raises(ValueError, match=message):
             env.step(action)
-        np.testing.assert_array_equal(get_state()["simulation"], before)
+        np.testing.assert_equal(get_state().simulation, before)
     env.step(np.zeros(7))
 
 
@@ -250,6 +250,7 @@ COMMANDS = (
     "reinforcegen_envs.agents.bc",
     "reinforcegen_envs.agents.td3_residual",
     "reinforcegen_envs.agents.ppo_residual",
+    "reinforcegen_envs.agents.termination",
 )
 
 
@@ -287,15 +288,37 @@ def test_every_command_has_help(module, monkeypatch, capsys):
         ("evaluate", ["--policy", "base", "--termination", "soon"], ["'soon'", "predicate", "predictor"]),
         ("evaluate", ["--policy", "base", "--episodes", "0"], ["episodes is 0", "at least 1"]),
         ("evaluate", ["--policy", "base", "--workers", "-1"], ["workers is -1", "at least 0"]),
+        ("evaluate", ["--policy", "base", "--first-seed", "-1"], ["first_seed is -1", "at least 0"]),
+        ("evaluate", ["--policy", "base", "--pose-noise", "nan", "0"], ["pose_noise is", "nan", "at least 0"]),
+        ("evaluate", ["--policy", "base", "--video-every", "0"], ["video_every is 0", "at least 1"]),
+        ("evaluate", ["--policy", "base", "--csv", "."], ["is a folder", "name a file"]),
+        ("evaluate", ["--policy", "base", "--video", "x.txt"], ["'.txt'", "'.mp4'"]),
+        ("evaluate", ["--policy", "base", "--task", "Origami"], ["Origami", "unknown id", "Threading"]),
+        ("evaluate", ["--policy", "shipped"], ["'shipped'", "use tuned"]),
+        ("evaluate", ["--task-module", "nowhere"], ["no module 'nowhere'", "register_task"]),
         ("demos.generate", ["--task", "Origami"], ["'Origami'", "'Threading', 'ThreePieceAssembly'"]),
         ("demos.generate", ["--variant", "D9"], ["'D9'", "['D0', 'D1', 'D2']"]),
         ("demos.generate", ["--source", "nowhere.hdf5"], ["nowhere.hdf5", "name a file that exists"]),
         ("demos.generate", ["--count", "0"], ["count is 0", "at least 1"]),
+        ("demos.generate", ["--seed", "-1"], ["seed is -1", "at least 0"]),
+        ("demos.generate", ["--action-noise", "nan"], ["action_noise is nan", "at least 0"]),
+        ("demos.generate", ["--noise-memory", "2"], ["noise_memory is 2", "at most 1"]),
+        ("demos.generate", ["--start-noise", "-1", "0"], ["start_noise is", "-1", "at least 0"]),
+        ("demos.generate", ["--max-attempts", "0", "--workers", "-2"], ["max_attempts is 0", "workers is -2"]),
+        ("demos.generate", ["--out", "."], ["is a folder", "name a file"]),
         ("demos.collect", ["--task", "Origami"], ["'Origami'", "'Threading', 'ThreePieceAssembly'"]),
         ("demos.collect", ["--count", "0"], ["count is 0", "at least 1"]),
+        ("demos.collect", ["--seed", "-1"], ["seed is -1", "at least 0"]),
+        ("demos.collect", ["--out", "."], ["is a folder", "name a file"]),
         ("wrappers.fill_pool", ["--stage", "polish"], ["'polish'", "['grasp', 'insert']"]),
         ("wrappers.fill_pool", ["--count", "0"], ["count is 0", "at least 1"]),
+        ("wrappers.fill_pool", ["--seed", "-1"], ["seed is -1", "at least 0"]),
+        ("wrappers.fill_pool", ["--pose-noise", "inf", "0"], ["pose_noise is", "inf", "at least 0"]),
+        ("wrappers.fill_pool", ["--earlier-policy", "best"], ["'best'", "'base', 'tuned'"]),
+        ("wrappers.fill_pool", ["--out", "."], ["is a folder", "name a file"]),
         ("agents.bc", ["--data", "nowhere.hdf5"], ["nowhere.hdf5", "name a file that exists"]),
+        ("agents.bc", ["--data", "x", "--learning-rate", "nan"], ["learning_rate is nan"]),
+        ("agents.bc", ["--data", "x", "--steps", "0"], ["steps is 0", "at least 1"]),
         ("agents.td3_residual", ["--env-id", "ReinforceGen/D2-Threading-Residal-v0"], ["doesn't exist"]),
         ("agents.ppo_residual", ["--stage", "polish"], ["'polish'", "['grasp', 'insert']"]),
         ("agents.td3_residual", ["--resume"], ["no checkpoint", "without --resume"]),
@@ -311,6 +334,12 @@ def test_a_command_says_in_one_line_what_is_wrong(module, options, parts, weight
     for part in parts:
         assert part in lines[0]
     assert not list(tmp_path.iterdir()), "something was written"
+
+
+def test_the_environment_has_one_name(monkeypatch, capsys):
+    options = ["--env-id", "ReinforceGen/D0-Threading-Residual-v0", "--task", "Coffee"]
+    code, _, err = command(monkeypatch, capsys, "reinforcegen_envs.evaluate", *options)
+    assert code == 2 and "give one of them" in err and err.count("\n") == 1
 
 
 def test_a_users_error_is_no_traceback_in_a_real_process():

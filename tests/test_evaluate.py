@@ -4,8 +4,11 @@ import csv
 import dataclasses
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -13,8 +16,10 @@ import numpy as np
 import pytest
 
 from reinforcegen_envs import evaluate
-from reinforcegen_envs.policies.mlp import MLP, save_mlps
+from reinforcegen_envs.errors import InvalidArgument
+from reinforcegen_envs.policies.mlp import MLP, WeightsError, save_mlps
 from reinforcegen_envs.statistics import wilson_interval
+from reinforcegen_envs.workers import WorkerError, Workers
 
 FIRST_SEED = 1_000_000
 
@@ -167,7 +172,9 @@ def test_a_recording_has_a_frame_a_control_step(stage, result, weights, monkeypa
     assert np.diff(frames, prepend=0.0) == pytest.approx(0.05)
     assert evaluate.record(env, policy, FIRST_SEED, every=7) == (played, frames[::7])
     assert stage is not None or played == result["each"][0]
-    assert core.sim.on_control_step is None
+    drawn = len(frames)
+    env.reset(seed=0)
+    assert len(frames) == drawn  # nobody listens any more
 
 
 def record(path, weights, **environment):
@@ -202,6 +209,88 @@ def test_a_missing_video_library_is_named(weights, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "imageio", None)
     with pytest.raises(ImportError, match=r"imageio.*pip install reinforcegen-envs\[render\]"):
         evaluate.main(arguments(weights, video=tmp_path / "episode.mp4"))
+
+
+def test_tuned_is_what_the_folder_holds_and_shipped_what_the_package_does(weights, tmp_path):
+    folder = tmp_path / "weights"
+    shutil.copytree(weights, folder)
+    alike = {"episodes": 1, "seeds": 1}
+    shipped = evaluate.evaluate(arguments(None, policy="shipped", **alike))
+    assert evaluate.evaluate(arguments(None, policy="tuned", **alike))["each"] == shipped["each"]
+    assert evaluate.evaluate(arguments(folder, policy="tuned", **alike))["each"] == shipped["each"]
+    with pytest.raises(InvalidArgument, match=r"'shipped' is the package's own, and weights names .*; use tuned"):
+        evaluate.make(arguments(folder, policy="shipped"))
+    for file in folder.glob("residual-*"):
+        file.unlink()
+    with pytest.raises(WeightsError, match=f"no residual weights in {folder}.*base"):
+        evaluate.make(arguments(folder, policy="tuned"))
+    with pytest.raises(WeightsError, match="no residual weights are shipped for Coffee; use --policy base"):
+        evaluate.make(evaluate.Args(env_id="ReinforceGen/D0-Coffee-Residual-v0"))
+
+
+def test_failures_are_counted_by_stage_and_reason(weights):
+    """Where the policies throw their objects about."""
+    args = arguments(weights, env_id="ReinforceGen/D0-Threading-Residual-v0", policy="random", episodes=6, seeds=1)
+    result = evaluate.evaluate(args)
+    failed = [episode for episode in result["each"] if not episode.success]
+    assert sum(result["failures"].values()) == len(failed) > 0
+    for episode in failed:
+        stage, _, reason = episode.failure.partition(": ")
+        assert episode.failure == "" or (stage in ("grasp", "insert") and reason)
+
+
+@pytest.mark.parametrize("output", ["csv", "video"])
+def test_output_paths_are_checked_before_the_first_episode(output, weights, tmp_path, monkeypatch):
+    def never(*_):
+        raise AssertionError("an episode was played")
+
+    monkeypatch.setattr("reinforcegen_envs.evaluation.command.make", never)
+    (tmp_path / "file").touch()
+    wrong: list[tuple[Path, str]] = [
+        (tmp_path, "is a folder; name a file"),
+        (tmp_path / "file" / "x.mp4", "is a file, not"),
+    ]
+    if output == "video":
+        wrong.append((tmp_path / "x.txt", r"suffix '.txt'; choose one of \['.mkv', '.mov', '.mp4'\]"))
+    for path, message in wrong:
+        with pytest.raises(InvalidArgument, match=message):
+            evaluate.main(arguments(weights, **{output: path}))
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_killed_worker_is_an_error_not_a_wait(weights, monkeypatch):
+    """Whoever kills one of the workers, as the system does when memory runs out."""
+    started: list[Any] = []
+    spawn = Workers._spawn
+
+    def spawn_and_note(self):
+        spawn(self)
+        started[:] = self._processes.values()
+
+    monkeypatch.setattr(Workers, "_spawn", spawn_and_note)
+    monkeypatch.setattr("reinforcegen_envs.evaluation.command.tqdm", lambda **_: Killer(started))
+    with pytest.raises(WorkerError, match="was ended by SIGKILL"):
+        evaluate.evaluate(arguments(weights, workers=2, episodes=40))
+    assert not any(process.is_alive() for process in started)
+
+
+class Killer:
+    """A progress bar that kills a worker at its first step."""
+
+    def __init__(self, processes):
+        self._processes = processes
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def update(self):
+        os.kill(self._processes[0].pid, signal.SIGKILL)
+
+    def set_postfix(self, **_):
+        pass
 
 
 def test_ids_of_other_packages_are_refused(weights):

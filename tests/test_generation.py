@@ -1,6 +1,8 @@
 """Generation: cutting skills out of demonstrations, adapting them, and writing files that survive a kill."""
 
 import dataclasses
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from reinforcegen_envs.demos.sources import source_file
 from reinforcegen_envs.env import ManipulationEnv
 from reinforcegen_envs.poses import distance
 from reinforcegen_envs.tasks import ThreadingTask
+from reinforcegen_envs.workers import WorkerError, Workers
 
 
 def assert_same_demo(a, b):
@@ -200,6 +203,33 @@ def test_two_workers_and_an_interrupted_run_make_the_same_file(small, tmp_path, 
     for demos in (parallel, resumed):
         for a, b in zip(straight, demos, strict=True):
             assert_same_demo(a, b)
+
+
+def test_a_killed_worker_ends_the_run_and_the_same_command_takes_it_up(small, tmp_path, monkeypatch):
+    straight = demos_of(small)
+    out = tmp_path / "killed.hdf5"
+    started = []
+    spawn = Workers._spawn
+
+    def spawn_and_note(self):
+        spawn(self)
+        started[:] = self._processes.values()
+
+    save = generation._save_chunk
+
+    def save_and_kill(path, results):
+        save(path, results)
+        os.kill(started[0].pid, signal.SIGKILL)
+
+    with monkeypatch.context() as patch, pytest.raises(WorkerError, match="was ended by SIGKILL"):
+        patch.setattr(Workers, "_spawn", spawn_and_note)
+        patch.setattr(generation, "_save_chunk", save_and_kill)
+        generate(dataclasses.replace(small, count=40, out=out, workers=2))
+    assert not out.exists() and not any(process.is_alive() for process in started)
+    assert (out.with_name("killed.hdf5.parts") / "000000.npz").is_file()
+    assert list(tmp_path.glob(".*")) == []
+    for a, b in zip(straight, demos_of(small, out=out), strict=True):
+        assert_same_demo(a, b)
 
 
 def test_other_settings_are_refused_while_a_run_is_unfinished(small, monkeypatch):

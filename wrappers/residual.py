@@ -74,10 +74,8 @@ class Residual(gym.Wrapper[Any, Any, Any, Any]):
         task = type(env.engine.task)
         if base_policy is None:
             self._base = env.bundle.base()
-        elif isinstance(base_policy, str) or hasattr(base_policy, "__fspath__"):
-            self._base = SkillPolicy.load(base_policy, task)
         else:
-            self._base = as_policy(base_policy, "base_policy")
+            self._base = as_policy(base_policy, "base_policy", lambda path: SkillPolicy.load(path, task))
         self.layout = ObservationLayout.of(task, base_action=True)
         core.layout = self.layout  # env.unwrapped.layout describes what the agent sees
         self.observation_space = core.space_of(self.layout)

@@ -12,12 +12,14 @@ import numpy as np
 from tqdm import tqdm
 
 from reinforcegen_envs import cli
+from reinforcegen_envs.arguments import Count, CountOrZero, checked
 from reinforcegen_envs.demos.hdf5 import Demo, DemoWriter
 from reinforcegen_envs.demos.replay import replay
 from reinforcegen_envs.demos.segments import skill_bounds
 from reinforcegen_envs.demos.teleoperator import Teleoperator
 from reinforcegen_envs.env import ManipulationEnv
 from reinforcegen_envs.errors import ReinforceGenError
+from reinforcegen_envs.files import check_output
 from reinforcegen_envs.ids import env_id
 
 
@@ -33,14 +35,16 @@ class Args:
     """task name"""
     variant: str = "D0"
     """reset range of the demonstrations"""
-    count: int = 10
+    count: Count = 10
     """successful demonstrations to keep"""
-    seed: int = 0
+    seed: CountOrZero = 0
     """seed of the first attempt; attempt i uses seed + i for the reset and for the operator's style"""
     out: Path = Path("source.hdf5")
     """file to write"""
-    max_attempts: int = 200
+    max_attempts: Count = 200
     """give up after so many attempts"""
+    quiet: bool = False
+    """no progress bar"""
 
 
 def _fits(demo: Demo, env: ManipulationEnv) -> bool:
@@ -55,8 +59,8 @@ def collect(args: Args) -> int:
     Raises:
         CollectionError: too few successes within ``max_attempts``; no file is written.
     """
-    cli.at_least(1, args, "count", "max_attempts")
-    cli.at_least(0, args, "seed")
+    args = checked(args)
+    check_output(args.out)
     env = ManipulationEnv(args.task, args.variant)
     env_args = {
         "env_name": env_id(args.task, args.variant),
@@ -64,7 +68,7 @@ def collect(args: Args) -> int:
         "type": 2,
         "env_kwargs": {"controller": "osc_pose"},
     }
-    with DemoWriter(args.out, env_args) as writer, tqdm(total=args.count, unit="demo") as bar:
+    with DemoWriter(args.out, env_args) as writer, tqdm(total=args.count, unit="demo", disable=args.quiet) as bar:
         for attempt in range(args.max_attempts):
             if len(writer) == args.count:
                 break
