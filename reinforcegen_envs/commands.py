@@ -9,7 +9,7 @@ import argparse
 import importlib
 import sys
 
-from reinforcegen_envs.cli import SCRIPT, USAGE_ERROR
+from reinforcegen_envs.cli import SCRIPT, USAGE_ERROR, one_line_errors
 
 # Name -> module, whose ``command()`` is called, and what it does.
 COMMANDS = {
@@ -21,7 +21,7 @@ COMMANDS = {
     "pool": ("reinforcegen_envs.wrappers.fill_pool", "start states of one stage's skill"),
     "tune": ("", "a residual policy by reinforcement learning (--algorithm td3 or ppo)"),
     "termination": ("reinforcegen_envs.agents.termination", "termination predictors again, on what policies do"),
-    "evaluate": ("reinforcegen_envs.evaluation", "a policy's success, with its interval"),
+    "evaluate": ("reinforcegen_envs.evaluation.command", "a policy's success, with its interval"),
     "pipeline": ("reinforcegen_envs.agents.pipeline", "everything from source demonstrations to a tuned policy"),
 }
 ALGORITHMS = ("td3", "ppo")
@@ -53,7 +53,8 @@ def main() -> None:
         module = f"reinforcegen_envs.agents.{algorithm}_residual"
         name += f" --algorithm {algorithm}"
     sys.argv = [f"{SCRIPT} {name}", *rest]
-    importlib.import_module(module).command()
+    with one_line_errors():
+        importlib.import_module(module).command()
 
 
 def _algorithm(words: list[str]) -> tuple[str, list[str]]:
