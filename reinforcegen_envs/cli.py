@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import signal
 import sys
 import threading
@@ -130,6 +131,10 @@ def one_line_errors() -> Iterator[None]:
     except Stopped as stop:
         print("interrupted" if stop.number == signal.SIGINT else "terminated", file=sys.stderr)
         raise SystemExit(128 + stop.number) from None
+    except BrokenPipeError:  # whoever read the output, such as `head`, has seen enough
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered is lost in silence
+        raise SystemExit(128 + signal.SIGPIPE) from None
     except Exception as error:
         if not is_users(error):
             raise
