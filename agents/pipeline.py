@@ -18,7 +18,7 @@ from pathlib import Path
 
 from reinforcegen_envs import cli
 from reinforcegen_envs.arguments import Count, CountOrZero, NotNegative, checked
-from reinforcegen_envs.errors import InvalidArgument
+from reinforcegen_envs.errors import InvalidArgument, ReinforceGenError
 from reinforcegen_envs.files import atomic_path
 from reinforcegen_envs.policies.bundle import Bundle
 from reinforcegen_envs.registration import VARIANTS, task_modules
@@ -58,6 +58,10 @@ class Args:
     """training seed"""
 
 
+class StepError(ReinforceGenError, RuntimeError):
+    """A step of the pipeline failed; the same command goes on from it."""
+
+
 class Steps:
     """Runs commands, times them, and remembers which are done."""
 
@@ -67,7 +71,11 @@ class Steps:
         self.seconds: dict[str, float] = json.loads(self.file.read_text()) if self.file.is_file() else {}
 
     def run(self, name: str, command: list[str]) -> None:
-        """Run a command; raises CalledProcessError if it fails."""
+        """Run a command.
+
+        Raises:
+            StepError: it failed.
+        """
         if name in self.seconds:
             print(f"== {name}: done before, {self.seconds[name]:.0f} s", flush=True)
             return
@@ -79,8 +87,7 @@ class Steps:
             modules = [word for module in task_modules() for word in ("--task-module", module)]
             done = subprocess.run([sys.executable, *command, *modules], env=environment, stdout=log, stderr=log)
         if done.returncode:
-            print(path.read_text()[-2000:])
-            raise subprocess.CalledProcessError(done.returncode, command)
+            raise StepError(f"step {name} failed; {path} ends with:\n{path.read_text()[-2000:]}")
         self.seconds[name] = time.time() - began
         with atomic_path(self.file) as temporary:
             temporary.write_text(json.dumps(self.seconds, indent=2) + "\n")
@@ -130,7 +137,7 @@ def main(args: Args) -> None:
 
     Raises:
         InvalidArgument: unknown task or variant, or a number out of its range.
-        CalledProcessError: a step failed; what it printed stands in its log.
+        StepError: a step failed; what it printed stands in its log.
     """
     args = checked(args)
     if args.task not in TASKS:

@@ -27,7 +27,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("registration",),
     (ROOT_MODULE,),
     ("evaluation", "agents"),
-    ("evaluate", "inventory", "doctor", "commands"),
+    ("evaluate", "inventory", "doctor"),
+    ("commands",),
     ("__main__",),
 )
 HELPERS = LAYERS[0]  # they may import each other, as long as no circle arises
