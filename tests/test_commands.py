@@ -4,6 +4,8 @@ import os
 import re
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -76,6 +78,8 @@ def test_tune_takes_an_algorithm(algorithm, monkeypatch, capsys):
         (["pool", "--task", "Origami"], ["'Origami'", "'Threading'"]),
         (["evaluate", "--task", "Threading", "--variant", "D9"], ["D9-Threading", "D0, D1, D2"]),
         (["pipeline", "--task", "Origami"], ["'Origami'", "'Threading'"]),
+        (["pipeline", "--seed", "-1", "--demos", "0"], ["seed is -1", "demos is 0"]),
+        (["pipeline", "--out", __file__], ["is a file, not a folder"]),
         (["generate", "--task-module", "nowhere.py"], ["no file nowhere.py"]),
     ],
 )
@@ -121,3 +125,36 @@ def test_a_reader_that_has_seen_enough_is_no_error():
     assert process.stdout is not None and process.stderr is not None
     process.stdout.close()
     assert process.stderr.read() == b"" and process.wait() == 141
+
+
+STEP = """
+import pathlib, signal, sys, time
+def stop(*_):
+    pathlib.Path("cleaned").touch()
+    sys.exit(143)
+signal.signal(signal.SIGTERM, stop)
+pathlib.Path("begun").touch()
+time.sleep(60)
+"""
+PIPELINE = """
+import sys
+from reinforcegen_envs import cli
+from reinforcegen_envs.agents.pipeline import call
+with cli.one_line_errors(), open("log", "w") as log:
+    call([sys.executable, "step.py"], log)
+"""
+
+
+def test_a_stopped_pipeline_lets_its_step_clean_up(tmp_path):
+    (tmp_path / "step.py").write_text(STEP)
+    environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])}
+    command = [sys.executable, "-c", PIPELINE]
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+    end = time.monotonic() + 60
+    while not (tmp_path / "begun").exists():
+        assert time.monotonic() < end and process.poll() is None
+        time.sleep(0.02)
+    process.terminate()
+    _, err = process.communicate(timeout=10)
+    assert process.returncode == 143 and err == "terminated\n"
+    assert (tmp_path / "cleaned").exists()
