@@ -1,0 +1,160 @@
+"""The console script: one name for every command, loaded when it is chosen, the same names for the same arguments."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from reinforcegen_envs import cli, commands
+from reinforcegen_envs.commands import ALGORITHMS, COMMANDS
+
+# Name of an argument -> commands that must have it.
+SHARED = {
+    "task": ("collect", "generate", "pool", "tune", "evaluate", "pipeline", "list"),
+    "variant": ("collect", "generate", "pool", "tune", "evaluate", "pipeline"),
+    "stage": ("pool", "tune", "evaluate"),
+    "weights": ("pool", "tune", "termination", "evaluate", "list"),
+    "data": ("clone", "termination"),
+    "out": ("collect", "generate", "clone", "pool", "pipeline"),
+    "workers": ("generate", "clone", "pool", "termination", "evaluate"),
+    "seed": ("collect", "generate", "clone", "pool", "tune", "termination", "evaluate", "pipeline"),
+    "pose-noise": ("pool", "tune", "termination", "evaluate"),
+    "episodes": ("termination", "evaluate", "pipeline"),
+    "quiet": ("collect", "generate", "pool", "evaluate"),
+    "task-module": tuple(COMMANDS),
+}
+
+
+def run(monkeypatch, capsys, *words):
+    """Run ``reinforcegen words`` in this process; returns exit status, standard output and error."""
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/reinforcegen", *words])
+    code = 0
+    try:
+        commands.main()
+    except SystemExit as exit:
+        code = exit.code
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def help_of(monkeypatch, capsys, *words):
+    if words[0] in ("clone", "tune", "termination"):
+        pytest.importorskip("torch")
+    code, out, _ = run(monkeypatch, capsys, *words, "--help")
+    assert code == 0
+    return out
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_with_an_example_and_the_shared_names(name, monkeypatch, capsys):
+    out = help_of(monkeypatch, capsys, name)
+    assert out.startswith(f"usage: reinforcegen {name}")
+    example = re.search(rf"Example:\s+(reinforcegen {name}( .*)?)\n", out)
+    assert example, out
+    for argument, having in SHARED.items():
+        if name in having:
+            assert re.search(rf"--{argument}[ ,]", out), f"{name} lacks --{argument}"
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_tune_takes_an_algorithm(algorithm, monkeypatch, capsys):
+    for words in (["--algorithm", algorithm], [f"--algorithm={algorithm}"]):
+        out = help_of(monkeypatch, capsys, "tune", *words)
+        assert out.startswith(f"usage: reinforcegen tune --algorithm {algorithm}")
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["cook"], ["unknown command 'cook'", "list, doctor, collect"]),
+        (["tune", "--algorithm", "sac"], ["'sac'", "td3", "ppo"]),
+        (["list", "--task", "Origami"], ["'Origami'", "'Threading'"]),
+        (["list", "--weights", "x"], ["--task"]),
+        (["list", "--task", "Threading", "--weights", "nowhere"], ["no weights folder nowhere"]),
+        (["pool", "--task", "Origami"], ["'Origami'", "'Threading'"]),
+        (["evaluate", "--task", "Threading", "--variant", "D9"], ["D9-Threading", "D0, D1, D2"]),
+        (["pipeline", "--task", "Origami"], ["'Origami'", "'Threading'"]),
+        (["pipeline", "--seed", "-1", "--demos", "0"], ["seed is -1", "demos is 0"]),
+        (["pipeline", "--out", __file__], ["is a file, not a folder"]),
+        (["generate", "--task-module", "nowhere.py"], ["no file nowhere.py"]),
+    ],
+)
+def test_bad_input_is_one_line(words, parts, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(monkeypatch, capsys, *words)
+    assert code == 2 and out == "" and err.count("\n") == 1 and err.startswith("error: "), err
+    for part in parts:
+        assert part in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_command_there_is_a_list_of_them(monkeypatch, capsys):
+    for words in ([], ["--help"]):
+        code, out, _ = run(monkeypatch, capsys, *words)
+        assert code == 0 and all(f"  {name}" in out for name in COMMANDS)
+
+
+def test_a_missing_optional_package_is_named_with_its_extra(monkeypatch, capsys):
+    for name in [name for name in sys.modules if name.split(".")[0] == "torch" or ".agents" in name]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    code, _, err = run(monkeypatch, capsys, "clone", "--data", "x")
+    assert code == 2
+    assert err == ("error: torch is not installed, and this command needs it: pip install 'reinforcegen-envs[train]'\n")
+    assert not cli.is_users(ModuleNotFoundError("no module", name="nonexistent"))
+
+
+def test_listing_needs_neither_torch_nor_robosuite():
+    code = (
+        "import sys; from reinforcegen_envs import commands; sys.argv = ['reinforcegen', 'list', '--task', 'Coffee'];"
+        "commands.main(); print(sorted({'torch', 'robosuite', 'h5py'} & set(sys.modules)))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    lines = run.stdout.splitlines()
+    assert lines[0].startswith("Coffee: D0, D1, D2") and lines[-1] == "[]"
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    command = [sys.executable, "-u", "-m", "reinforcegen_envs", "list"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=dict(os.environ))
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == b"" and process.wait() == 141
+
+
+STEP = """
+import pathlib, signal, sys, time
+def stop(*_):
+    pathlib.Path("cleaned").touch()
+    sys.exit(143)
+signal.signal(signal.SIGTERM, stop)
+pathlib.Path("begun").touch()
+time.sleep(60)
+"""
+PIPELINE = """
+import sys
+from reinforcegen_envs import cli
+from reinforcegen_envs.agents.pipeline import call
+with cli.one_line_errors(), open("log", "w") as log:
+    call([sys.executable, "step.py"], log)
+"""
+
+
+def test_a_stopped_pipeline_lets_its_step_clean_up(tmp_path):
+    (tmp_path / "step.py").write_text(STEP)
+    environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])}
+    command = [sys.executable, "-c", PIPELINE]
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+    end = time.monotonic() + 60
+    while not (tmp_path / "begun").exists():
+        assert time.monotonic() < end and process.poll() is None
+        time.sleep(0.02)
+    process.terminate()
+    _, err = process.communicate(timeout=10)
+    assert process.returncode == 143 and err == "terminated\n"
+    assert (tmp_path / "cleaned").exists()
