@@ -21,7 +21,7 @@ COMMANDS = {
     "pool": ("reinforcegen_envs.wrappers.fill_pool", "start states of one stage's skill"),
     "tune": ("", "a residual policy by reinforcement learning (--algorithm td3 or ppo)"),
     "termination": ("reinforcegen_envs.agents.termination", "termination predictors again, on what policies do"),
-    "evaluate": ("reinforcegen_envs.evaluation", "a policy's success, with its interval"),
+    "evaluate": ("reinforcegen_envs.evaluation.command", "a policy's success, with its interval"),
     "pipeline": ("reinforcegen_envs.agents.pipeline", "everything from source demonstrations to a tuned policy"),
 }
 ALGORITHMS = ("td3", "ppo")
@@ -57,8 +57,10 @@ def main() -> None:
 
 
 def _algorithm(words: list[str]) -> tuple[str, list[str]]:
-    """The algorithm that a command line names, and the rest of the line."""
+    """The algorithm that a command line names, and the rest of the line; a wish for help also prints which there are."""
     parser = argparse.ArgumentParser(f"{SCRIPT} tune", add_help=False, allow_abbrev=False)
     parser.add_argument("--algorithm", choices=ALGORITHMS, default=ALGORITHMS[0])
     known, rest = parser.parse_known_args(words)
+    if {"-h", "--help"} & set(rest):
+        print(f"--algorithm {{{','.join(ALGORITHMS)}}} chooses whose arguments follow (default: {ALGORITHMS[0]})\n")
     return known.algorithm, rest
