@@ -58,6 +58,8 @@ class Args:
     """seed of initial weights and batches"""
     workers: CountOrZero = 0
     """processes, each of which trains one network at a time; 0: one for every usable core. The result does not depend on it"""
+    quiet: bool = False
+    """no progress bar"""
 
     # Algorithm specific
     steps: Count = 12_000
@@ -262,7 +264,7 @@ def fit_all(
     steps = {"base": args.steps, "termination": args.steps // 2, "initiation": args.steps // 40}
     total = len(stages) * sum(steps[kind] for kind in kinds)
     with (
-        tqdm(total=total, unit="step") as bar,
+        tqdm(total=total, unit="step", disable=args.quiet) as bar,
         Workers(args.workers, _start, jobs=len(jobs), note=bar.update) as workers,
     ):
         for kind, name, network, losses in workers.map(_work, jobs):

@@ -22,7 +22,7 @@ from reinforcegen_envs.arguments import Count, CountOrZero, NotNegative, checked
 from reinforcegen_envs.errors import InvalidArgument, ReinforceGenError
 from reinforcegen_envs.files import atomic_path, check_output_folder
 from reinforcegen_envs.policies.bundle import Bundle
-from reinforcegen_envs.registration import VARIANTS, task_modules
+from reinforcegen_envs.registration import env_id, task_modules
 from reinforcegen_envs.tasks import TASKS
 
 STOP_TIMEOUT = 1.5  # seconds
@@ -112,7 +112,7 @@ def call(command: list[str], log: IO[str]) -> int:
 def evaluation(args: Args, weights: Path, policy: str, noise: tuple[str, str], name: str) -> list[str]:
     """The command that evaluates as deployed; its JSON line ends up in the step's log."""
     return [
-        "-m", "reinforcegen_envs.evaluate", "--env-id", f"ReinforceGen/{args.variant}-{args.task}-Residual-v0",
+        "-m", "reinforcegen_envs.evaluate", "--env-id", env_id(args.task, args.variant, "Residual"),
         "--policy", policy, "--weights", str(weights), "--episodes", str(args.episodes), "--seeds", str(args.seeds),
         "--pose-noise", *noise, "--csv", str(args.out / f"{name}.csv"), "--json", "--quiet",
     ]  # fmt: skip
@@ -123,7 +123,7 @@ def fine_tune(args: Args, steps: Steps, weights: Path, data: list[str]) -> None:
     common = ["--task", args.task, "--variant", args.variant]
     for index, stage in enumerate(stage.name for stage in TASKS[args.task].stages):
         pools = {kind: str(args.out / f"pool-{stage}-{kind}.npz") for kind in ("train", "held-out")}
-        for kind, count, seed in (("train", args.pool, 0), ("held-out", args.pool // 4, 500_000)):
+        for kind, count, seed in (("train", args.pool, 0), ("held-out", max(1, args.pool // 4), 500_000)):
             steps.run(
                 f"pool-{stage}-{kind}",
                 ["-m", "reinforcegen_envs.wrappers.fill_pool", *common, "--stage", stage, "--count", str(count),
@@ -133,7 +133,7 @@ def fine_tune(args: Args, steps: Steps, weights: Path, data: list[str]) -> None:
         steps.run(
             f"td3-{stage}",
             ["-m", "reinforcegen_envs.agents.td3_residual",
-             "--env-id", f"ReinforceGen/{args.variant}-{args.task}-Residual-v0", "--stage", stage,
+             "--env-id", env_id(args.task, args.variant, "Residual"), "--stage", stage,
              "--termination", "sustained", "--weights", str(weights), "--pool", pools["train"],
              "--eval-pool", pools["held-out"], "--total-steps", str(args.td3_steps), "--num-threads", "1",
              "--seed", str(args.seed), "--runs-dir", str(args.out), "--run-name", f"td3-{stage}"],
@@ -157,14 +157,15 @@ def main(args: Args) -> None:
     args = checked(args)
     if args.task not in TASKS:
         raise InvalidArgument(f"unknown task {args.task!r}; choose one of {sorted(TASKS)}")
-    if args.variant not in VARIANTS:
-        raise InvalidArgument(f"unknown variant {args.variant!r}; choose one of {VARIANTS}")
+    variants = TASKS[args.task].variants
+    if args.variant not in variants:
+        raise InvalidArgument(f"unknown variant {args.variant!r} of {args.task}; choose one of {list(variants)}")
     check_output_folder(args.out)
     args.out.mkdir(parents=True, exist_ok=True)
     source = [] if args.source is None else ["--source", str(args.source)]
     steps = Steps(args.out)
     weights = args.out / "weights"
-    counts = {variant: args.other_demos for variant in VARIANTS if args.other_demos} | {args.variant: args.demos}
+    counts = {variant: args.other_demos for variant in variants if args.other_demos} | {args.variant: args.demos}
     files = {variant: args.out / f"generated-{variant}.hdf5" for variant in counts}
     for variant, count in counts.items():
         steps.run(

@@ -35,7 +35,7 @@ from reinforcegen_envs.policies.mlp import CARD_VERSION, MLP, load_mlps
 from reinforcegen_envs.policies.policy import Indices, Memory, Policy, act_one
 from reinforcegen_envs.policies.predictors import termination_features
 from reinforcegen_envs.policies.residual import ResidualPolicy
-from reinforcegen_envs.registration import VARIANTS, make_env
+from reinforcegen_envs.registration import make_env
 from reinforcegen_envs.tasks import TASKS, Task
 from reinforcegen_envs.workers import Workers
 
@@ -56,8 +56,8 @@ class Args:
     """folder of base, initiation and termination weights, with residual weights if there are any"""
     data: tuple[Path, ...]
     """generated demonstrations that the base policies were trained on"""
-    variants: tuple[str, ...] = VARIANTS
-    """reset ranges of the rollouts, in turn"""
+    variants: tuple[str, ...] = ()
+    """reset ranges of the rollouts, in turn; none named: all that the task has"""
     episodes: Count = 300
     """episodes, of every variant with base policies and residual policies, from noisy starts and others, in turn"""
     pose_noise: tuple[NotNegative, NotNegative] = (0.01, 0.0523599)
@@ -70,6 +70,8 @@ class Args:
     """twice the gradient steps of a classifier, as in agents.bc"""
     workers: CountOrZero = 0
     """processes; 0: one for every core that this process may use"""
+    quiet: bool = False
+    """no progress bar"""
 
 
 class Truth(Policy):
@@ -140,7 +142,7 @@ class Player:
             policies.append(policy)
         self._settings: list[tuple[gym.Env, ResidualPolicy]] = [
             (make_env(task.name, variant, "Residual", pose_noise=noise, **kwargs), policy)
-            for variant in args.variants
+            for variant in args.variants or task.variants
             for noise in noises
             for policy in policies
         ]
@@ -172,7 +174,7 @@ def collect(args: Args, task: type[Task]) -> list[Rollouts]:
     steps: list[list[tuple[np.ndarray, bool, int]]] = [[] for _ in task.stages]
     seeds = range(args.seed, args.seed + args.episodes)
     with Workers(args.workers, _start, (args, task.name), jobs=args.episodes) as workers:
-        episodes = tqdm(workers.map(_work, seeds), total=args.episodes, unit="episode")
+        episodes = tqdm(workers.map(_work, seeds), total=args.episodes, unit="episode", disable=args.quiet)
         for number, episode in enumerate(episodes):
             for stage, obs, finished in episode:
                 steps[stage].append((obs[features[stage]], finished, number))
@@ -223,7 +225,7 @@ def main(args: Args) -> None:
     bundle = Bundle.open(task, args.weights)
     old, card = load_mlps(bundle.path("termination"), kind="termination", task=task.name, version=CARD_VERSION)
     sources = len(bundle.skeleton().tools)
-    training = bc.Args(args.data, steps=args.steps, seed=args.seed, workers=args.workers)
+    training = bc.Args(args.data, steps=args.steps, seed=args.seed, workers=args.workers, quiet=args.quiet)
     stages = bc.load_stages(training, task, ObservationLayout.of(task), sources)
     rollouts = collect(args, task)
     held_out = [r.episode % HELD_OUT == 0 for r in rollouts]

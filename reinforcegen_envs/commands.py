@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def _algorithm(words: list[str]) -> tuple[str, list[str]]:
-    """The algorithm that a command line names, and the rest of the line.
+    """The algorithm that a command line names, and the rest of the line; a wish for help also prints which there are.
 
     Raises:
         InvalidArgument: an unknown one.
@@ -68,4 +68,6 @@ def _algorithm(words: list[str]) -> tuple[str, list[str]]:
     known, rest = parser.parse_known_args(words)
     if known.algorithm not in ALGORITHMS:
         raise InvalidArgument(f"unknown algorithm {known.algorithm!r}; choose one of {ALGORITHMS}")
+    if {"-h", "--help"} & set(rest):
+        print(f"--algorithm {{{','.join(ALGORITHMS)}}} chooses whose arguments follow (default: {ALGORITHMS[0]})\n")
     return known.algorithm, rest

@@ -14,6 +14,8 @@ from reinforcegen_envs.policies.bundle import Bundle
 from reinforcegen_envs.policies.mlp import WeightsError
 from reinforcegen_envs.tasks import TASKS, Task
 
+PLAIN = "plain"  # what the mode without a name is called here
+
 
 @dataclass
 class Args:
@@ -31,22 +33,25 @@ def describe(task: type[Task], weights: Path | None = None) -> dict[str, Any]:
     """What there is of one task.
 
     Returns:
-        variants, stages, horizon (control steps), ids, weights (name of a part -> what was evaluated -> success, interval).
+        variants, stages, horizon (control steps), ids (mode -> one a variant), weights (name of a part ->
+            what was evaluated -> success, interval, episodes).
 
     Raises:
         WeightsError: damaged weights, or none in a folder that was named.
     """
     try:
-        parts = Bundle.open(task, weights).list()
+        bundle = Bundle.open(task, weights)
     except WeightsError:
         if weights is not None:
             raise
-        parts = []
+        parts = []  # none are shipped
+    else:
+        parts = bundle.list()
     return {
         "variants": list(task.variants),
         "stages": [stage.name for stage in task.stages],
         "horizon": task.horizon,
-        "ids": [env_id(task.name, variant, mode) for variant in task.variants for mode in MODES],
+        "ids": {mode or PLAIN: [env_id(task.name, variant, mode) for variant in task.variants] for mode in MODES},
         "weights": {
             part.name: {
                 setting: {key: result[key] for key in ("success", "interval", "episodes") if key in result}
@@ -76,7 +81,9 @@ def main(args: Args) -> dict[str, Any]:
         print(
             f"{name}: {', '.join(task['variants'])}; {task['horizon']} control steps; stages {' > '.join(task['stages'])}"
         )
-        print(f"  ids      {task['ids'][0]} ... {task['ids'][-1]} ({len(task['ids'])})")
+        variants = "{" + ",".join(task["variants"]) + "}"
+        for mode in MODES:
+            print(f"  {mode or PLAIN:<8} {env_id(name, variants, mode)}")
         print(
             f"  weights  {', '.join(task['weights']) or 'none; train some (reinforcegen pipeline), or name a folder'}"
         )

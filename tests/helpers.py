@@ -80,9 +80,10 @@ def assert_strict_implies_reference(env: ManipulationEnv, states: Iterable[objec
 @contextmanager
 def registrations_undone() -> Iterator[None]:
     """Take back, at the end, what was registered within the block; modules that were imported are forgotten, too."""
-    from reinforcegen_envs import registration
+    from reinforcegen_envs import registration, workers
 
     tasks, ids, modules = dict(TASKS), dict(gym.registry), dict(registration._modules)
+    first_calls = list(workers._first_calls)
     imported = set(sys.modules)
     try:
         yield
@@ -90,6 +91,7 @@ def registrations_undone() -> Iterator[None]:
         for table, before in ((TASKS, tasks), (gym.registry, ids), (registration._modules, modules)):
             table.clear()
             table.update(before)  # type: ignore[arg-type]
+        workers._first_calls[:] = first_calls  # else workers of other tests would import what is gone
         for name in set(sys.modules) - imported:
             file = getattr(sys.modules[name], "__file__", None) or ""
             if file.startswith((tempfile.gettempdir(), str(EXAMPLES))):  # not what those import in their turn
