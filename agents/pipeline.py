@@ -15,15 +15,17 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from reinforcegen_envs import cli
 from reinforcegen_envs.arguments import Count, CountOrZero, NotNegative, checked
 from reinforcegen_envs.errors import InvalidArgument, ReinforceGenError
-from reinforcegen_envs.files import atomic_path
+from reinforcegen_envs.files import atomic_path, check_output_folder
 from reinforcegen_envs.policies.bundle import Bundle
 from reinforcegen_envs.registration import env_id, task_modules
 from reinforcegen_envs.tasks import TASKS
 
+STOP_TIMEOUT = 1.5  # seconds
 NOISE = ("0.01", "0.0523599")  # 1 cm and 3 degrees, per axis
 
 
@@ -83,15 +85,28 @@ class Steps:
         print(f"== {name}: {shlex.join(['python', *command])}", flush=True)
         path = self.out / f"{name}.log"
         with open(path, "w") as log:
-            environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-            modules = [word for module in task_modules() for word in ("--task-module", module)]
-            done = subprocess.run([sys.executable, *command, *modules], env=environment, stdout=log, stderr=log)
-        if done.returncode:
+            modules = task_modules()
+            status = call([sys.executable, *command, *(["--task-module", *modules] if modules else [])], log)
+        if status:
             raise StepError(f"step {name} failed; {path} ends with:\n{path.read_text()[-2000:]}")
         self.seconds[name] = time.time() - began
         with atomic_path(self.file) as temporary:
             temporary.write_text(json.dumps(self.seconds, indent=2) + "\n")
         print(f"== {name}: {self.seconds[name]:.0f} s", flush=True)
+
+
+def call(command: list[str], log: IO[str]) -> int:
+    """Run a command, which is given time to clean up if this one is stopped; returns its exit status."""
+    process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=log, stderr=log)
+    try:
+        return process.wait()
+    except BaseException:
+        process.terminate()
+        try:
+            process.wait(STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        raise
 
 
 def evaluation(args: Args, weights: Path, policy: str, noise: tuple[str, str], name: str) -> list[str]:
@@ -145,6 +160,7 @@ def main(args: Args) -> None:
     variants = TASKS[args.task].variants
     if args.variant not in variants:
         raise InvalidArgument(f"unknown variant {args.variant!r} of {args.task}; choose one of {list(variants)}")
+    check_output_folder(args.out)
     args.out.mkdir(parents=True, exist_ok=True)
     source = [] if args.source is None else ["--source", str(args.source)]
     steps = Steps(args.out)

@@ -79,3 +79,8 @@ def _writable(folder: Path) -> bool:
     except OSError:
         return False
     return True
+
+
+def compiled_code_is_kept() -> bool:
+    """Whether numba's machine code outlives this process; see `keep_compiled_code`."""
+    return _temporary is None

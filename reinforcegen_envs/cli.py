@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import signal
 import sys
 import threading
@@ -22,6 +23,10 @@ from reinforcegen_envs.workers import in_every_worker
 
 ArgsType = TypeVar("ArgsType")
 SCRIPT = "reinforcegen"  # the console script, which has every command
+# Packages that not every command needs -> the extra that brings them.
+OPTIONAL = {
+    "torch": "train", "tensorboard": "train", "matplotlib": "train", "imageio": "render", "imageio_ffmpeg": "render",
+}  # fmt: skip
 USAGE_ERROR = 2  # what argparse and tyro exit with
 
 
@@ -84,11 +89,11 @@ def parse(args_class: type[ArgsType], description: str | None = None, example: s
     fields = {field.name: field for field in dataclasses.fields(cast(Any, args_class))}
     by_id = "env_id" in fields and "task" not in fields
 
-    def line(args: Any, common: Any) -> tuple[Any, Any]:
-        return args, common
+    def line(command: Any, common: Any) -> tuple[Any, Any]:
+        return command, common
 
     line.__annotations__ = {
-        "args": tyro.conf.OmitArgPrefixes[args_class],
+        "command": tyro.conf.OmitArgPrefixes[args_class],
         "common": tyro.conf.OmitArgPrefixes[CommonById if by_id else Common],
     }
     text = (description or args_class.__doc__ or "").strip()
@@ -126,10 +131,14 @@ def one_line_errors() -> Iterator[None]:
     except Stopped as stop:
         print("interrupted" if stop.number == signal.SIGINT else "terminated", file=sys.stderr)
         raise SystemExit(128 + stop.number) from None
+    except BrokenPipeError:  # whoever read the output, such as `head`, has seen enough
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered is lost in silence
+        raise SystemExit(128 + signal.SIGPIPE) from None
     except Exception as error:
         if not is_users(error):
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {missing_package(error) or error}", file=sys.stderr)
         raise SystemExit(USAGE_ERROR) from None
 
 
@@ -166,8 +175,17 @@ def at_least(least: int, args: object, *names: str) -> None:
 
 
 def is_users(error: Exception) -> bool:
-    """Whether an error says what the user can mend: this package's, Gymnasium's, and files that cannot be opened.
+    """Whether an error says what the user can mend: this package's, Gymnasium's, files that cannot be opened, and optional
+    packages that are not installed.
 
     An error from anywhere else is a defect and keeps its traceback.
     """
-    return isinstance(error, (ReinforceGenError, OSError, gym.error.Error))
+    return isinstance(error, (ReinforceGenError, OSError, gym.error.Error)) or bool(missing_package(error))
+
+
+def missing_package(error: Exception) -> str:
+    """What to do about an optional package that could not be imported; "" if the error is something else."""
+    name = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    if isinstance(error, ReinforceGenError) or name not in OPTIONAL:
+        return ""
+    return f"{name} is not installed, and this command needs it: pip install 'reinforcegen-envs[{OPTIONAL[name]}]'"

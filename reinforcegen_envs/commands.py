@@ -9,7 +9,8 @@ import argparse
 import importlib
 import sys
 
-from reinforcegen_envs.cli import SCRIPT, USAGE_ERROR
+from reinforcegen_envs.cli import SCRIPT, one_line_errors
+from reinforcegen_envs.errors import InvalidArgument
 
 # Name -> module, whose ``command()`` is called, and what it does.
 COMMANDS = {
@@ -44,23 +45,29 @@ def main() -> None:
         print(usage())
         return
     name, rest = words[0], words[1:]
-    if name not in COMMANDS:
-        print(f"error: unknown command {name!r}; choose one of {', '.join(COMMANDS)}", file=sys.stderr)
-        raise SystemExit(USAGE_ERROR)
-    module = COMMANDS[name][0]
-    if name == "tune":
-        algorithm, rest = _algorithm(rest)
-        module = f"reinforcegen_envs.agents.{algorithm}_residual"
-        name += f" --algorithm {algorithm}"
-    sys.argv = [f"{SCRIPT} {name}", *rest]
-    importlib.import_module(module).command()
+    with one_line_errors():
+        if name not in COMMANDS:
+            raise InvalidArgument(f"unknown command {name!r}; choose one of {', '.join(COMMANDS)}")
+        module = COMMANDS[name][0]
+        if name == "tune":
+            algorithm, rest = _algorithm(rest)
+            module = f"reinforcegen_envs.agents.{algorithm}_residual"
+            name += f" --algorithm {algorithm}"
+        sys.argv = [f"{SCRIPT} {name}", *rest]
+        importlib.import_module(module).command()
 
 
 def _algorithm(words: list[str]) -> tuple[str, list[str]]:
-    """The algorithm that a command line names, and the rest of the line; a wish for help also prints which there are."""
-    parser = argparse.ArgumentParser(f"{SCRIPT} tune", add_help=False, allow_abbrev=False)
-    parser.add_argument("--algorithm", choices=ALGORITHMS, default=ALGORITHMS[0])
+    """The algorithm that a command line names, and the rest of the line; before help it prints which ones there are.
+
+    Raises:
+        InvalidArgument: an unknown one.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--algorithm", nargs="?", default=ALGORITHMS[0])
     known, rest = parser.parse_known_args(words)
+    if known.algorithm not in ALGORITHMS:
+        raise InvalidArgument(f"unknown algorithm {known.algorithm!r}; choose one of {ALGORITHMS}")
     if {"-h", "--help"} & set(rest):
         print(f"--algorithm {{{','.join(ALGORITHMS)}}} chooses whose arguments follow (default: {ALGORITHMS[0]})\n")
     return known.algorithm, rest
