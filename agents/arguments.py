@@ -67,6 +67,8 @@ class RunArgs:
     """episodes of the evaluation at the end"""
     torch_threads: Count = 1
     """threads of torch; small networks gain nothing from more"""
+    quiet: bool = False
+    """no progress bar"""
 
     def conflicts(self) -> list[str]:
         """What is wrong with arguments that are allowed one by one."""

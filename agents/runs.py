@@ -33,7 +33,7 @@ from reinforcegen_envs.wrappers.vector import ThreadVectorEnv
 
 MAY_CHANGE_ON_RESUME = {
     "resume", "overwrite", "total_steps", "log_every", "eval_every", "eval_episodes", "final_episodes",
-    "checkpoint_every", "num_threads", "torch_threads", "runs_dir", "run_name", "eval_pool",
+    "checkpoint_every", "num_threads", "torch_threads", "runs_dir", "run_name", "eval_pool", "quiet",
 }  # fmt: skip
 
 
@@ -183,7 +183,8 @@ class Run:
 
     def bar(self) -> tqdm:
         """A progress bar over the control steps."""
-        return tqdm(total=self.args.total_steps, initial=self.progress.step, unit="step", smoothing=0.05)
+        total, step = self.args.total_steps, self.progress.step
+        return tqdm(total=total, initial=step, unit="step", smoothing=0.05, disable=self.args.quiet)
 
     def evaluate_base(self, policy: MLP) -> None:
         """Evaluate the untrained agent, unless the run resumes and knows the result."""

@@ -70,6 +70,8 @@ class Args:
     """twice the gradient steps of a classifier, as in agents.bc"""
     workers: CountOrZero = 0
     """processes; 0: one for every core that this process may use"""
+    quiet: bool = False
+    """no progress bars"""
 
 
 class Truth(Policy):
@@ -172,7 +174,7 @@ def collect(args: Args, task: type[Task]) -> list[Rollouts]:
     steps: list[list[tuple[np.ndarray, bool, int]]] = [[] for _ in task.stages]
     seeds = range(args.seed, args.seed + args.episodes)
     with Workers(args.workers, _start, (args, task.name), jobs=args.episodes) as workers:
-        episodes = tqdm(workers.map(_work, seeds), total=args.episodes, unit="episode")
+        episodes = tqdm(workers.map(_work, seeds), total=args.episodes, unit="episode", disable=args.quiet)
         for number, episode in enumerate(episodes):
             for stage, obs, finished in episode:
                 steps[stage].append((obs[features[stage]], finished, number))
@@ -223,7 +225,7 @@ def main(args: Args) -> None:
     bundle = Bundle.open(task, args.weights)
     old, card = load_mlps(bundle.path("termination"), kind="termination", task=task.name, version=CARD_VERSION)
     sources = len(bundle.skeleton().tools)
-    training = bc.Args(args.data, steps=args.steps, seed=args.seed, workers=args.workers)
+    training = bc.Args(args.data, steps=args.steps, seed=args.seed, workers=args.workers, quiet=args.quiet)
     stages = bc.load_stages(training, task, ObservationLayout.of(task), sources)
     rollouts = collect(args, task)
     held_out = [r.episode % HELD_OUT == 0 for r in rollouts]

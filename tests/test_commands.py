@@ -24,7 +24,7 @@ SHARED = {
     "seed": ("collect", "generate", "clone", "pool", "tune", "termination", "evaluate", "pipeline"),
     "pose-noise": ("pool", "tune", "termination", "evaluate"),
     "episodes": ("termination", "evaluate", "pipeline"),
-    "quiet": ("collect", "generate", "pool", "evaluate"),
+    "quiet": ("collect", "generate", "clone", "pool", "tune", "termination", "evaluate"),
     "task-module": tuple(COMMANDS),
 }
 
