@@ -12,7 +12,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
@@ -159,6 +159,19 @@ def without_dwell(gripper: np.ndarray, eef: np.ndarray) -> np.ndarray:
     return np.where(closed, 1.0, -1.0)
 
 
+@dataclass
+class Log:
+    """How the training of one network goes.
+
+    Args:
+        advance: told of so many more gradient steps.
+        losses: (gradient step, mean loss up to it).
+    """
+
+    advance: Callable[[int], object]
+    losses: list[tuple[int, float]] = field(default_factory=list)
+
+
 def fit(
     features: np.ndarray,
     targets: np.ndarray,
@@ -167,9 +180,9 @@ def fit(
     steps: int,
     hidden: int,
     args: Args,
-    log: list[tuple[int, float]],
+    log: Log,
 ) -> MLP:
-    """Train one network and return it in the form that runs inside the environment; ``log`` gets (step, mean loss)."""
+    """Train one network and return it in the form that runs inside the environment."""
     torch.manual_seed(args.seed)
     rng = np.random.default_rng(args.seed)
     mean, std = features.mean(0), np.maximum(features.std(0), 1e-2)
@@ -191,15 +204,15 @@ def fit(
         schedule.step()
         total += float(loss.detach())
         if (step + 1) % LOG_EVERY == 0:
-            log.append((step + 1, total / LOG_EVERY))
+            log.losses.append((step + 1, total / LOG_EVERY))
             total = 0.0
-            _advance(LOG_EVERY)
-    _advance(steps % LOG_EVERY)
+            log.advance(LOG_EVERY)
+    log.advance(steps % LOG_EVERY)
     layers = [m for m in network if isinstance(m, nn.Linear)]
     return MLP([m.weight.detach().numpy() for m in layers], [m.bias.detach().numpy() for m in layers], mean, std)
 
 
-def fit_base(data: StageData, args: Args, log: list[tuple[int, float]]) -> MLP:
+def fit_base(data: StageData, args: Args, log: Log) -> MLP:
     """Clone the labels: squared error on motion, in units of each axis's spread; cross entropy on the gripper."""
     scale = np.append(np.maximum(data.actions[:, :6].std(0), 0.02), 1.0).astype(np.float32)
 
@@ -214,7 +227,7 @@ def fit_base(data: StageData, args: Args, log: list[tuple[int, float]]) -> MLP:
     return MLP(network.weights, network.biases, network.mean, network.std)
 
 
-def fit_termination(data: StageData, args: Args, log: list[tuple[int, float]]) -> MLP:
+def fit_termination(data: StageData, args: Args, log: Log) -> MLP:
     """Classify whether the stage is over.
 
     The classes are not weighted: stopping too early ends the episode, stopping late costs a few steps.
@@ -226,7 +239,7 @@ def fit_termination(data: StageData, args: Args, log: list[tuple[int, float]]) -
     return fit(data.termination_features, data.finished, 1, loss, args.steps // 2, max(1, args.hidden // 2), args, log)
 
 
-def fit_initiation(data: StageData, args: Args, log: list[tuple[int, float]]) -> MLP:
+def fit_initiation(data: StageData, args: Args, log: Log) -> MLP:
     """Classify which source demonstration was copied with success."""
     # Few steps: there is one example a demonstration, and the labels are draws.
     steps, hidden = args.steps // 40, max(1, args.hidden // 4)
@@ -234,24 +247,20 @@ def fit_initiation(data: StageData, args: Args, log: list[tuple[int, float]]) ->
 
 
 FITS = {"base": fit_base, "termination": fit_termination, "initiation": fit_initiation}
-_advance: Callable[[int], object] = lambda steps: None  # noqa: E731 (told of every few gradient steps)
-
-
 Job = tuple[str, str, StageData, Args]
 Trained = tuple[str, str, MLP, list[tuple[int, float]]]
 
 
-def _start(advance: Callable[[int], object]) -> None:
+def _start(advance: Callable[[int], object]) -> Callable[[int], object]:
     """In a worker: one thread of torch, and gradient steps reported to the parent's bar."""
-    global _advance
     torch.set_num_threads(1)
-    _advance = advance
+    return advance
 
 
-def _work(_: None, job: Job) -> Trained:
+def _work(advance: Callable[[int], object], job: Job) -> Trained:
     kind, stage, data, args = job
-    log: list[tuple[int, float]] = []
-    return kind, stage, FITS[kind](data, args, log), log
+    log = Log(advance)
+    return kind, stage, FITS[kind](data, args, log), log.losses
 
 
 def fit_all(

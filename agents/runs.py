@@ -183,8 +183,8 @@ class Run:
 
     def bar(self) -> tqdm:
         """A progress bar over the control steps."""
-        args = self.args
-        return tqdm(total=args.total_steps, initial=self.progress.step, unit="step", smoothing=0.05, disable=args.quiet)
+        total, step = self.args.total_steps, self.progress.step
+        return tqdm(total=total, initial=step, unit="step", smoothing=0.05, disable=self.args.quiet)
 
     def evaluate_base(self, policy: MLP) -> None:
         """Evaluate the untrained agent, unless the run resumes and knows the result."""

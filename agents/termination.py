@@ -71,7 +71,7 @@ class Args:
     workers: CountOrZero = 0
     """processes; 0: one for every core that this process may use"""
     quiet: bool = False
-    """no progress bar"""
+    """no progress bars"""
 
 
 class Truth(Policy):

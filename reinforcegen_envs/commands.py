@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def _algorithm(words: list[str]) -> tuple[str, list[str]]:
-    """The algorithm that a command line names, and the rest of the line; a wish for help also prints which there are.
+    """The algorithm that a command line names, and the rest of the line; before help it prints which ones there are.
 
     Raises:
         InvalidArgument: an unknown one.

@@ -1,11 +1,16 @@
 """The console script: one name for every command, loaded when it is chosen, the same names for the same arguments."""
 
+import configparser
+import dataclasses
+import importlib
 import os
 import re
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
+from typing import Annotated, Union, get_args, get_origin, get_type_hints
 
 import pytest
 
@@ -24,7 +29,7 @@ SHARED = {
     "seed": ("collect", "generate", "clone", "pool", "tune", "termination", "evaluate", "pipeline"),
     "pose-noise": ("pool", "tune", "termination", "evaluate"),
     "episodes": ("termination", "evaluate", "pipeline"),
-    "quiet": ("collect", "generate", "pool", "evaluate"),
+    "quiet": ("collect", "generate", "clone", "pool", "tune", "termination", "evaluate"),
     "task-module": tuple(COMMANDS),
 }
 
@@ -64,7 +69,8 @@ def test_every_command_has_help_with_an_example_and_the_shared_names(name, monke
 def test_tune_takes_an_algorithm(algorithm, monkeypatch, capsys):
     for words in (["--algorithm", algorithm], [f"--algorithm={algorithm}"]):
         out = help_of(monkeypatch, capsys, "tune", *words)
-        assert out.startswith(f"usage: reinforcegen tune --algorithm {algorithm}")
+        assert f"usage: reinforcegen tune --algorithm {algorithm}" in out
+        assert out.startswith("--algorithm {td3,ppo} chooses")
 
 
 @pytest.mark.parametrize(
@@ -158,3 +164,46 @@ def test_a_stopped_pipeline_lets_its_step_clean_up(tmp_path):
     _, err = process.communicate(timeout=10)
     assert process.returncode == 143 and err == "terminated\n"
     assert (tmp_path / "cleaned").exists()
+
+
+def test_it_runs_as_a_module_and_is_installed_as_a_script():
+    process = subprocess.run([sys.executable, "-m", "reinforcegen_envs"], capture_output=True, text=True)
+    assert process.returncode == 0 and process.stdout == commands.usage() + "\n"
+    config = configparser.ConfigParser()
+    config.read(Path(__file__).parents[1] / "setup.cfg")
+    scripts = config["options.entry_points"]["console_scripts"].strip()
+    assert scripts == f"{cli.SCRIPT} = {commands.__name__}:{commands.main.__name__}"
+
+
+MODULES = [module for module, _ in COMMANDS.values() if module]
+MODULES += [f"reinforcegen_envs.agents.{name}_residual" for name in ALGORITHMS]
+# The kind of what an argument names is the same in every command.
+KINDS = {
+    "task": str, "variant": str, "stage": str, "env_id": str, "source": Path, "weights": Path, "out": Path,
+    "data": tuple[Path, ...], "workers": int, "count": int, "episodes": int, "seeds": int, "seed": int,
+    "pose_noise": tuple[float, float], "start_noise": tuple[float, float], "quiet": bool, "json": bool,
+}  # fmt: skip
+
+
+def kind_of(annotation):
+    """What an annotation says of a value, without its range and without None."""
+    origin, parameters = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return kind_of(parameters[0])
+    if origin in (Union, types.UnionType):
+        (something,) = (parameter for parameter in parameters if parameter is not types.NoneType)
+        return kind_of(something)
+    return tuple[tuple(p if p is ... else kind_of(p) for p in parameters)] if origin is tuple else annotation  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_an_argument_means_the_same_in_every_command(name):
+    if ".agents." in name:
+        pytest.importorskip("torch")
+    args_class = importlib.import_module(name).Args
+    hints = get_type_hints(args_class, include_extras=True)
+    for field in dataclasses.fields(args_class):
+        if field.name in KINDS:
+            assert kind_of(hints[field.name]) == KINDS[field.name], field.name
+    names = set(hints)
+    assert "workers" not in names or "quiet" in names, "what takes long shows a bar, which can be silenced"
