@@ -104,17 +104,6 @@ def test_without_a_command_there_is_a_list_of_them(monkeypatch, capsys):
         assert code == 0 and all(f"  {name}" in out for name in COMMANDS)
 
 
-<<<<<<< HEAD
-def test_a_missing_optional_package_is_named_with_its_extra():
-    code = (
-        "import sys; from reinforcegen_envs import commands; sys.modules['torch'] = None;"
-        "sys.argv = ['reinforcegen', 'clone', '--data', 'x']; commands.main()"
-    )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    advice = "pip install 'reinforcegen-envs[train]'"
-    assert run.returncode == 2
-    assert run.stderr == f"error: torch is not installed, and this command needs it: {advice}\n"
-=======
 def test_a_missing_optional_package_is_named_with_its_extra(monkeypatch, capsys):
     # That module alone: a package imported a second time would stay in the place of the one other tests know.
     monkeypatch.delitem(sys.modules, "reinforcegen_envs.agents.bc", raising=False)
@@ -122,7 +111,6 @@ def test_a_missing_optional_package_is_named_with_its_extra(monkeypatch, capsys)
     code, _, err = run(monkeypatch, capsys, "clone", "--data", "x")
     assert code == 2
     assert err == ("error: torch is not installed, and this command needs it: pip install 'reinforcegen-envs[train]'\n")
->>>>>>> script
     assert not cli.is_users(ModuleNotFoundError("no module", name="nonexistent"))
 
 
