@@ -1,6 +1,7 @@
 """Whether this machine has what the package needs, line by line, and what to do where it has not.
 
-Versions, cores, folders for compiled things; then one connect is planned and followed, and one frame drawn.
+Versions, cores, folders for compiled things, weights; a scene is loaded and stepped, one connect planned and followed, and
+one frame drawn.
 """
 
 from __future__ import annotations
@@ -13,21 +14,28 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Literal
 
 import gymnasium as gym
+import mujoco
+import numpy as np
 
 import reinforcegen_envs  # noqa: F401 (registers the ids)
 from reinforcegen_envs import caching, cli
+from reinforcegen_envs.errors import ReinforceGenError
 from reinforcegen_envs.ids import env_id
+from reinforcegen_envs.models.scene import load_scene
+from reinforcegen_envs.policies.bundle import Bundle
+from reinforcegen_envs.tasks import TASKS
 from reinforcegen_envs.workers import usable_cores
 
 DISTRIBUTION = "reinforcegen-envs"
 EXTRAS = {"train": "training", "render": "videos and plots"}  # optional packages, and what needs them
 BACKENDS = ("egl", "osmesa")  # of OpenGL, for machines without a screen
-TRY_ID = env_id("Threading", "D0", "Hybrid")
+TRY_TASK = "Threading"
 TIMEOUT = 300.0  # seconds for a frame; the rendered scene may have to be built first
 
 
@@ -137,6 +145,10 @@ def check_cores() -> Iterator[Finding]:
     threads = os.environ.get("OMP_NUM_THREADS")
     if threads is not None and (not threads.isdigit() or int(threads) > cores):
         yield Finding("threads", "warning", f"OMP_NUM_THREADS={threads}", f"set it to a number from 1 to {cores}")
+    elif threads is None and cores < there:
+        # Libraries count the machine's cores; more threads than a control group grants wait for each other.
+        text = f"OMP_NUM_THREADS=(unset): libraries may start {there} threads for {cores} cores"
+        yield Finding("threads", "warning", text, f"export OMP_NUM_THREADS={cores}")
     else:
         yield Finding("threads", "ok", f"OMP_NUM_THREADS={threads or '(unset)'}")
 
@@ -161,10 +173,60 @@ def check_caches() -> Iterator[Finding]:
         yield Finding("compiled code", "warning", text, f"set {caching.VARIABLE} to a folder that can be written")
 
 
+def check_scene() -> Iterator[Finding]:
+    """Load a scene, which is built first where it is not cached."""
+    began = time.perf_counter()
+    load_scene(TASKS[TRY_TASK].scene)
+    yield Finding("scene", "ok", f"{TRY_TASK} in {time.perf_counter() - began:.2f} s")
+
+
+def check_steps(seconds: float = 1.0) -> Iterator[Finding]:
+    """Step one environment for a while."""
+    env = gym.make(env_id(TRY_TASK, "D0"), disable_env_checker=True, max_episode_steps=sys.maxsize)
+    env.reset(seed=0)
+    action = np.zeros(7)
+    env.step(action)  # the first one compiles
+    steps, began = 0, time.perf_counter()
+    while (passed := time.perf_counter() - began) < seconds:
+        env.step(action)
+        steps += 1
+    env.close()
+    yield Finding("steps", "ok", f"{steps / passed:,.0f} control steps a second in one process")
+
+
+def check_weights() -> Iterator[Finding]:
+    """Whether the weights that come with the package are whole, and were made with the MuJoCo that is installed."""
+    # The weights of a user's own task are elsewhere.
+    ours = [task for task in TASKS.values() if task.__module__.startswith(f"{reinforcegen_envs.__name__}.")]
+    good, others = 0, {}  # others: version of MuJoCo -> tasks
+    for task in ours:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # of another MuJoCo; said below, once for all tasks
+                weights = Bundle.open(task)
+                weights.check()
+                versions = {part.card["mujoco"] for part in weights.list() if "mujoco" in part.card}
+        except (ReinforceGenError, OSError) as error:
+            advice = f"reinstall the package: pip install --force-reinstall --no-deps {DISTRIBUTION}"
+            yield Finding("weights", "failed", f"{task.name}: {error}", advice)
+            continue
+        good += 1
+        for version in sorted(versions - {mujoco.__version__}):
+            others.setdefault(version, []).append(task.name)
+    if good == len(ours):
+        yield Finding("weights", "ok", f"of {good} tasks")
+    if others:
+        made = "; ".join(f"{version} made the weights of {', '.join(tasks)}" for version, tasks in others.items())
+        text = f"{mujoco.__version__}, but {made}: success may differ from what is recorded"
+        yield Finding("weights' MuJoCo", "warning", text, f"pip install mujoco=={max(others, key=_numbers)}")
+    else:
+        yield Finding("weights' MuJoCo", "ok", mujoco.__version__)
+
+
 def check_connect() -> Iterator[Finding]:
     """Plan and follow one connect, with the weights that come with the package."""
     began = time.perf_counter()
-    env = gym.make(TRY_ID, disable_env_checker=True)
+    env = gym.make(env_id(TRY_TASK, "D0", "Hybrid"), disable_env_checker=True)
     _, info = env.reset(seed=0)
     env.close()
     seconds = time.perf_counter() - began
@@ -182,7 +244,7 @@ def draw() -> None:
     Raises:
         RenderingError: no OpenGL on this machine.
     """
-    env = gym.make(env_id("Threading", "D0"), disable_env_checker=True, render_mode="rgb_array", width=64, height=64)
+    env = gym.make(env_id(TRY_TASK, "D0"), disable_env_checker=True, render_mode="rgb_array", width=64, height=64)
     env.reset(seed=0)
     env.render()
     env.close()
@@ -221,7 +283,7 @@ def check_frame() -> Iterator[Finding]:
 
 
 CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
-    check_versions, check_cores, check_caches, check_connect, check_frame
+    check_versions, check_cores, check_caches, check_scene, check_steps, check_weights, check_connect, check_frame
 )  # fmt: skip
 
 

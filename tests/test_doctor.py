@@ -3,13 +3,17 @@
 import importlib.metadata
 import json
 import os
+import shutil
 import subprocess
 import sys
 
+import mujoco
 import pytest
 
 from reinforcegen_envs import caching, doctor
 from reinforcegen_envs.doctor import Finding
+from reinforcegen_envs.policies import bundle
+from reinforcegen_envs.tasks import TASKS
 
 
 @pytest.mark.parametrize(
@@ -76,6 +80,11 @@ def test_cores_and_threads(monkeypatch):
         cores, threads = doctor.check_cores()
         assert cores.text.startswith("2 of 128 may be used") and threads.status == status
     assert "from 1 to 2" in threads.advice
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    _, threads = doctor.check_cores()
+    assert threads.status == "warning" and "128" in threads.text and threads.advice == "export OMP_NUM_THREADS=2"
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    assert [finding.status for finding in doctor.check_cores()] == ["ok", "ok"]
 
 
 def test_caches(monkeypatch, tmp_path):
@@ -87,6 +96,38 @@ def test_caches(monkeypatch, tmp_path):
     scene, code = doctor.check_caches()
     assert scene.status == "failed" and str(tmp_path / "file") in scene.text and caching.VARIABLE in scene.advice
     assert code.status == "warning" and caching.VARIABLE in code.advice
+
+
+def test_a_scene_is_loaded_and_stepped():
+    (scene,) = doctor.check_scene()
+    assert scene.status == "ok" and scene.text.startswith("Threading in ")
+    (steps,) = doctor.check_steps(seconds=0.05)
+    assert steps.status == "ok" and int(steps.text.split()[0].replace(",", "")) > 0
+
+
+def test_the_weights_of_all_tasks_are_looked_at(monkeypatch, tmp_path):
+    """One line for each task whose weights are missing or damaged; those of a user's own task do not come with us."""
+    ours = [task for task in TASKS.values() if task.__module__.startswith("reinforcegen_envs.")]
+    own = type("OwnTask", (TASKS["Threading"],), {"name": "Own", "__module__": "own"})
+    monkeypatch.setitem(TASKS, "Own", own)
+    weights, mujoco_version = doctor.check_weights()
+    assert weights.status == mujoco_version.status == "ok" and f"{len(ours)} tasks" in weights.text
+
+    shutil.copytree(bundle.SHIPPED, tmp_path / "weights")
+    monkeypatch.setattr(bundle, "SHIPPED", tmp_path / "weights")
+    (tmp_path / "weights" / "threading" / "base.safetensors").write_bytes(b"half")
+    shutil.rmtree(tmp_path / "weights" / "coffee")
+    *wrong, _ = doctor.check_weights()
+    assert [finding.status for finding in wrong] == ["failed"] * 2
+    assert {finding.text.split(":")[0] for finding in wrong} == {"Threading", "Coffee"}
+    assert all("reinstall" in finding.advice for finding in wrong)
+
+
+def test_weights_of_another_mujoco_are_a_warning(monkeypatch):
+    monkeypatch.setattr(mujoco, "__version__", "3.3.0")
+    _, finding = doctor.check_weights()
+    assert finding.status == "warning" and finding.text.startswith("3.3.0") and "Threading" in finding.text
+    assert finding.advice.startswith("pip install mujoco==3.")
 
 
 def test_a_connect_is_tried():
@@ -128,5 +169,16 @@ def test_the_command():
     )
     found = {finding["name"]: finding for finding in json.loads(run.stdout)}
     assert run.returncode == any(finding["status"] == "failed" for finding in found.values())
-    assert {"python", "mujoco", "cores", "threads", "scene cache", "connect", "frame"} <= set(found)
+    assert {
+        "python",
+        "mujoco",
+        "cores",
+        "threads",
+        "scene cache",
+        "scene",
+        "steps",
+        "weights",
+        "connect",
+        "frame",
+    } <= set(found)
     assert all(finding["advice"] for finding in found.values() if finding["status"] != "ok")
