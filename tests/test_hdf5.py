@@ -23,6 +23,7 @@ from reinforcegen_envs.demos.hdf5 import (
     task_name,
     write_demos,
 )
+from reinforcegen_envs.errors import InvalidArgument
 
 ENV_ARGS = {"env_name": "ReinforceGen/D0-Threading-v0", "env_version": "1.5.2", "type": 2, "env_kwargs": {}}
 
@@ -476,6 +477,19 @@ class TestMinari:
         with pytest.raises(DemoFileError, match="demo_0 has no obs/state"):
             export_minari(path, "threading/generated-v0")
         assert not list(datasets.rglob("*.hdf5"))
+
+    @pytest.mark.parametrize("name", ["threading", "threading/Generated v0", "", "../threading-v0", "threading/x-v1/y"])
+    def test_names_that_minari_does_not_take(self, name, file, datasets):
+        with pytest.raises(InvalidArgument, match="not a name of a Minari dataset"):
+            export_minari(file, name)
+        assert not list(datasets.rglob("*.hdf5"))
+
+    def test_where_it_goes_is_checked_before_the_work(self, tmp_path, datasets):
+        """The demonstrations are not even opened."""
+        datasets.mkdir()
+        (datasets / "threading").touch()  # a file where the folder of the task's datasets should be
+        with pytest.raises(InvalidArgument, match="threading is a file, not a folder"):
+            export_minari(tmp_path / "nowhere.hdf5", "threading/generated-v0")
 
     def test_an_existing_dataset_is_kept(self, file):
         export_minari(file, "threading/generated-v0")

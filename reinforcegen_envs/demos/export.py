@@ -13,6 +13,7 @@ import numpy as np
 
 from reinforcegen_envs.demos.hdf5 import Demo, DemoFileError, iter_demos
 from reinforcegen_envs.errors import InvalidArgument, MissingPackage
+from reinforcegen_envs.files import check_output_folder
 
 
 def export_minari(path: str | os.PathLike[str], dataset_id: str, env_id: str | None = None, **metadata: Any) -> Any:
@@ -35,14 +36,26 @@ def export_minari(path: str | os.PathLike[str], dataset_id: str, env_id: str | N
     Raises:
         MissingPackage: Minari is not installed.
         DemoFileError: as `read_demos`; or ``obs/state`` is missing or not of the environment's size.
-        InvalidArgument: a dataset of this id exists.
+        InvalidArgument: ``dataset_id`` is not a name of a dataset, or one of this name exists, or its folder cannot be
+            written; said before the file is opened.
     """
     try:
         import minari
+        from minari.dataset.minari_dataset import parse_dataset_id
         from minari.storage import get_dataset_path
     except ImportError as error:
         raise MissingPackage("export_minari needs Minari: pip install 'minari>=0.5.3,<0.6'") from error
 
+    try:
+        parse_dataset_id(dataset_id)
+    except (TypeError, ValueError) as error:
+        raise InvalidArgument(
+            f"{dataset_id!r} is not a name of a Minari dataset; choose one such as 'reinforcegen/d2-threading/generated-v0'"
+        ) from error
+    folder = get_dataset_path(dataset_id)
+    if os.path.exists(folder):
+        raise InvalidArgument(f"Minari dataset {dataset_id!r} exists in {folder}; choose another name or version")
+    check_output_folder(folder)
     size = _state_size(next(iter_demos(path)), path)
     observation_space: gym.Space = gym.spaces.Box(-np.inf, np.inf, (size,), np.float32)
     action_space: gym.Space = gym.spaces.Box(-1.0, 1.0, (7,), np.float32)
@@ -62,9 +75,6 @@ def export_minari(path: str | os.PathLike[str], dataset_id: str, env_id: str | N
                 raise DemoFileError(f"{path}: {demo.name} has states of another size than the first one")
             yield _episode(demo, number)
 
-    folder = get_dataset_path(dataset_id)
-    if os.path.exists(folder):
-        raise InvalidArgument(f"Minari dataset {dataset_id!r} exists in {folder}; choose another name or version")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # Minari warns of every piece of metadata left out
