@@ -7,7 +7,7 @@ import numpy as np
 from reinforcegen_envs.errors import InvalidArgument
 from reinforcegen_envs.perception.base import Belief, Perception
 from reinforcegen_envs.policies.policy import Memory
-from reinforcegen_envs.poses import from_pose7, matrix_from, rotvec_to_matrix, to_pose7
+from reinforcegen_envs.poses import from_pose7, rotvec_to_matrix, to_pose7
 from reinforcegen_envs.sim.simulation import CellState, Simulation
 from reinforcegen_envs.tasks.base import Task
 from reinforcegen_envs.typing import Array
@@ -57,7 +57,7 @@ class PoseErrors(Perception):
                 pose = from_pose7(task.root_pose7(truth, name))
                 pose[:3, :3] = rotvec_to_matrix(error[3:]) @ pose[:3, :3]
                 pose[:3, 3] += error[:3]
-                task.write_pose7(belief, name, to_pose7(matrix_from(pose[:3, :3], pose[:3, 3])))
+                task.write_pose7(belief, name, to_pose7(pose))
 
     def get_memory(self) -> Memory:
         """The episode's errors, and the generator of those to come."""
