@@ -14,7 +14,7 @@ from reinforcegen_envs.observations import ObservationLayout
 from reinforcegen_envs.perception import Perception, as_perception
 from reinforcegen_envs.poses import to_pose7
 from reinforcegen_envs.sim.rendering import SceneRenderer, check_camera
-from reinforcegen_envs.sim.simulation import Simulation
+from reinforcegen_envs.sim.simulation import CONTROL_PERIOD, Simulation
 from reinforcegen_envs.tasks import TASKS, Task
 from reinforcegen_envs.typing import Array, Observations
 
@@ -43,7 +43,7 @@ class ManipulationEnv(gym.Env[Any, Any]):
         InvalidArgument: an argument is not one of the allowed values; the message lists them.
     """
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 20}
+    metadata = {"render_modes": ["rgb_array"], "render_fps": round(1 / CONTROL_PERIOD)}
 
     def __init__(
         self,

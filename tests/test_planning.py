@@ -10,7 +10,6 @@ from reinforcegen_envs.env import ManipulationEnv
 from reinforcegen_envs.planning import motion
 from reinforcegen_envs.planning.motion import (
     ACCELERATION,
-    CONTROL_STEP,
     SPEED_PART,
     SPIN_LIMIT,
     VELOCITY_LIMITS,
@@ -18,7 +17,7 @@ from reinforcegen_envs.planning.motion import (
     time_parameterise,
 )
 from reinforcegen_envs.poses import matrix_from, to_pose7, translation
-from reinforcegen_envs.sim.simulation import INITIAL_JOINTS
+from reinforcegen_envs.sim.simulation import CONTROL_PERIOD, INITIAL_JOINTS
 
 DOWN = np.diag([1.0, -1.0, -1.0])
 TRIPOD = np.array([-0.05, 0.0, 0.8958, 1.0, 0.0, 0.0, 0.0])  # between LEFT and RIGHT
@@ -61,11 +60,11 @@ def penetrations(connector, path, parts=10):
 
 
 def assert_keeps_limits(path):
-    speeds = np.diff(path, axis=0) / CONTROL_STEP
+    speeds = np.diff(path, axis=0) / CONTROL_PERIOD
     assert (np.abs(speeds) <= SPEED_PART * VELOCITY_LIMITS + 1e-9).all()
     assert (np.abs(speeds[:, 4]) + np.abs(speeds[:, 6]) <= SPIN_LIMIT + 1e-9).all()
     # Targets are sampled, so a corner in time shows up as at most one step's worth of speed.
-    changes = np.diff(np.vstack([np.zeros(7), speeds, np.zeros(7)]), axis=0) / CONTROL_STEP
+    changes = np.diff(np.vstack([np.zeros(7), speeds, np.zeros(7)]), axis=0) / CONTROL_PERIOD
     assert np.abs(changes).max() <= ACCELERATION * 1.05
 
 
@@ -252,7 +251,7 @@ def test_time_parameterisation_of_nothing():
 def test_time_parameterisation_is_not_slow():
     """One joint over a radian at 0.8 of its limit of 2.175 rad/s, with ramps of 0.29 s: 0.87 s."""
     path = time_parameterise(np.array([np.zeros(7), np.array([1.0, 0, 0, 0, 0, 0, 0])]))
-    assert 0.85 < (len(path) - 1) * CONTROL_STEP < 0.95
+    assert 0.85 < (len(path) - 1) * CONTROL_PERIOD < 0.95
 
 
 def test_following_to_where_the_goal_is_not(env, connector):

@@ -30,11 +30,11 @@ from reinforcegen_envs.policies.mlp import WeightsError
 from reinforcegen_envs.policies.policy import act_one
 from reinforcegen_envs.policies.residual import ResidualPolicy
 from reinforcegen_envs.registration import MODES, NAMESPACE, VARIANTS, env_id
+from reinforcegen_envs.sim.simulation import CONTROL_PERIOD
 from reinforcegen_envs.statistics import EVALUATION_SEED
 from reinforcegen_envs.tasks import TASKS
 from reinforcegen_envs.workers import Workers
 
-FRAMES_PER_SECOND = 20  # of a video that shows every control step
 _NOT_SETTINGS = ("csv", "video", "video_every", "json", "quiet", "workers")  # do not change the result
 
 
@@ -195,7 +195,7 @@ def write_video(args: Args) -> None:
     env, policy = make(args, render_mode="rgb_array")
     _, frames = video.record(env, policy, args.first_seed, args.video_every)
     env.close()
-    video.save(args.video, frames, FRAMES_PER_SECOND / args.video_every)
+    video.save(args.video, frames, 1 / (CONTROL_PERIOD * args.video_every))
 
 
 def main(args: Args) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from reinforcegen_envs.planning.ik import ArmKinematics
 from reinforcegen_envs.poses import from_pose7, invert, to_pose7
-from reinforcegen_envs.sim.simulation import FINGER_STROKE, CellState
+from reinforcegen_envs.sim.simulation import FINGER_STROKE, INITIAL_JOINTS, CellState
 from reinforcegen_envs.typing import Array, Integers
 
 CLEARANCE = 0.004  # metres that planned motions keep from everything (ours)
@@ -49,7 +49,7 @@ class CollisionChecker:
         self.checks = 0
         # Convex hulls of neighbouring links overlap in every posture: what touches at home is no collision.
         self.data.qpos[:] = cell.model.qpos0
-        self.data.qpos[cell.arm_qpos] = np.array([0.0, 0.2, 0.0, -2.6, 0.0, 2.94, 0.785])
+        self.data.qpos[cell.arm_qpos] = INITIAL_JOINTS
         mujoco.mj_kinematics(self.model, self.data)
         mujoco.mj_collision(self.model, self.data)
         self._touching_at_home = self.data.contact.geom.copy()

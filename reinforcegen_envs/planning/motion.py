@@ -21,6 +21,7 @@ import numpy as np
 from reinforcegen_envs.planning.collision import CollisionChecker
 from reinforcegen_envs.planning.ik import IKSolution
 from reinforcegen_envs.poses import translation
+from reinforcegen_envs.sim.simulation import CONTROL_PERIOD
 from reinforcegen_envs.typing import Array
 
 # Franka's joint velocity limits, rad/s (Franka Control Interface, "Limits for Panda"), of which connects use a part.
@@ -30,7 +31,6 @@ SPEED_PART = 0.8
 # hand's spin and eats the wrist's 12 Nm at 1.5 rad/s. Joints 5 and 7 spin the hand about nearly the same axis.
 SPIN_LIMIT = 1.1  # rad/s, of both together
 ACCELERATION = 6.0  # rad/s^2 of the fastest joint; keeps torques inside the 80 and 12 Nm limits (ours)
-CONTROL_STEP = 0.05  # seconds
 RESOLUTION = 0.06  # radians between collision checks while searching: 3 cm at the hand
 FINE_RESOLUTION = 0.02  # radians between the collision checks that a path must pass before it is followed
 LIFTS = (0.08, 0.16)  # metres a connect may rise to pass over something
@@ -115,7 +115,7 @@ def time_parameterise(waypoints: Array) -> Array:
         peak = acceleration * ramp
         cruise = max(0.0, (1.0 - peak * ramp) / peak)
         duration = 2 * ramp + cruise
-        count = int(np.ceil(duration / CONTROL_STEP))
+        count = int(np.ceil(duration / CONTROL_PERIOD))
         for t in np.linspace(0.0, duration, count + 1)[1:]:
             if t < ramp:
                 s = 0.5 * acceleration * t * t
