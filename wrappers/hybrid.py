@@ -13,6 +13,7 @@ from reinforcegen_envs.engine import Engine, Failure, Snapshot
 from reinforcegen_envs.engine.judge import Judge
 from reinforcegen_envs.env import ManipulationEnv, checked_action
 from reinforcegen_envs.errors import InvalidArgument
+from reinforcegen_envs.observations import to_world
 from reinforcegen_envs.planning.connect import Connect
 from reinforcegen_envs.planning.motion import Plan
 from reinforcegen_envs.policies.bundle import Bundle
@@ -187,10 +188,17 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
             InvalidArgument: an action of another shape, or with NaN.
             gymnasium.error.ResetNeeded: the episode is over, or was never begun.
         """
+        self._require_episode()
+        return self.advance(checked_action(action))
+
+    def advance(self, action: Array):
+        """`step` with an action that was checked: (7,) float64 in [-1, 1], world frame.
+
+        Raises:
+            gymnasium.error.ResetNeeded: the episode is over, or was never begun.
+        """
+        self._require_episode()
         counters = self.counters
-        if counters.over:
-            raise gym.error.ResetNeeded("the episode is over (or was never begun); call reset()")
-        action = checked_action(action)
         self._last_connect = None  # info tells of this call alone
         if counters.failure is not None:  # the first connect failed: nothing can be done
             counters.over = True
@@ -236,6 +244,22 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
         counters.paid += reward
         observation = self.core.present(engine.layout, self.observation)
         return observation, reward, terminated, truncated, self._info(steps, failure)
+
+    def _require_episode(self) -> None:
+        if self.counters.over:
+            raise gym.error.ResetNeeded("the episode is over (or was never begun); call reset()")
+
+    def ask(self, policy: Policy, observation: Observations, name: str) -> Array:
+        """A policy's action on an observation (layout.size,), as it is executed: (7,) float64 in [-1, 1], world frame.
+
+        Raises:
+            InvalidArgument: it is not 7 finite numbers; the message calls it ``name``.
+        """
+        action = policy.act(observation[None])[0]
+        if policy.frame == "reference":
+            frame = observation[self.engine.layout.slices["ref_rot6d_world"]].astype(np.float64)
+            action = to_world(np.asarray(action, np.float64), frame)
+        return checked_action(action, name)
 
     def _look(self):
         """Observe anew, in the environment's obs_mode."""

@@ -10,7 +10,7 @@ import numpy as np
 from reinforcegen_envs.engine import Snapshot
 from reinforcegen_envs.env import checked_action
 from reinforcegen_envs.errors import InvalidArgument
-from reinforcegen_envs.observations import ObservationLayout, to_reference, to_world
+from reinforcegen_envs.observations import ObservationLayout, to_reference
 from reinforcegen_envs.policies.policy import Memory, as_policy
 from reinforcegen_envs.policies.residual import combine
 from reinforcegen_envs.policies.skill import SkillPolicy
@@ -100,7 +100,7 @@ class Residual(gym.Wrapper[Any, Any, Any, Any]):
         """
         pending = self._pending
         executed = combine(pending.action, checked_action(action), self.residual_scale, pending.frame)
-        _, reward, terminated, truncated, info = self._hybrid.step(executed)
+        _, reward, terminated, truncated, info = self._hybrid.advance(executed)
         # At the end of an episode too: whoever bootstraps from the last observation needs its base action.
         return self._extend(), reward, terminated, truncated, info
 
@@ -108,11 +108,8 @@ class Residual(gym.Wrapper[Any, Any, Any, Any]):
         """The last observation with the base policy's action on it."""
         obs = self._hybrid.observation
         frame = obs[self._rotation].astype(np.float64)
-        action = self._base.act(obs[None])[0]
-        if self._base.frame == "reference":
-            action = to_world(np.asarray(action, np.float64), frame)
         # In the world: that is where it is cut, and what is shown is what will be executed.
-        action = checked_action(action, "the base policy's action")
+        action = self._hybrid.ask(self._base, obs, "the base policy's action")
         self._pending.action, self._pending.frame = action, frame
         flat = np.concatenate([obs, to_reference(action, frame).astype(np.float32)])
         return self._hybrid.core.present(self.layout, flat)

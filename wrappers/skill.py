@@ -6,12 +6,9 @@ import os
 from typing import Any
 
 import gymnasium as gym
-import numpy as np
 
 from reinforcegen_envs.engine import Failure
-from reinforcegen_envs.env import checked_action
 from reinforcegen_envs.errors import InvalidArgument, ReinforceGenError
-from reinforcegen_envs.observations import to_world
 from reinforcegen_envs.policies.policy import Policy, as_policy
 from reinforcegen_envs.typing import Array
 from reinforcegen_envs.wrappers.hybrid import Hybrid
@@ -126,12 +123,7 @@ class Skill(Hybrid):
     def _earlier_action(self) -> Array:
         """The earlier policy's action now, (7,) float64, world frame."""
         policy = self._earlier or self._play_earlier(self.bundle.base())
-        observation = self.engine.observe()
-        action = np.asarray(policy.act(observation[None])[0], np.float64)
-        if policy.frame == "reference":
-            frame = observation[self.engine.layout.slices["ref_rot6d_world"]].astype(np.float64)
-            action = np.clip(to_world(action, frame), -1.0, 1.0)
-        return checked_action(action, "the earlier policy's action")
+        return self.ask(policy, self.engine.observe(), "the earlier policy's action")
 
     def _last_stage(self) -> int:
         return self.stage
