@@ -31,6 +31,7 @@ from report import RESULTS
 from tqdm import tqdm
 
 from reinforcegen_envs import cli
+from reinforcegen_envs.arguments import Count, CountOrZero, checked
 from reinforcegen_envs.errors import InvalidArgument
 from reinforcegen_envs.evaluation import Episode, play
 from reinforcegen_envs.files import atomic_path
@@ -56,15 +57,15 @@ class Args:
     """standard deviations of position, an axis, beside 0"""
     degrees: tuple[float, ...] = (1.0, 2.0, 4.0)
     """standard deviations of rotation, an axis, beside 0"""
-    episodes: int = 100
+    episodes: Count = 100
     """episodes a cell"""
-    first_seed: int = EVALUATION_SEED
+    first_seed: CountOrZero = EVALUATION_SEED
     """episode i is reset with first_seed + i"""
     csv: Path = RESULTS / "pose_errors.csv"
     """the table; the plot lies beside it as PNG"""
     resume: bool = False
     """keep the table's rows, and play only cells that it lacks; without it the table begins anew"""
-    workers: int = 0
+    workers: CountOrZero = 0
     """processes; 0 means one a core"""
 
 
@@ -238,8 +239,7 @@ def main(args: Args) -> None:
     Raises:
         InvalidArgument: unknown tasks or variant, negative errors, or a table that does not fit.
     """
-    cli.at_least(1, args, "episodes")
-    cli.at_least(0, args, "workers", "first_seed")
+    args = checked(args)
     if unknown := sorted(set(args.tasks) - set(TASKS)):
         raise InvalidArgument(f"unknown tasks {unknown}; choose from {sorted(TASKS)}")
     if args.variant not in VARIANTS:

@@ -37,8 +37,10 @@ import numpy as np
 from tqdm import tqdm
 
 from reinforcegen_envs import cli
+from reinforcegen_envs.arguments import CountOrZero, checked
 from reinforcegen_envs.errors import InvalidArgument
 from reinforcegen_envs.files import atomic_path
+from reinforcegen_envs.workers import usable_cores
 
 PLAYER = Path(__file__).with_name("behaviour_player.py")
 FIRST_SEED = 1_000_000  # of evaluation episodes
@@ -62,7 +64,7 @@ class Args:
     """a checkout of the project: the version to compare with"""
     after: Path = Path(__file__).resolve().parents[1]
     """a checkout of the project; default: the one that this script is in"""
-    episodes: int = 50
+    episodes: CountOrZero = 50
     """episodes of every task's base policy; 0 leaves them out"""
     steps: int = 200
     """random actions of every id"""
@@ -70,7 +72,7 @@ class Args:
     """only ids that match this pattern, e.g. "*-Coffee-*"; a task's outcomes belong to its D2 Residual id"""
     seed: int = 0
     """seed of trajectories"""
-    workers: int = 0
+    workers: CountOrZero = 0
     """jobs side by side; 0 means one a core"""
     csv: Path | None = None
     """write the table here"""
@@ -289,8 +291,8 @@ def main(args: Args) -> None:
         InvalidArgument: no id matches.
         NotADirectoryError: what is to be compared is no checkout.
     """
-    cli.at_least(0, args, "episodes", "workers")
-    workers = args.workers or len(os.sched_getaffinity(0))
+    args = checked(args)
+    workers = args.workers or usable_cores()
     players: list[Player] = []
     try:
         for _ in range(workers):

@@ -163,17 +163,6 @@ def _stoppable() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def at_least(least: int, args: object, *names: str) -> None:
-    """Check integer arguments.
-
-    Raises:
-        InvalidArgument: one of ``args``' attributes ``names`` is below ``least``.
-    """
-    for name in names:
-        if getattr(args, name) < least:
-            raise InvalidArgument(f"{name} is {getattr(args, name)}; it must be at least {least}")
-
-
 def is_users(error: Exception) -> bool:
     """Whether an error says what the user can mend: this package's, Gymnasium's, files that cannot be opened, and optional
     packages that are not installed.
