@@ -5,6 +5,7 @@ import pytest
 from reinforcegen_envs.demos.hdf5 import read_demos
 from reinforcegen_envs.demos.sources import source_file
 from reinforcegen_envs.policies.bundle import Bundle
+from reinforcegen_envs.registration import register_task
 from reinforcegen_envs.tasks import TASKS
 
 pytest.register_assert_rewrite("helpers")  # it holds assertions
@@ -20,3 +21,16 @@ def source_demos():
 def weights():
     """Folder of Threading's shipped base weights and predictors."""
     return str(Bundle.open(TASKS["Threading"]).folder)
+
+
+@pytest.fixture
+def own_task():
+    """A task from outside, with variants of its own and without weights."""
+    from helpers import registrations_undone  # not before its assertions are to be rewritten
+
+    threading = TASKS["Threading"]
+    places = threading.variants["D0"]
+    task = type("OwnTask", (threading,), {"name": "Own", "variants": {"Near": places, "Far": places}})
+    task.__module__ = __name__
+    with registrations_undone():
+        yield register_task(task)

@@ -3,15 +3,10 @@
 import json
 import sys
 
-import pytest
-from helpers import registrations_undone
-
 from reinforcegen_envs import inventory
 from reinforcegen_envs.ids import MODES
 from reinforcegen_envs.policies import bundle
-from reinforcegen_envs.registration import register_task
 from reinforcegen_envs.tasks import TASKS
-from reinforcegen_envs.tasks.threading import ThreadingTask
 
 
 def run(monkeypatch, capsys, *words):
@@ -24,16 +19,6 @@ def run(monkeypatch, capsys, *words):
         code = exit.code
     captured = capsys.readouterr()
     return code, captured.out, captured.err
-
-
-@pytest.fixture
-def own_task():
-    """A task without weights."""
-    places = ThreadingTask.variants["D0"]
-    task = type("OwnTask", (ThreadingTask,), {"name": "Own", "variants": {"Near": places, "Far": places}})
-    task.__module__ = __name__
-    with registrations_undone():
-        yield register_task(task)
 
 
 def test_list_as_json_says_what_there_is(monkeypatch, capsys):

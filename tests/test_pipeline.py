@@ -6,22 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers import registrations_undone
 
 from reinforcegen_envs import cli
 from reinforcegen_envs.agents import pipeline, termination
-from reinforcegen_envs.registration import register_task
-from reinforcegen_envs.tasks.threading import ThreadingTask
-
-
-@pytest.fixture
-def own_task():
-    """A task with variants of its own."""
-    places = ThreadingTask.variants["D0"]
-    task = type("OwnTask", (ThreadingTask,), {"name": "Own", "variants": {"Near": places, "Far": places}})
-    task.__module__ = __name__
-    with registrations_undone():
-        yield register_task(task)
 
 
 @pytest.fixture
