@@ -120,7 +120,10 @@ def evaluation(args: Args, weights: Path, policy: str, noise: tuple[str, str], n
 
 def fine_tune(args: Args, steps: Steps, weights: Path, data: list[str]) -> None:
     """Residual RL stage by stage, from starts that are off and come from the tuned stages before; evaluation of the whole."""
-    common = ["--task", args.task, "--variant", args.variant]
+    # Half of the starts are of the reset range that is asked for, the rest of the others that the base policy knows.
+    others = [variant for variant in TASKS[args.task].variants if variant != args.variant and args.other_demos]
+    ranges = [name for other in others for name in (args.variant, other)] or [args.variant]
+    common = ["--task", args.task, "--variant", *ranges]
     for index, stage in enumerate(stage.name for stage in TASKS[args.task].stages):
         pools = {kind: str(args.out / f"pool-{stage}-{kind}.npz") for kind in ("train", "held-out")}
         for kind, count, seed in (("train", args.pool, 0), ("held-out", max(1, args.pool // 4), 500_000)):

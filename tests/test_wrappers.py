@@ -654,13 +654,28 @@ def test_drawing_from_a_pool(pool_file, weights):
         env.reset(options={"layout": {}, "joints": np.zeros(7)})
 
 
+def test_a_pool_of_several_reset_ranges(weights, tmp_path):
+    """Starts come from the ranges in turn, each as if it were alone, and environments of each take the pool."""
+    args = fill_pool.Args(stage="grasp", count=3, seed=20, weights=weights, out=tmp_path / "p.npz", workers=1)
+    fill_pool.fill(dataclasses.replace(args, variant=("D2", "D0")))
+    pool = StartPool.load(args.out, task="Threading", variant="D0", stage="grasp")
+    assert pool.manifest["variant"] == ["D2", "D0"] and len(pool) == 3
+    for i, variant in enumerate(("D2", "D0", "D2")):
+        env = make("Skill", weights, variant=variant, stage="grasp")
+        env.reset(seed=20 + i)
+        np.testing.assert_array_equal(env.get_wrapper_attr("get_state")().simulation, pool[i].simulation)
+        make("Skill", weights, variant=variant, stage="grasp", pool=str(args.out)).reset(seed=0)
+    with pytest.raises(ValueError, match="no variant named; choose some of"):
+        fill_pool.fill(dataclasses.replace(args, variant=()))
+
+
 def test_pools_for_something_else_are_refused(pool_file, weights, tmp_path):
     def refuse(path, message, stage="insert", variant="D2"):
         with pytest.raises(PoolError, match=message):
             make("Skill", weights, variant=variant, stage=stage, pool=str(path))
 
     refuse(pool_file, "for stage 'insert', but 'grasp' is needed", stage="grasp")
-    refuse(pool_file, "for variant 'D2', but 'D0' is needed", variant="D0")
+    refuse(pool_file, r"for variant \['D2'\], but 'D0' is needed", variant="D0")
     pool = StartPool.load(pool_file)
     other = tmp_path / "other.npz"
 

@@ -31,8 +31,8 @@ class Args:
 
     task: str = "Threading"
     """task name"""
-    variant: str = "D2"
-    """reset range"""
+    variant: tuple[str, ...] = ("D2",)
+    """reset ranges, in turn: snapshot i is of the (i modulo their number)-th; one named twice comes twice as often"""
     stage: str = "insert"
     """stage whose skill starts are collected"""
     count: Count = 600
@@ -40,7 +40,7 @@ class Args:
     pose_noise: tuple[NotNegative, NotNegative] = (0.0, 0.0)
     """standard deviations of the noise on initiation poses, metres and radians per axis"""
     seed: CountOrZero = 0
-    """snapshot i is made from seed + i alone; keep below 1,000,000, where evaluation begins"""
+    """snapshot i is made from seed + i and its reset range alone; keep below 1,000,000, where evaluation begins"""
     weights: Path | None = None
     """folder of base weights and predictors; default: the shipped one"""
     earlier_policy: str = "base"
@@ -55,8 +55,8 @@ class Args:
     """no progress bar"""
 
 
-def make(args: Args) -> Skill:
-    """The environment whose resets are what is asked for.
+def make(args: Args) -> dict[str, Skill]:
+    """Reset range -> the environment whose resets are what is asked for.
 
     Raises:
         InvalidArgument: unknown task, variant, stage or earlier policy.
@@ -66,18 +66,25 @@ def make(args: Args) -> Skill:
         raise InvalidArgument(f"unknown earlier_policy {args.earlier_policy!r}; choose one of {EARLIER_POLICIES}")
     if args.task not in TASKS:
         raise InvalidArgument(f"unknown task {args.task!r}; choose one of {sorted(TASKS)}")
-    earlier = Bundle.open(TASKS[args.task], args.weights).tuned() if args.earlier_policy == "tuned" else None
-    return Skill(
-        ManipulationEnv(args.task, args.variant),
-        stage=args.stage,
-        pose_noise=args.pose_noise,
-        weights=args.weights,
-        initiation=args.initiation,
-        earlier_policy=earlier,
-    )
+    if not args.variant:
+        raise InvalidArgument(f"no variant named; choose some of {list(TASKS[args.task].variants)}")
+    bundle = Bundle.open(TASKS[args.task], args.weights)
+    return {
+        variant: Skill(
+            ManipulationEnv(args.task, variant),
+            stage=args.stage,
+            pose_noise=args.pose_noise,
+            weights=args.weights,
+            initiation=args.initiation,
+            earlier_policy=bundle.tuned() if args.earlier_policy == "tuned" else None,
+        )
+        for variant in dict.fromkeys(args.variant)
+    }
 
 
-def _work(env: Skill, seed: int) -> Snapshot:
+def _work(envs: dict[str, Skill], job: tuple[str, int]) -> Snapshot:
+    variant, seed = job
+    env = envs[variant]
     env.reset(seed=seed)
     return env.get_state()
 
@@ -93,10 +100,12 @@ def fill(args: Args) -> StartPool:
     args = checked(args)
     check_output(args.out)
     make(args)  # complain before any process starts
-    seeds = range(args.seed, args.seed + args.count)
+    drawn = [(args.variant[i % len(args.variant)], args.seed + i) for i in range(args.count)]
     with Workers(args.workers, make, (args,), jobs=args.count) as workers:
-        snapshots = list(tqdm(workers.map(_work, seeds), total=args.count, unit="snapshot", disable=args.quiet))
+        snapshots = list(tqdm(workers.map(_work, drawn), total=args.count, unit="snapshot", disable=args.quiet))
     manifest = {k: v for k, v in asdict(args).items() if k not in ("out", "workers", "quiet")}
+    manifest["variant"] = list(dict.fromkeys(args.variant))
+    manifest["drawn"] = list(args.variant)
     pool = StartPool.of(snapshots, manifest)
     pool.save(args.out)
     return pool

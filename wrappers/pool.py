@@ -27,7 +27,7 @@ class StartPool:
 
     Args:
         arrays: `Snapshot.to_arrays` of every snapshot, stacked: name -> (N, ...).
-        manifest: "task", "variant", "stage", "perception" and how the pool was made.
+        manifest: "task", "variant" (a list), "stage", "perception" and how the pool was made.
     """
 
     def __init__(self, arrays: dict[str, Array], manifest: dict[str, Any]):
@@ -67,7 +67,8 @@ class StartPool:
 
         Args:
             path: an ``.npz`` file made by `save`.
-            expected: manifest entries that must match: task, variant, stage, perception.
+            expected: manifest entries that must match: task, variant, stage, perception. Where the manifest has a list, as
+                of the variants that the starts are from, it must be in it.
 
         Raises:
             PoolError: no such file, not a pool, empty, or made for another task, variant, stage or perception.
@@ -88,8 +89,9 @@ class StartPool:
         except Exception as error:  # a damaged archive raises a dozen different ones
             raise PoolError(f"{path} is not a complete pool file ({error}); make it again") from error
         for key, value in expected.items():
-            if manifest.get(key) != value:
-                raise PoolError(f"{path} was made for {key} {manifest.get(key)!r}, but {value!r} is needed")
+            made_for = manifest.get(key)
+            if value not in made_for if isinstance(made_for, list) else value != made_for:
+                raise PoolError(f"{path} was made for {key} {made_for!r}, but {value!r} is needed")
         if not len(pool):
             raise PoolError(f"{path} holds no snapshots; fill it with at least one")
         return pool
