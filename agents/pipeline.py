@@ -123,15 +123,17 @@ def fine_tune(args: Args, steps: Steps, weights: Path, data: list[str]) -> None:
     # Half of the starts are of the reset range that is asked for, the rest of the others that the base policy knows.
     others = [variant for variant in TASKS[args.task].variants if variant != args.variant and args.other_demos]
     ranges = [name for other in others for name in (args.variant, other)] or [args.variant]
-    common = ["--task", args.task, "--variant", *ranges]
-    for index, stage in enumerate(stage.name for stage in TASKS[args.task].stages):
+    begin = ["--variant", *ranges]
+    earlier: dict[str, str] = {}
+    for stage in (stage.name for stage in TASKS[args.task].stages):
         pools = {kind: str(args.out / f"pool-{stage}-{kind}.npz") for kind in ("train", "held-out")}
         for kind, count, seed in (("train", args.pool, 0), ("held-out", max(1, args.pool // 4), 500_000)):
             steps.run(
                 f"pool-{stage}-{kind}",
-                ["-m", "reinforcegen_envs.wrappers.fill_pool", *common, "--stage", stage, "--count", str(count),
-                 "--pose-noise", *NOISE, "--initiation", "student", "--seed", str(seed), "--weights", str(weights),
-                 "--earlier-policy", "tuned" if index else "base", "--out", pools[kind]],
+                ["-m", "reinforcegen_envs.wrappers.fill_pool", "--task", args.task, "--stage", stage,
+                 *(["--earlier-pool", earlier[kind], "--earlier-policy", "tuned"] if earlier else begin),
+                 "--count", str(count), "--pose-noise", *NOISE, "--initiation", "student", "--seed", str(seed),
+                 "--weights", str(weights), "--out", pools[kind]],
             )  # fmt: skip
         steps.run(
             f"td3-{stage}",
@@ -141,6 +143,7 @@ def fine_tune(args: Args, steps: Steps, weights: Path, data: list[str]) -> None:
              "--eval-pool", pools["held-out"], "--total-steps", str(args.td3_steps), "--num-threads", "1",
              "--seed", str(args.seed), "--runs-dir", str(args.out), "--run-name", f"td3-{stage}"],
         )  # fmt: skip
+        earlier = pools
     steps.run(
         "termination",
         ["-m", "reinforcegen_envs.agents.termination", "--weights", str(weights), "--data", *data,
