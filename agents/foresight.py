@@ -62,8 +62,8 @@ class Args:
 
     task: str = "Threading"
     """task name"""
-    variant: str = "D2"
-    """reset range"""
+    variant: tuple[str, ...] = ("D2",)
+    """reset ranges, in turn; one named twice comes twice as often"""
     weights: Path | None = None
     """folder of weights; its policies play, tuned where there are residual weights, and the predictor is put there"""
     episodes: Count = 1000
@@ -148,7 +148,8 @@ class Player:
         if bundle.residual_files():
             self._policy, kwargs["residual_scale"] = bundle.residual()
         self._envs = [
-            make_env(args.task, args.variant, "Residual", pose_noise=noise, **kwargs)
+            make_env(args.task, variant, "Residual", pose_noise=noise, **kwargs)
+            for variant in args.variant
             for noise in ((0.0, 0.0), tuple(args.pose_noise))
         ]
         self._terminations: list[Policy] = [
@@ -299,6 +300,8 @@ def main(args: Args) -> None:
     if args.termination not in TERMINATIONS:
         raise InvalidArgument(f"unknown termination {args.termination!r}; choose one of {TERMINATIONS}")
     task = TASKS[args.task]
+    if not args.variant or not set(args.variant) <= set(task.variants):
+        raise InvalidArgument(f"variant {args.variant} of {args.task}; name some of {list(task.variants)}")
     bundle = Bundle.open(task, args.weights)
     if not os.access(bundle.folder, os.W_OK):
         raise InvalidArgument(

@@ -206,7 +206,7 @@ def test_the_command_writes_predictors_and_what_they_are_worth(folder, capsys):
     assert set(report) == {"grasp"} and 0 < report["grasp"]["ends"] <= 4
     networks, card = load_mlps(folder / "foresight.safetensors", kind="foresight", task="Threading")
     assert set(networks) == {"grasp"} and card["held_out"] == report
-    assert (card["rollouts"], card["held_out_rollouts"], card["variant"]) == (8, 4, "D2")
+    assert (card["rollouts"], card["held_out_rollouts"], card["variant"]) == (8, 4, ["D2"])
     assert (folder / "foresight-roc.csv").is_file() and (folder / "foresight-roc.png").is_file()
     Bundle.open(ThreadingTask, folder).check()
     rewards = [episode(seed, stage="grasp", weights=str(folder), foresight=True)[-1][1] for seed in range(2)]
@@ -214,6 +214,7 @@ def test_the_command_writes_predictors_and_what_they_are_worth(folder, capsys):
     for wrong, message in (
         ({"task": "Origami"}, "Origami"),
         ({"termination": "soon"}, "soon"),
+        ({"variant": ("D2", "D9")}, "D9"),
         ({"steps": 0}, "steps is 0"),
     ):
         with pytest.raises(InvalidArgument, match=message):
