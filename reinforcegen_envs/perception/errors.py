@@ -82,8 +82,8 @@ class PoseErrors(Perception):
 class ApproachErrors(PoseErrors):
     """Errors that shrink as the hand comes nearer, as those of a camera in the hand do.
 
-    An object whose root is ``far`` or further from the grip site has the whole error of `PoseErrors`, one that is ``near`` or
-    nearer none, and one between them a part that grows with the distance.
+    What counts is how far the nearest of an object's geoms has its centre from the grip site. At ``far`` and beyond the object
+    has the whole error of `PoseErrors`, at ``near`` and below none, and between them a part that grows with the distance.
 
     Args:
         metres, radians, step_metres, step_radians: see `PoseErrors`.
@@ -101,8 +101,8 @@ class ApproachErrors(PoseErrors):
         radians: float = 0.0,
         step_metres: float = 0.0,
         step_radians: float = 0.0,
-        near: float = 0.15,
-        far: float = 0.5,
+        near: float = 0.2,
+        far: float = 0.35,
     ):
         super().__init__(metres, radians, step_metres, step_radians)
         if not (0.0 <= near < far < np.inf):
@@ -110,5 +110,6 @@ class ApproachErrors(PoseErrors):
         self._near, self._far = float(near), float(far)
 
     def _part(self, truth: Simulation, task: Task, name: str) -> float:
-        metres = float(np.linalg.norm(task.root_pose7(truth, name)[:3] - truth.eef_pose()[:3, 3]))
+        centres = truth.data.geom_xpos[task.object_geoms[name]]
+        metres = float(np.linalg.norm(centres - truth.data.site_xpos[truth.grip_site], axis=1).min())
         return min(max((metres - self._near) / (self._far - self._near), 0.0), 1.0)
