@@ -4,8 +4,8 @@
     python benchmarks/paper/ablation.py --tasks Threading --episodes 20 --search-episodes 20
 
 Whole tasks on D2, learned initiation and termination, 3 x 100 episodes. First the noise on initiation poses at which imitation
-alone has 45% is searched task by task: metres and radians grow together, 1 cm with 3 degrees, and a bisection on seeds that are used
-for nothing else looks for the factor. Every probe is a row of ablation_noise.csv. At that noise, one after the other:
+alone has 45% is searched task by task: metres and radians grow together, 1 cm with 3 degrees, and a bisection on seeds that are
+used for nothing else looks for the factor. Every probe is a row of ablation_noise.csv. At that noise, one after the other:
 - *imitation*: base policy, initiation and termination as cloned from demonstrations;
 - *residual*: and the residual policies;
 - *termination*: and termination trained again on what the tuned policy does, which is what is shipped;
