@@ -44,6 +44,12 @@ class StartPool:
             self._snapshots[index] = Snapshot.from_arrays(arrays)
         return self._snapshots[index]
 
+    @property
+    def variants(self) -> list[str]:
+        """Reset ranges that the starts are from."""
+        made_for = self.manifest["variant"]
+        return [made_for] if isinstance(made_for, str) else list(made_for)
+
     @classmethod
     def of(cls, snapshots: Sequence[Snapshot], manifest: dict[str, Any]) -> StartPool:
         """Make a pool of snapshots taken at the start of a skill.
