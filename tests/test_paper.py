@@ -62,10 +62,13 @@ def test_a_table_goes_on_where_it_was_stopped(paper, tmp_path, monkeypatch):
     assert fill(cells[:1], 7) == 7
     assert fill(cells, 7) == 7 and {env for env, _ in played} == {cells[1]}
     assert fill(cells, 4) == 0  # there is more than that
-    assert fill(cells[1:], 8) == 8  # all of them anew
+    assert fill(cells[1:], 8) == 1 and played == [(cells[1], 17)]
     table = paper.cells.Table(path, Cell)
     assert [(o.episodes, o.successes, o.first_seed) for o in table.rows.values()] == [(7, 4, 10), (8, 4, 10)]
     assert table.rows[cells[0]].failures == '{"grasp: skill timeout": 3}'
+    assert table.rows[cells[1]] == paper.cells.Outcome.of(
+        [play(None, None, 10 + i) for i in range(8)], table.rows[cells[1]].weights
+    )
     table.tidy(lambda cell: cell.size)
     assert [cell.size for cell in paper.cells.Table(path, Cell).rows] == [0.5, 1.0]
     assert len(path.read_text().splitlines()) == 3
@@ -133,6 +136,7 @@ def test_a_moved_skill_does_there_what_it_does_at_home(paper, source, target):
     assert all(len(set(roles)) == len(roles) for roles in seen)
     home, away = (TASKS[task] for task, _ in (source, target))
     network = load_mlps(Bundle.open(home).path("base"))[0][source[1]]
+    assert network.mean is not None and network.std is not None
     moved = transfer.moved(network, *seen)
     rng = np.random.default_rng(0)
     x = network.mean + 0.5 * network.std * rng.standard_normal((20, network.input_size)).astype(np.float32)

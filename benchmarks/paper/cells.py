@@ -1,8 +1,8 @@
 """What the experiments share: a table that is filled cell by cell, episodes over worker processes, and plots by task.
 
 A cell is a frozen dataclass that says what was varied. Its outcome is one line of a CSV, appended as soon as the cell is done.
-A cell whose line is there, with the same weights, the same first seed and enough episodes, is not played again: an experiment
-goes on where it was stopped, plays more episodes of what has too few, and after a training plays the tuned cells anew.
+A cell whose line is there, with the same weights and the same first seed, plays the episodes that it lacks: an experiment goes
+on where it was stopped, may begin with few episodes and go on to more, and after a training plays the tuned cells anew.
 """
 
 from __future__ import annotations
@@ -82,9 +82,27 @@ class Outcome:
             failures=json.dumps(dict(failures.most_common())),
         )
 
-    def serves(self, episodes: int, first_seed: int, weights: str) -> bool:
-        """Whether this is what is asked for, or more of it."""
-        return self.episodes >= episodes and (self.first_seed, self.weights) == (first_seed, weights)
+    def __add__(self, other: Outcome) -> Outcome:
+        """With the episodes that follow."""
+        episodes, successes = self.episodes + other.episodes, self.successes + other.successes
+        low, high = wilson_interval(successes, episodes)
+        failures = Counter(json.loads(self.failures)) + Counter(json.loads(other.failures))
+
+        def mean(a: float, b: float) -> float:
+            return (self.episodes * a + other.episodes * b) / episodes
+
+        return Outcome(
+            episodes=episodes,
+            first_seed=self.first_seed,
+            weights=self.weights,
+            successes=successes,
+            success=round(successes / episodes, 4),
+            low=round(low, 4),
+            high=round(high, 4),
+            reference_success=round(mean(self.reference_success, other.reference_success), 4),
+            control_steps=round(mean(self.control_steps, other.control_steps), 1),
+            failures=json.dumps(dict(failures.most_common())),
+        )
 
 
 class Table(Generic[CellType]):
@@ -228,7 +246,7 @@ def fill(
     first_seed: int,
     workers: int,
 ) -> None:
-    """Play the cells that are missing in a table.
+    """Play what is missing in a table.
 
     Args:
         table: where outcomes go, one by one.
@@ -245,17 +263,21 @@ def fill(
     """
     prints = {pair: fingerprint(*pair, pattern) for pair in {(c.task, c.policy) for c in cells}}  # type: ignore[attr-defined]
 
-    def done(cell: Any) -> bool:
+    def there(cell: Any) -> Outcome | None:
+        """What was played of a cell and still holds."""
         row = table.rows.get(cell)
-        return row is not None and row.serves(episodes, first_seed, prints[cell.task, cell.policy])
+        holds = row is not None and (row.first_seed, row.weights) == (first_seed, prints[cell.task, cell.policy])
+        return row if holds else None
 
-    todo = [cell for cell in dict.fromkeys(cells) if not done(cell)]
     end = first_seed + episodes
-    jobs = [(cell, range(i, min(i + PIECE, end))) for cell in todo for i in range(first_seed, end, PIECE)]
-    print(f"{len(todo)} of {len(cells)} cells to play, {episodes} episodes each", flush=True)
+    begin = {cell: first_seed + (row.episodes if (row := there(cell)) else 0) for cell in cells}
+    todo = [cell for cell in begin if begin[cell] < end]
+    jobs = [(cell, range(i, min(i + PIECE, end))) for cell in todo for i in range(begin[cell], end, PIECE)]
+    total = sum(len(seeds) for _, seeds in jobs)
+    print(f"{len(todo)} of {len(begin)} cells to play, {total} episodes", flush=True)
     played: list[Episode] = []
     with (
-        tqdm(total=len(todo) * episodes, unit="episode", disable=None) as bar,
+        tqdm(total=total, unit="episode", disable=None) as bar,
         Workers(workers, Player, (make, pattern), jobs=len(jobs)) as pool,
     ):
         for (cell, seeds), found in zip(jobs, pool.map(_play, jobs), strict=True):
@@ -263,9 +285,12 @@ def fill(
             bar.update(len(found))
             if seeds.stop == end:
                 outcome = Outcome.of(played, prints[cell.task, cell.policy])  # type: ignore[attr-defined]
+                if (before := there(cell)) is not None:
+                    outcome = before + outcome
                 table.add(cell, outcome)
                 numbers = f"{outcome.success:.3f} [{outcome.low:.3f}, {outcome.high:.3f}]"
-                bar.write(f"{numbers}  {' '.join(f'{name} {value}' for name, value in asdict(cell).items())}")  # type: ignore[call-overload]
+                values = asdict(cell).items()  # type: ignore[call-overload]
+                bar.write(f"{numbers}  {' '.join(f'{name} {value}' for name, value in values)}")
                 played = []
 
 
