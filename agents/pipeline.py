@@ -147,6 +147,7 @@ def fine_tune(args: Args, steps: Steps, weights: Path, data: list[str]) -> None:
              "--env-id", env_id(args.task, args.variant, "Residual"), "--stage", stage,
              "--termination", "sustained", "--weights", str(weights), "--pool", pools["train"],
              "--eval-pool", pools["held-out"], "--total-steps", str(args.td3_steps), "--num-threads", "1",
+             "--eval-every", "20000",
              "--seed", str(args.seed), "--runs-dir", str(args.out), "--run-name", f"td3-{stage}"],
         )  # fmt: skip
         earlier = pools
