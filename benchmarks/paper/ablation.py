@@ -201,9 +201,10 @@ def main(args: Args) -> None:
         cell = Cell(task, args.variant, "imitation", factor)
         for step, weights in steps.items():
             fill(table, [replace(cell, step=step)], make, weights, args.episodes, args.first_seed, args.workers)
-            gain = table.rows[replace(cell, step=step)].success / max(table.rows[cell].success, 1e-9) - 1
-            print(f"{task}: {step} {100 * gain:+.0f}%", flush=True)
-            gains.setdefault(step, []).append(gain)
+            if imitation := table.rows[cell].success:  # else there is nothing to gain on
+                gain = table.rows[replace(cell, step=step)].success / imitation - 1
+                print(f"{task}: {step} {100 * gain:+.0f}%", flush=True)
+                gains.setdefault(step, []).append(gain)
         table.tidy(lambda cell: (cell.variant, STEPS.index(cell.step)))
         search.tidy(lambda cell: (cell.variant, cell.factor))
     for step in STEPS[1:]:
