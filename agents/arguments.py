@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import gymnasium as gym
+
 from reinforcegen_envs import arguments
 from reinforcegen_envs.arguments import Count, CountOrZero, NotNegative, PositiveFraction, Seed
 from reinforcegen_envs.errors import InvalidArgument
@@ -72,6 +74,10 @@ class RunArgs:
     """threads of torch; small networks gain nothing from more"""
     quiet: bool = False
     """no progress bar"""
+
+    def wrapped(self, env: gym.Env) -> gym.Env:
+        """An environment as the trainer wants it; here, as it is."""
+        return env
 
     def conflicts(self) -> list[str]:
         """What is wrong with arguments that are allowed one by one."""

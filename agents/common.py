@@ -62,7 +62,7 @@ def env_factory(args: RunArgs, evaluation: bool = False) -> Callable[[], gym.Env
             env = gym.wrappers.TransformObservation(env, lambda obs: np.asarray(obs, np.float32), float32)
         if not (np.all(action.low == -1) and np.all(action.high == 1)):
             env = gym.wrappers.RescaleAction(env, np.float32(-1), np.float32(1))
-        return env
+        return args.wrapped(env)
 
     return make
 

@@ -9,6 +9,7 @@ it. The mean of the agent's action starts at zero everywhere, and the first iter
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from reinforcegen_envs.agents.common import Collector, make_training_envs, space
 from reinforcegen_envs.agents.runs import Run, to_mlp
 from reinforcegen_envs.arguments import Count, CountOrZero, Finite, Fraction, Limit, NotNegative, Positive
 from reinforcegen_envs.policies.mlp import MLP
+from reinforcegen_envs.wrappers.vector import ThreadVectorEnv
 
 METRICS = (
     "charts/success",
@@ -110,6 +112,8 @@ def make_network(inputs: int, outputs: int, hidden: int, last_gain: float) -> nn
 class Agent(nn.Module):
     """Actor, critic, and the running observation statistics, so that one state dict is the whole agent."""
 
+    activation = "tanh"
+
     def __init__(self, args: Args, obs_size: int, action_size: int):
         super().__init__()
         self.register_buffer("obs_mean", torch.zeros(obs_size, dtype=torch.float64))
@@ -153,7 +157,7 @@ class Agent(nn.Module):
 
     def mlp(self) -> MLP:
         """The mean action, for deployment; see `MLP`."""
-        return to_mlp(self.actor, *self.statistics(), "tanh", "clip")
+        return to_mlp(self.actor, *self.statistics(), self.activation, "clip")
 
 
 # --------------------------------------------------------------------------------------------------- rollout
@@ -279,20 +283,30 @@ def update(
 # ------------------------------------------------------------------------------------------------------ main
 
 
-def main(args: Args) -> dict[str, Any]:
+def train(
+    args: Args,
+    algorithm: str = "ppo_residual",
+    kind: str = "residual",
+    make_agent: Callable[[Args, ThreadVectorEnv], Agent] = lambda args, envs: Agent(args, *space_sizes(envs)),
+) -> dict[str, Any]:
     """Train; return what result.json holds.
 
+    Args:
+        args: checked arguments.
+        algorithm: the trainer's module name.
+        kind: what the trained actor is, for its card.
+        make_agent: arguments and training environments -> agent.
+
     Raises:
-        InvalidArgument: arguments that are not allowed, or not those of the run that is to be resumed.
+        InvalidArgument: the run that is to be resumed had other arguments.
         RunError: the run's folder holds another run, or no checkpoint that it can go on from.
     """
-    args = checked(args)
     torch.set_num_threads(args.torch_threads)
     torch.manual_seed(args.seed)
     rng = np.random.default_rng(args.seed)
     envs = make_training_envs(args)  # complain before the run's folder is made
-    run = Run(args, "ppo_residual", METRICS, envs)
-    agent = Agent(args, *space_sizes(envs))
+    agent = make_agent(args, envs)
+    run = Run(args, algorithm, METRICS, envs, kind)
     optimiser = make_optimiser(args, agent)
     run.begin(rng, agent=agent, optimiser=optimiser)
     run.evaluate_base(agent.mlp())
@@ -319,6 +333,16 @@ def main(args: Args) -> dict[str, Any]:
 
     envs.close()
     return run.finish(agent.mlp())
+
+
+def main(args: Args) -> dict[str, Any]:
+    """Train a residual; see `train`.
+
+    Raises:
+        InvalidArgument: arguments that are not allowed, or not those of the run that is to be resumed.
+        RunError: the run's folder holds another run, or no checkpoint that it can go on from.
+    """
+    return train(checked(args))
 
 
 def command() -> None:

@@ -121,14 +121,17 @@ class Run:
         algorithm: the trainer's module name.
         metrics: names of the columns of progress.csv after ``step`` and ``seconds``.
         envs: the training environments.
+        kind: what the trained actor is, for its card.
 
     Raises:
         RunError: a new run would overwrite an older one, or there is no checkpoint that it can resume from.
         InvalidArgument: the checkpoint was made with other arguments.
     """
 
-    def __init__(self, args: RunArgs, algorithm: str, metrics: Sequence[str], envs: ThreadVectorEnv):
-        self.args, self.algorithm, self.stage = args, algorithm, args.stage or "all"
+    def __init__(
+        self, args: RunArgs, algorithm: str, metrics: Sequence[str], envs: ThreadVectorEnv, kind: str = "residual"
+    ):
+        self.args, self.algorithm, self.stage, self.kind = args, algorithm, args.stage or "all", kind
         self.spec, self.scale = env_spec(envs), residual_scale(args, envs)
         default_name = "-".join([args.env_id.replace("/", "-").replace(":", "-"), self.stage, algorithm])
         self.folder = args.runs_dir / (args.run_name or f"{default_name}-seed{args.seed}")
@@ -281,7 +284,7 @@ class Run:
     def _card(self, policy: MLP) -> dict[str, Any]:
         """What goes with exported weights; a foreign id's own name takes the place of the task."""
         card = {
-            "kind": "residual",
+            "kind": self.kind,
             "task": self.spec.kwargs["task"] if self.spec.namespace == NAMESPACE else self.spec.name,
             "stage": self.stage,
             "env_id": self.args.env_id,

@@ -8,9 +8,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from reinforcegen_envs.agents import ppo_residual, td3_residual  # noqa: E402
+from reinforcegen_envs.agents import ppo, ppo_residual, td3_residual  # noqa: E402
 
-TRAINERS = {"td3_residual": td3_residual, "ppo_residual": ppo_residual}
+TRAINERS = {"td3_residual": td3_residual, "ppo_residual": ppo_residual, "ppo": ppo}
 
 
 class OffsetReach(gym.Env):
@@ -52,6 +52,7 @@ def small(module, folder, **kwargs):
     sizes = {
         "td3_residual": {"warmup_steps": 200, "critic_only_updates": 20, "batch_size": 32, "num_envs": 4},
         "ppo_residual": {"num_steps": 32, "num_envs": 4, "epochs": 2},
+        "ppo": {"num_steps": 32, "num_envs": 4, "epochs": 2},
     }[module.__name__.rsplit(".")[-1]]
     defaults = {
         "env_id": "test/OffsetReach-v3",

@@ -1,4 +1,4 @@
-"""Both trainers: end to end on small tasks, their arithmetic, resuming, and the exported actor."""
+"""The trainers: end to end on small tasks, their arithmetic, resuming, and the exported actor."""
 
 import dataclasses
 import json
@@ -24,7 +24,7 @@ from reinforcegen_envs.statistics import EVALUATION_SEED  # noqa: E402
 
 def torch_actions(module, folder, args, obs):
     """Actions of the checkpoint's actor."""
-    agent = module.Agent(args, obs.shape[1], 2)
+    agent = getattr(module, "Agent", ppo_residual.Agent)(args, obs.shape[1], 2)
     agent.load_state_dict(torch.load(folder / "checkpoint.pt", weights_only=True)["parts"]["agent"])
     if module is td3_residual:
         return agent.act(obs)
@@ -121,7 +121,8 @@ def test_run_folder_export_and_exact_resume(name, tmp_path):
     assert list(folder.glob("events.out.tfevents.*")) and not list(folder.glob(".*"))
 
     # The exported actor is the torch actor.
-    mlps, card = load_mlps(folder / "actor.safetensors", kind="residual", observation_size=6, residual_scale=0.3)
+    kind = "policy" if name == "ppo" else "residual"
+    mlps, card = load_mlps(folder / "actor.safetensors", kind=kind, observation_size=6, residual_scale=0.3)
     assert list(mlps) == ["reach"] and card["steps"] == 384 and card["version"] == 0
     assert card["evaluation"]["episodes"] == 10
     obs = np.random.default_rng(0).normal(0, 3, (100, 6)).astype(np.float32)
