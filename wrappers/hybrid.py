@@ -241,10 +241,14 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
         if counters.over and last and judge.finished:
             # A learned termination may come after success was lost again, or skip a stage's reward: what is paid in the
             # end makes the return 1 with success and less without it.
-            reward = 1.0 - counters.paid
+            reward = self._worth() - counters.paid
         counters.paid += reward
         observation = self.core.present(engine.layout, self.observation)
         return observation, reward, terminated, truncated, self._info(steps, failure)
+
+    def _worth(self) -> float:
+        """The return of an episode that has just ended with success."""
+        return 1.0
 
     def _require_episode(self) -> None:
         if self.counters.over:
