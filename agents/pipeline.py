@@ -58,6 +58,8 @@ class Args:
     """evaluation seeds"""
     seed: CountOrZero = 1
     """training seed"""
+    foresight: bool = False
+    """reward a skill by how likely the later stages succeed from its end, as a predictor says, trained before residual RL"""
 
 
 class StepError(ReinforceGenError, RuntimeError):
@@ -131,6 +133,12 @@ def fine_tune(args: Args, steps: Steps, weights: Path, data: list[str]) -> None:
     ranges = [name for other in others(args) for name in (args.variant, other)] or [args.variant]
     begin = ["--variant", *ranges]
     earlier: dict[str, str] = {}
+    if args.foresight:
+        steps.run(
+            "foresight",
+            ["-m", "reinforcegen_envs.agents.foresight", "--task", args.task, *begin, "--weights", str(weights),
+             "--pose-noise", *NOISE],
+        )  # fmt: skip
     for stage in (stage.name for stage in TASKS[args.task].stages):
         pools = {kind: str(args.out / f"pool-{stage}-{kind}.npz") for kind in ("train", "held-out")}
         for kind, count, seed in (("train", args.pool, 0), ("held-out", max(1, args.pool // 4), 500_000)):
@@ -147,7 +155,7 @@ def fine_tune(args: Args, steps: Steps, weights: Path, data: list[str]) -> None:
              "--env-id", env_id(args.task, args.variant, "Residual"), "--stage", stage,
              "--termination", "sustained", "--weights", str(weights), "--pool", pools["train"],
              "--eval-pool", pools["held-out"], "--total-steps", str(args.td3_steps), "--num-threads", "1",
-             "--eval-every", "20000",
+             "--eval-every", "20000", *(["--foresight"] if args.foresight else []),
              "--seed", str(args.seed), "--runs-dir", str(args.out), "--run-name", f"td3-{stage}"],
         )  # fmt: skip
         earlier = pools

@@ -42,7 +42,7 @@ ENTRY_POINTS = "reinforcegen_envs.tasks"
 
 _PLAIN = ("obs_mode", "perception", "controller", "render_mode", "camera", "width", "height")
 _HYBRID = ("termination", "initiation", "pose_noise", "replan", "weights")
-_STAGED = ("pool", "earlier_policy", "earlier_pool")  # of one stage's skill alone
+_STAGED = ("pool", "earlier_policy", "earlier_pool", "foresight")  # of one stage's skill alone
 ARGUMENTS = {
     None: _PLAIN,
     "Hybrid": _PLAIN + _HYBRID,
@@ -89,7 +89,7 @@ def make_env(
     hybrid = {k: v for k, v in kwargs.items() if k in _HYBRID}
     whole = mode == "Hybrid" or (mode == "Residual" and kwargs.get("stage") is None)
     if whole:
-        if staged := set(_STAGED) & {k for k, v in kwargs.items() if v is not None}:
+        if staged := set(_STAGED) & {k for k, v in kwargs.items() if v is not None and v is not False}:
             raise InvalidArgument(f"{sorted(staged)} belong to one stage's skill; name it with stage=")
         env = Hybrid(env, **hybrid)  # type: ignore[arg-type]
     else:

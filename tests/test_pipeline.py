@@ -49,6 +49,20 @@ def test_the_pipeline_s_steps_are_commands_that_are_accepted(steps, monkeypatch,
     assert json.loads((tmp_path / "weights" / "evaluation.json").read_text())["tuned"]["success"] == 0.5
 
 
+def test_the_pipeline_with_foresight_trains_it_before_residual_rl(steps, monkeypatch, tmp_path):
+    pipeline.main(pipeline.Args(out=tmp_path, pool=3, other_demos=5, foresight=True))
+    assert list(steps).index("foresight") < list(steps).index("td3-grasp")
+    for name in ("foresight", "td3-grasp", "td3-insert"):
+        _, module, *words = steps[name]
+        monkeypatch.setattr(sys, "argv", [module, *words])
+        parsed = cli.parse(importlib.import_module(module).Args)
+        assert name == "foresight" or parsed.foresight is True
+        assert name != "foresight" or (parsed.weights, set(parsed.variant)) == (
+            tmp_path / "weights",
+            {"D0", "D1", "D2"},
+        )
+
+
 def test_the_pipeline_without_residual_rl_ends_after_imitation(steps, tmp_path):
     pipeline.main(pipeline.Args(out=tmp_path, td3_steps=0))
     assert list(steps) == ["generate-D2", "bc", "evaluate-base", "evaluate-base-noise"]

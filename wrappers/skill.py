@@ -10,6 +10,7 @@ import gymnasium as gym
 from reinforcegen_envs.engine import Failure
 from reinforcegen_envs.errors import InvalidArgument, ReinforceGenError
 from reinforcegen_envs.policies.policy import Policy, as_policy
+from reinforcegen_envs.policies.predictors import ForesightPredictor
 from reinforcegen_envs.typing import Array
 from reinforcegen_envs.wrappers.hybrid import Hybrid
 from reinforcegen_envs.wrappers.pool import StartPool
@@ -28,6 +29,9 @@ class Skill(Hybrid):
     scene if one of them fails. With a pool, it restores one of the pool's snapshots: a copy of a state. With an earlier pool,
     of starts of an earlier stage, it plays on from one of those, from another one if that fails.
 
+    With foresight, the reward for success is not 1 but how likely the later stages are to succeed from where the skill has
+    ended, as a learned predictor says. What else there is stays as it is, ``info["success"]`` first of all.
+
     Args:
         env: the plain environment itself.
         stage: name of the stage; None means the first.
@@ -35,12 +39,15 @@ class Skill(Hybrid):
         earlier_pool: file of snapshots of an earlier stage, or None.
         earlier_policy: a `Policy`, or a callable: observation -> action (7,) in the world frame, for the stages before;
             None means the base policy of ``weights``, loaded when first needed.
+        foresight: True multiplies the reward for success with what the predictor in ``weights`` says; a path names another
+            file of such a predictor.
         hybrid: further arguments of `Hybrid`.
 
     Raises:
         InvalidArgument: the task has no such stage, pose noise is given with a pool, which has its own, both pools are given,
             or the earlier one is of no earlier stage.
         PoolError: a pool is unusable.
+        WeightsError: foresight is asked for, and the predictor is missing, damaged, or made for another task.
     """
 
     def __init__(
@@ -50,6 +57,7 @@ class Skill(Hybrid):
         pool: str | os.PathLike[str] | None = None,
         earlier_policy: Any = None,
         earlier_pool: str | os.PathLike[str] | None = None,
+        foresight: bool | str | os.PathLike[str] = False,
         **hybrid: Any,
     ):
         super().__init__(env, **hybrid)
@@ -58,6 +66,13 @@ class Skill(Hybrid):
         self._earlier: Policy | None = None
         if earlier_policy is not None:
             self._play_earlier(as_policy(earlier_policy, "earlier_policy"))
+        self._foresight: ForesightPredictor | None = None
+        if isinstance(foresight, (str, os.PathLike)):
+            self._foresight = ForesightPredictor.load(foresight, task)
+        elif foresight is True:
+            self._foresight = self.bundle.foresight()
+        elif foresight is not False:
+            raise InvalidArgument(f"foresight {foresight!r} must be True, False or a file of foresight weights")
         if pool is not None and earlier_pool is not None:
             raise InvalidArgument(
                 "pool holds starts of this stage, earlier_pool such that lead to it; give one of them"
@@ -151,6 +166,9 @@ class Skill(Hybrid):
 
     def _last_stage(self) -> int:
         return self.stage
+
+    def _worth(self) -> float:
+        return 1.0 if self._foresight is None else float(self._foresight.act(self.observation[None])[0])
 
     def _info(self, steps: int, failure: Failure | None) -> dict[str, Any]:
         info = super()._info(steps, failure)
