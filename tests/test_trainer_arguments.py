@@ -72,7 +72,7 @@ def test_what_is_outside_its_range_is_refused_before_anything_is_done(name, tmp_
         (td3_residual, {"pool": 3}, "pool is 3; it must be a path"),
         (td3_residual, {"resume": "yes"}, "resume is 'yes'; it must be True or False"),
         (td3_residual, {"resume": True, "overwrite": True}, "resume goes on and overwrite starts anew"),
-        (td3_residual, {"target_critics": 4}, "target_critics is 4; there are 3 critics"),
+        (td3_residual, {"target_critics": 4}, "target_critics is 4; there are 2 critics"),
         (td3_residual, {"buffer_size": 100}, "batch_size is 256; it must be at most buffer_size, 100"),
         (td3_residual, {"q_low": 1.0}, "q_low is 1; it must be below q_high, 1"),
         (ppo_residual, {"target_kl": 0.0}, "target_kl is 0.0; it must be above 0, or inf for no limit"),

@@ -328,15 +328,16 @@ def save_panels(
     for i, label in enumerate(rows):
         for j, name in enumerate(columns):
             axis: Axes = axes[i, j]
-            draw(axis, i, j)
             axis.set(xlabel=label, ylim=(-0.03, 1.03), title=name if i == 0 else "")
+            draw(axis, i, j)  # may choose another title
             axis.grid(alpha=0.3)
         axes[i, 0].set_ylabel("success")
     handles: dict[str, Any] = {}
     for axis in axes.flat:
         handles |= {label: handle for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
     figure.suptitle(title)
-    figure.legend(handles.values(), handles.keys(), loc="lower center", ncols=max(1, len(handles)), fontsize="small")
+    if handles:
+        figure.legend(handles.values(), handles.keys(), loc="lower center", ncols=len(handles), fontsize="small")
     figure.tight_layout(rect=(0, 0.05, 1, 1))
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=120, format="png")

@@ -232,7 +232,7 @@ def plot(table: Table[Cell], path: Path, variant: str) -> None:
     rows = {c: o for c, o in table.rows.items() if c.variant == variant}
     there = [p for p in names if any(p in ((c.task, c.stage), (c.from_task, c.from_stage)) for c in rows)]
     labels = [f"{task} {stage}" for task, stage in there]
-    figure, axes = plt.subplots(1, len(SKILLS), figsize=(6 * len(SKILLS) + 2, 6.5), sharey=True)
+    figure, axes = plt.subplots(1, len(SKILLS), figsize=(6 * len(SKILLS) + 2, 8), sharey=True, layout="constrained")
     for axis, skill in zip(axes, SKILLS, strict=True):
         matrix = np.full((len(there), len(there)), np.nan)
         for cell, outcome in rows.items():
@@ -249,7 +249,6 @@ def plot(table: Table[Cell], path: Path, variant: str) -> None:
         axis.set_yticks(range(len(there)), labels, fontsize=7)
     axes[0].set_ylabel("skill of")
     figure.suptitle(f"Skills across tasks, {variant}, success of the stage from the other task's starts")
-    figure.tight_layout()
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=120, format="png")
     plt.close(figure)

@@ -5,6 +5,9 @@
 Each attempt resets the scene, picks a source demonstration within reach, moves its skill segments with their reference
 objects, connects them with planned motions, and is kept if it ends in strict success. The hand is steered so that the
 *held object*, not the hand, follows the source: the grasp differs a little every time.
+
+A source is a variant of a demonstration, turned or mirrored by what its stages declare (`segments.variants`). The attribute
+``sources`` of what is generated has one number a stage: demonstration times the number of variants, plus variant.
 """
 
 from __future__ import annotations

@@ -214,10 +214,12 @@ class Bundle:
         """
         if kind not in KINDS:
             raise InvalidArgument(f"unknown kind {kind!r}; choose one of {KINDS}")
-        stages = self.task.stages[:-1] if kind == "foresight" else self.task.stages
+        stages, before = self.task.stages, ""
+        if kind == "foresight":
+            stages, before = stages[:-1], " before the last"
         if set(networks) != (names := {stage.name for stage in stages}):
             raise InvalidArgument(
-                f"networks for stages {sorted(networks)}; {self.task.name}'s {kind} has {sorted(names)}"
+                f"networks for stages {sorted(networks)}; {self.task.name} has {sorted(names)}{before}"
             )
         size = ObservationLayout.of(self.task).size
         full = {**card, "task": self.task.name, "kind": kind, "observation_size": size}
