@@ -15,7 +15,6 @@ from reinforcegen_envs.models.coffee import (
     CABINET,
     DRAWER_JOINT,
     HANDLE,
-    LID_HALF_HEIGHT,
     LID_HALF_LENGTH,
     LID_JOINT,
     LID_POSITION,
@@ -25,6 +24,8 @@ from reinforcegen_envs.models.coffee import (
     MUG_GRIP,
     MUG_HALF_HEIGHT,
     MUG_ON_PLATE,
+    MUG_RIM,
+    MUG_WALL_RADIUS,
     POD,
     POD_HALF_HEIGHT,
     POD_RADIUS,
@@ -39,7 +40,6 @@ from reinforcegen_envs.sim.simulation import Simulation
 from reinforcegen_envs.tasks.base import BASE_X, MAX_PLACEMENT_TRIES, Placement, PlacementError, Shape, Stage
 from reinforcegen_envs.tasks.checks import touching
 from reinforcegen_envs.tasks.coffee import (
-    FINGER_TIP,
     LIFT_HEIGHT,
     TOPPLED_COSINE,
     CoffeeMachineTask,
@@ -62,8 +62,9 @@ TRAY_HEIGHT = float((TRAY_POSITION + TRAY_FLOOR)[2]) + TRAY_FLOOR_HALF[2]  # of 
 CABINET_HEIGHT = 0.005  # of the cabinet's origin over the table
 # Of the scripted teleoperator:
 MACHINE = "coffee_machine"
-FINGERS_HALF = 0.0153  # metres: half the width of the closed finger tips, along the closing axis
-HOOK = 0.016  # metres in height by which the finger tips reach under the lid's edge
+PALM = (np.deg2rad(36), np.deg2rad(324))  # directions in which a hand that leaves the mug's handle free may lean
+PADS_BEHIND = 0.0036  # metres of the finger pads' middle behind the grip site
+LID_BAR_HEIGHT = -0.0031  # metres of the middle of the lid's lower part over the lid's
 HANDLE_ASIDE = 0.012  # metres in front of the drawer's handle that the open hand comes down
 
 
@@ -244,14 +245,15 @@ class CoffeePreparationTask(CoffeeMachineTask):
 
     @classmethod
     def recipe(cls, rng: np.random.Generator) -> list[Keyframe]:
-        """Mug onto the plate, lid open, drawer open, and then as in Coffee."""
+        """Mug by its rim onto the plate, lid open, drawer open, and then as in Coffee.
+
+        The mug is taken at any angle round it that leaves its handle free, so that one of several demonstrations reaches a mug
+        that is turned any way; at the machine the hand is always in front, in its plane of symmetry, whatever the mug's yaw.
+        """
         pace = rng.uniform(0.95, 1.2)
-        rng.random()  # once chose one of two ways to take the mug; the shipped demonstrations come from a stream with it
-        lean = rng.uniform(0.25, 0.45)
-        yaw = rng.uniform(-0.25, 0.25)
-        height = MUG_GRIP + np.array([rng.normal(0, 0.001), rng.normal(0, 0.001), rng.uniform(-0.004, 0.004)])
-        mug = matrix_from(hand_down(np.pi, lean), height)
-        spin = np.pi + rng.uniform(-0.5, 0.5)
+        lean = rng.uniform(0.55, 0.6)
+        palm = rng.uniform(*PALM)
+        mug = at_rim(palm, lean, rng.uniform(0.0005, 0.0015), rng.uniform(0.0035, 0.0045))
 
         turned = rng.random() < 0.5  # of the two ways to take the drawer's handle
         across = rng.random() < 0.5
@@ -263,8 +265,8 @@ class CoffeePreparationTask(CoffeeMachineTask):
         )
         return [
             *grasp_mug(rng, 0, mug, pace),
-            *set_down(rng, 1, mug, yaw, pace),
-            *open_lid(rng, 1, spin, pace),
+            *set_down(rng, 1, mug, palm, pace),
+            *open_lid(rng, 1, pace),
             *pull_drawer(rng, 2, turned, pace),
             *grasp_pod(rng, 3, pod, pace, lift=rng.uniform(0.09, 0.1)),
             *brew(rng, 4, pod, tilt, over - angle, pace),
@@ -274,46 +276,64 @@ class CoffeePreparationTask(CoffeeMachineTask):
 # --- the scripted teleoperator ---
 
 
+def at_rim(palm: float, lean: float, out: float, depth: float) -> Array:
+    """(4, 4) hand in the mug's frame that has the mug's wall between its fingers, one in the cup.
+
+    Args:
+        palm: direction, about the mug's axis, in which the hand leans back from straight down, radians; it takes the wall a
+            quarter turn on, so that it leans along the wall.
+        lean: radians.
+        out: metres that the middle between the fingers is farther out than the middle of the wall.
+        depth: metres of the grip site under the rim.
+    """
+    side = palm + np.pi / 2
+    radius = MUG_WALL_RADIUS + out
+    return matrix_from(
+        hand_down(side, lean),
+        np.array([radius * np.cos(side), MUG_AXIS + radius * np.sin(side), MUG_RIM - depth]),
+    )
+
+
 def grasp_mug(rng: np.random.Generator, stage: int, grasp: Array, pace: float) -> list[Keyframe]:
-    """Take the mug by its handle and lift it. ``grasp`` is the hand in the mug's frame."""
+    """Take the mug and lift it. ``grasp`` is the hand in the mug's frame."""
     wobble = rotation(rng.normal(0.0, 0.03, 3))
-    above = translation(rng.normal(0, 0.004), rng.normal(0, 0.004), 0.075) @ grasp @ wobble
+    above = translation(rng.normal(0, 0.003), rng.normal(0, 0.003), 0.06) @ grasp @ wobble
     return [
         Keyframe(stage, "mug", translation(0, 0, 0.06) @ above, skill=False, speed=0.018 * pace, tolerance=(0.03, 0.3)),
         Keyframe(stage, "mug", above, skill=False, speed=0.016 * pace, tolerance=(0.012, 0.12)),
-        Keyframe(stage, "mug", translation(0, 0, 0.02) @ grasp, speed=0.011 * pace, tolerance=(0.006, 0.08)),
-        Keyframe(stage, "mug", grasp, speed=0.006 * pace, tolerance=(0.004, 0.05)),
-        Keyframe(stage, "mug", grasp, gripper=CLOSE, dwell=int(rng.integers(11, 14)), track_frame=False),
+        Keyframe(stage, "mug", translation(0, 0, 0.022) @ grasp, speed=0.010 * pace, tolerance=(0.006, 0.08)),
+        Keyframe(stage, "mug", grasp, speed=0.008 * pace, tolerance=(0.003, 0.05)),
+        Keyframe(stage, "mug", grasp, gripper=CLOSE, dwell=int(rng.integers(9, 12)), track_frame=False),
         Keyframe(
             stage,
             "mug",
             translation(0, 0, rng.uniform(0.06, 0.075)) @ grasp,
             gripper=CLOSE,
-            speed=0.009 * pace,
+            speed=0.010 * pace,
             tolerance=(0.012, 0.1),
             track_frame=False,
         ),
     ]
 
 
-def set_down(rng: np.random.Generator, stage: int, grasp: Array, yaw: float, pace: float) -> list[Keyframe]:
-    """Put the mug on the front of the base plate, handle to the front, and let go of it upwards.
+def set_down(rng: np.random.Generator, stage: int, grasp: Array, palm: float, pace: float) -> list[Keyframe]:
+    """Put the mug on the front of the base plate, where the holder and the lid leave room for the hand, and let go.
 
     Args:
         rng, stage, pace: as elsewhere.
         grasp: the hand in the mug's frame.
-        yaw: of the mug in the machine's frame, radians; 0 has its handle straight in front.
+        palm: direction in which it leans, see `at_rim`; at the machine that is straight to the front.
     """
-    axis = np.array([rng.normal(0, 0.003), rng.uniform(0.126, 0.133)])
+    axis = np.array([rng.normal(0, 0.002), rng.uniform(0.136, 0.14)])
+    turn = rotation([0.0, 0.0, np.pi / 2 - palm + rng.uniform(-0.08, 0.08)])
 
     def mug_at(z: float, out: float = 0.0) -> Array:
         """Mug pose in the machine's frame, ``z`` metres over its place and ``out`` metres in front of it."""
-        turn = rotation([0.0, 0.0, yaw])
         return translation(axis[0], axis[1] + out, MUG_ON_PLATE + z) @ turn @ translation(0, -MUG_AXIS, 0)
 
     down = mug_at(0.0)
     carry = {"gripper": CLOSE, "tool": "mug"}
-    before = mug_at(0.06, 0.06) @ rotation(rng.normal(0, 0.04, 3))
+    before = mug_at(0.05, 0.06) @ rotation(rng.normal(0, 0.04, 3))
     return [
         Keyframe(
             stage,
@@ -326,46 +346,45 @@ def set_down(rng: np.random.Generator, stage: int, grasp: Array, yaw: float, pac
         ),
         Keyframe(stage, MACHINE, before, skill=False, speed=0.016 * pace, tolerance=(0.012, 0.1), **carry),
         Keyframe(stage, MACHINE, mug_at(0.02, 0.01), speed=0.010 * pace, tolerance=(0.006, 0.06), **carry),
-        Keyframe(stage, MACHINE, mug_at(0.001), speed=0.005 * pace, tolerance=(0.0035, 0.04), **carry),
-        Keyframe(stage, MACHINE, down @ grasp, dwell=int(rng.integers(8, 11)), tolerance=(0.01, 0.1)),
-        Keyframe(stage, MACHINE, down @ translation(0, 0, 0.07) @ grasp, speed=0.012 * pace, tolerance=(0.015, 0.1)),
+        Keyframe(stage, MACHINE, mug_at(0.001), speed=0.006 * pace, tolerance=(0.0035, 0.04), **carry),
+        Keyframe(stage, MACHINE, down @ grasp, dwell=int(rng.integers(7, 9)), tolerance=(0.01, 0.1)),
+        Keyframe(
+            stage, MACHINE, translation(0, 0.035, 0.06) @ down @ grasp, speed=0.014 * pace, tolerance=(0.015, 0.1)
+        ),
     ]
 
 
-def open_lid(rng: np.random.Generator, stage: int, spin: float, pace: float) -> list[Keyframe]:
-    """Reach under the lid's front edge with closed finger tips, lift it and push it over.
+def open_lid(rng: np.random.Generator, stage: int, pace: float) -> list[Keyframe]:
+    """Take the lid's front end by its two sides, from above, and turn it over with the hand.
 
-    Args:
-        rng, stage, pace: as elsewhere.
-        spin: of the hand about its approach, radians; 0 has it close along the machine's x axis.
+    The lid does not turn between the pads, their friction is too large; the hand turns with it, about the lid's hinge, so that next
+    to no force is left that could move the machine.
     """
-    lean = rng.uniform(0.6, 0.7)  # the palm is out in front of the machine, the finger tips point at it
-    approach = np.array([0.0, -np.sin(lean), -np.cos(lean)])
-    closing = np.array([1.0, 0.0, 0.0])
-    hand = np.stack([closing, np.cross(approach, closing), approach], axis=1) @ rotation([0.0, 0.0, spin])[:3, :3]
-    x = rng.normal(0, 0.003)
+    hand = hand_down(np.pi, rng.uniform(0.4, 0.5))
+    x, along = rng.normal(0, 0.001), LID_HALF_LENGTH * 2 - rng.uniform(0.009, 0.012)
+    hinge = LID_POSITION + np.array([0.0, -LID_HALF_LENGTH, 0.0])
+    opened = rng.uniform(1.8, 1.85)
 
-    # How far the closed fingers' upper side stands off their middle, along the machine's y axis.
-    thick = (FINGER_TIP[1] * abs(np.cos(spin)) + FINGERS_HALF * abs(np.sin(spin))) / np.cos(lean)
-    edge = LID_POSITION + np.array([0.0, LID_HALF_LENGTH, -LID_HALF_HEIGHT])  # lower front edge of the shut lid
+    def taken(angle: float) -> Array:
+        """Grip-site pose, in the machine's frame, that has the pads at the lid opened by ``angle`` radians."""
+        turned = translation(*hinge) @ rotation([angle, 0.0, 0.0]) @ translation(x, along, LID_BAR_HEIGHT)
+        return turned @ matrix_from(hand, np.zeros(3)) @ translation(0, 0, PADS_BEHIND)
 
-    def fingers_at(y: float, z: float) -> Array:
-        """Grip-site pose, in the machine's frame, that has the fingers' upper side at the lid's edge, moved by y and z."""
-        reach = FINGER_TIP[0] - HOOK / np.cos(lean)  # the edge is met this far behind the finger tips
-        return matrix_from(hand, edge + np.array([x, y + thick, z]) - reach * approach)
-
-    push = {"gripper": CLOSE, "tolerance": (0.015, 0.12)}
-    # The fingers press on a little, so that they do not pass in front of the edge; more would push the machine away.
+    lead = {"gripper": CLOSE, "speed": 0.012 * pace, "tolerance": (0.012, 0.12)}
     return [
-        Keyframe(stage, MACHINE, fingers_at(0.04, -0.01), speed=0.018 * pace, gripper=CLOSE, tolerance=(0.015, 0.15)),
-        Keyframe(stage, MACHINE, fingers_at(-0.008, -0.004), speed=0.012 * pace, dwell=2, **push),
-        Keyframe(stage, MACHINE, fingers_at(-0.023, 0.045), speed=0.010 * pace, **push),
-        Keyframe(stage, MACHINE, fingers_at(-0.07, 0.085), speed=0.012 * pace, **push),
+        Keyframe(stage, MACHINE, translation(0, 0.05, 0.06) @ taken(0.0), speed=0.02 * pace, tolerance=(0.03, 0.3)),
+        Keyframe(stage, MACHINE, translation(0, 0.01, 0.03) @ taken(0.0), speed=0.016 * pace, tolerance=(0.01, 0.12)),
+        Keyframe(stage, MACHINE, taken(0.0), speed=0.010 * pace, tolerance=(0.004, 0.06)),
+        Keyframe(stage, MACHINE, taken(0.0), gripper=CLOSE, dwell=int(rng.integers(6, 8)), tolerance=(0.01, 0.1)),
+        *(Keyframe(stage, MACHINE, taken(angle), **lead) for angle in np.linspace(0.0, opened, 8)[1:]),
+        Keyframe(stage, MACHINE, taken(opened), dwell=int(rng.integers(5, 7)), tolerance=(0.03, 0.2)),
         Keyframe(
-            stage, MACHINE, fingers_at(-0.1, 0.085), speed=0.014 * pace, gripper=CLOSE, tolerance=(0.03, 0.12), dwell=2
-        ),
-        Keyframe(
-            stage, MACHINE, fingers_at(0.0, 0.11), speed=0.02 * pace, gripper=CLOSE, tolerance=(0.02, 0.2), dwell=12
+            stage,
+            MACHINE,
+            translation(0, -0.04, 0.06) @ taken(opened),
+            speed=0.016 * pace,
+            tolerance=(0.02, 0.2),
+            dwell=8,
         ),
     ]
 
