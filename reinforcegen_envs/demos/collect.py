@@ -74,7 +74,8 @@ def collect(args: Args) -> int:
                 break
             seed = args.seed + attempt
             env.reset(seed=seed)
-            success, demo = Teleoperator(env, np.random.default_rng(seed)).play()
+            style = len(writer) % env.task.styles  # every way that there is, in turn
+            success, demo = Teleoperator(env, np.random.default_rng(seed)).play(style)
             # What is kept must also replay from what the file holds, and fit the stages' horizons.
             if success and _fits(demo, env) and replay(env, demo):
                 demo.attrs["seed"] = seed  # type: ignore[index]

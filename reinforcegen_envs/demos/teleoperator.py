@@ -119,13 +119,17 @@ class Teleoperator:
         self._recorder = Recorder(env)
         self._tremor = np.zeros(3)
 
-    def play(self) -> tuple[bool, Demo]:
+    def play(self, style: int = 0) -> tuple[bool, Demo]:
         """Steer through all keyframes; returns strict success and the recording.
+
+        Args:
+            style: which of the task's ``styles``.
 
         Raises:
             InvalidArgument: the task has no recipe.
         """
-        for keyframe in self._env.task.recipe(self._rng):
+        task = self._env.task
+        for keyframe in task.recipe(self._rng, style) if task.styles > 1 else task.recipe(self._rng):
             if not self._reach(keyframe):
                 break
         return self._env.engine.judge.success, self._recorder.demo({"scripted": True})

@@ -78,9 +78,9 @@ class Task(ABC):
     call them), ``shapes``, ``joints`` (joints of objects that are observed, with their reset positions), ``variants``
     (variant -> object -> Placement), ``stages``, ``horizon`` (control steps), ``success_steps`` (consecutive control steps
     for which the predicates must hold), ``camera`` (the one that shows all of it), ``sources`` (file of the source
-    demonstrations that come with it; None if they are in the package's folder, or not there) and ``reference_speed``
-    (control steps a second published of the same task in MimicGen on robosuite 1.4.1, one thread, no rendering; None if
-    there is no such). What the scripted teleoperator does is its `recipe`.
+    demonstrations that come with it; None if they are in the package's folder, or not there), ``styles`` (how many ways the
+    scripted teleoperator has) and ``reference_speed`` (control steps a second published of the same task in MimicGen on
+    robosuite 1.4.1, one thread, no rendering; None if there is no such). What the scripted teleoperator does is its `recipe`.
 
     Its docstring is the prose of its page in docs/tasks, see docs/generate.py: every stage and predicate is described there.
     `registration.register_task` makes the ids.
@@ -98,6 +98,7 @@ class Task(ABC):
     camera: ClassVar[str] = "agentview"
     reference_speed: ClassVar[float | None] = None
     sources: ClassVar[str | os.PathLike[str] | None] = None
+    styles: ClassVar[int] = 1
 
     def __init__(self, model: mujoco.MjModel):
         # By object name: body, geoms (of its parts too) as indices and as a mask, mocap index or addresses of the free joint.
@@ -222,8 +223,12 @@ class Task(ABC):
         """A short reason why stage ``stage`` can no longer be finished, or ""."""
 
     @classmethod
-    def recipe(cls, rng: np.random.Generator) -> list[Keyframe]:
-        """What the scripted teleoperator does in one demonstration, in a style drawn from ``rng``.
+    def recipe(cls, rng: np.random.Generator, style: int = 0) -> list[Keyframe]:
+        """What the scripted teleoperator does in one demonstration; what is not told is drawn from ``rng``.
+
+        Args:
+            rng: the demonstration's generator.
+            style: which of ``styles`` ways; a task with only one need not take it.
 
         Raises:
             InvalidArgument: the task has no recipe.

@@ -62,7 +62,8 @@ TRAY_HEIGHT = float((TRAY_POSITION + TRAY_FLOOR)[2]) + TRAY_FLOOR_HALF[2]  # of 
 CABINET_HEIGHT = 0.005  # of the cabinet's origin over the table
 # Of the scripted teleoperator:
 MACHINE = "coffee_machine"
-PALM = (np.deg2rad(36), np.deg2rad(324))  # directions in which a hand that leaves the mug's handle free may lean
+# Directions in which the hand leans back when it takes the mug, radians; the handle is free from 36 to 324 degrees.
+PALMS = np.deg2rad(36.0 + 32.0 * np.arange(10))
 PADS_BEHIND = 0.0036  # metres of the finger pads' middle behind the grip site
 LID_BAR_HEIGHT = -0.0031  # metres of the middle of the lid's lower part over the lid's
 HANDLE_ASIDE = 0.012  # metres in front of the drawer's handle that the open hand comes down
@@ -157,6 +158,7 @@ class CoffeePreparationTask(CoffeeMachineTask):
     horizon = 800
     camera = "agentview_full"
     reference_speed = 80.0
+    styles = len(PALMS)
 
     def __init__(self, model: mujoco.MjModel):
         super().__init__(model)
@@ -244,7 +246,7 @@ class CoffeePreparationTask(CoffeeMachineTask):
         return ""
 
     @classmethod
-    def recipe(cls, rng: np.random.Generator) -> list[Keyframe]:
+    def recipe(cls, rng: np.random.Generator, style: int = 0) -> list[Keyframe]:
         """Mug by its rim onto the plate, lid open, drawer open, and then as in Coffee.
 
         The mug is taken at any angle round it that leaves its handle free, so that one of several demonstrations reaches a mug
@@ -252,11 +254,11 @@ class CoffeePreparationTask(CoffeeMachineTask):
         """
         pace = rng.uniform(0.95, 1.2)
         lean = rng.uniform(0.55, 0.6)
-        palm = rng.uniform(*PALM)
+        palm = PALMS[style] + rng.uniform(-0.1, 0.1)
         mug = at_rim(palm, lean, rng.uniform(0.0005, 0.0015), rng.uniform(0.0035, 0.0045))
 
-        turned = rng.random() < 0.5  # of the two ways to take the drawer's handle
-        across = rng.random() < 0.5
+        turned = style % 2 == 0  # of the two ways to take the drawer's handle
+        across = style % 4 < 2  # of the two ways over the machine
         tilt = rng.uniform(0.1, 0.2) if across else -rng.uniform(0.0, 0.1)
         angle = rng.uniform(0.0, 0.8) + (np.pi if across else 0.0)  # of the closing axis in the pod's frame
         over = (0.0 if across else np.pi) + rng.uniform(-0.08, 0.08)  # of the closing axis over the machine
@@ -357,8 +359,8 @@ def set_down(rng: np.random.Generator, stage: int, grasp: Array, palm: float, pa
 def open_lid(rng: np.random.Generator, stage: int, pace: float) -> list[Keyframe]:
     """Take the lid's front end by its two sides, from above, and turn it over with the hand.
 
-    The lid does not turn between the pads, their friction is too large; the hand turns with it, about the lid's hinge, so that next
-    to no force is left that could move the machine.
+    The lid does not turn between the pads, their friction is too large; the hand turns with it, about the lid's hinge, so
+    that next to no force is left that could move the machine.
     """
     hand = hand_down(np.pi, rng.uniform(0.4, 0.5))
     x, along = rng.normal(0, 0.001), LID_HALF_LENGTH * 2 - rng.uniform(0.009, 0.012)
