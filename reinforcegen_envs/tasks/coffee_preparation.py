@@ -301,8 +301,8 @@ def grasp_mug(rng: np.random.Generator, stage: int, grasp: Array, pace: float) -
     wobble = rotation(rng.normal(0.0, 0.03, 3))
     above = translation(rng.normal(0, 0.003), rng.normal(0, 0.003), 0.06) @ grasp @ wobble
     return [
-        Keyframe(stage, "mug", translation(0, 0, 0.06) @ above, skill=False, speed=0.018 * pace, tolerance=(0.03, 0.3)),
-        Keyframe(stage, "mug", above, skill=False, speed=0.016 * pace, tolerance=(0.012, 0.12)),
+        Keyframe(stage, "mug", translation(0, 0, 0.06) @ above, skill=False, speed=0.03 * pace, tolerance=(0.03, 0.3)),
+        Keyframe(stage, "mug", above, skill=False, speed=0.022 * pace, tolerance=(0.012, 0.12)),
         Keyframe(stage, "mug", translation(0, 0, 0.022) @ grasp, speed=0.010 * pace, tolerance=(0.006, 0.08)),
         Keyframe(stage, "mug", grasp, speed=0.008 * pace, tolerance=(0.003, 0.05)),
         Keyframe(stage, "mug", grasp, gripper=CLOSE, dwell=int(rng.integers(9, 12)), track_frame=False),
@@ -342,11 +342,11 @@ def set_down(rng: np.random.Generator, stage: int, grasp: Array, palm: float, pa
             MACHINE,
             translation(0, 0.03, 0.08) @ before,
             skill=False,
-            speed=0.018 * pace,
+            speed=0.03 * pace,
             tolerance=(0.03, 0.3),
             **carry,
         ),
-        Keyframe(stage, MACHINE, before, skill=False, speed=0.016 * pace, tolerance=(0.012, 0.1), **carry),
+        Keyframe(stage, MACHINE, before, skill=False, speed=0.022 * pace, tolerance=(0.012, 0.1), **carry),
         Keyframe(stage, MACHINE, mug_at(0.02, 0.01), speed=0.010 * pace, tolerance=(0.006, 0.06), **carry),
         Keyframe(stage, MACHINE, mug_at(0.001), speed=0.006 * pace, tolerance=(0.0035, 0.04), **carry),
         Keyframe(stage, MACHINE, down @ grasp, dwell=int(rng.integers(7, 9)), tolerance=(0.01, 0.1)),
@@ -402,8 +402,8 @@ def pull_drawer(rng: np.random.Generator, stage: int, turned: bool, pace: float)
     above = translation(rng.normal(0, 0.004), rng.normal(0, 0.004), 0.07) @ aside @ wobble
     drawer = "drawer"
     return [
-        Keyframe(stage, drawer, translation(0, 0, 0.12) @ above, skill=False, speed=0.02 * pace, tolerance=(0.03, 0.3)),
-        Keyframe(stage, drawer, above, skill=False, speed=0.018 * pace, tolerance=(0.012, 0.12)),
+        Keyframe(stage, drawer, translation(0, 0, 0.12) @ above, skill=False, speed=0.03 * pace, tolerance=(0.03, 0.3)),
+        Keyframe(stage, drawer, above, skill=False, speed=0.022 * pace, tolerance=(0.012, 0.12)),
         Keyframe(stage, drawer, aside, speed=0.010 * pace, tolerance=(0.005, 0.06)),
         Keyframe(stage, drawer, aside, gripper=CLOSE, dwell=int(rng.integers(8, 11)), tolerance=(0.02, 0.06)),
         Keyframe(stage, drawer, out @ aside, gripper=CLOSE, speed=0.011 * pace, tolerance=(0.012, 0.12)),
