@@ -15,6 +15,7 @@ from reinforcegen_envs.models.coffee import (
     CABINET,
     DRAWER_JOINT,
     HANDLE,
+    LID_HALF_HEIGHT,
     LID_HALF_LENGTH,
     LID_JOINT,
     LID_POSITION,
@@ -40,6 +41,7 @@ from reinforcegen_envs.sim.simulation import Simulation
 from reinforcegen_envs.tasks.base import BASE_X, MAX_PLACEMENT_TRIES, Placement, PlacementError, Shape, Stage
 from reinforcegen_envs.tasks.checks import touching
 from reinforcegen_envs.tasks.coffee import (
+    FINGER_TIP,
     LIFT_HEIGHT,
     TOPPLED_COSINE,
     CoffeeMachineTask,
@@ -64,8 +66,7 @@ CABINET_HEIGHT = 0.005  # of the cabinet's origin over the table
 MACHINE = "coffee_machine"
 # Directions in which the hand leans back when it takes the mug, radians; the handle is free from 36 to 324 degrees.
 PALMS = np.deg2rad(36.0 + 32.0 * np.arange(10))
-PADS_BEHIND = 0.0036  # metres of the finger pads' middle behind the grip site
-LID_BAR_HEIGHT = -0.0031  # metres of the middle of the lid's lower part over the lid's
+EDGE_X = 0.008  # metres, in the machine's frame, of where the fingers lift the lid's edge
 HANDLE_ASIDE = 0.012  # metres in front of the drawer's handle that the open hand comes down
 
 
@@ -357,34 +358,50 @@ def set_down(rng: np.random.Generator, stage: int, grasp: Array, palm: float, pa
 
 
 def open_lid(rng: np.random.Generator, stage: int, pace: float) -> list[Keyframe]:
-    """Take the lid's front end by its two sides, from above, and turn it over with the hand.
+    """Lift the lid's front edge on closed finger tips that point in under it, and push it over.
 
-    The lid does not turn between the pads, their friction is too large; the hand turns with it, about the lid's hinge, so
-    that next to no force is left that could move the machine.
+    The fingers are flat enough for the edge to lie still on them, by friction, until the lid leans as they do; from then on their
+    tips bear on its underside. So they follow circles about the hinge, and next to no force is left that could move the machine.
     """
-    hand = hand_down(np.pi, rng.uniform(0.4, 0.5))
-    x, along = rng.normal(0, 0.001), LID_HALF_LENGTH * 2 - rng.uniform(0.009, 0.012)
+    lean = rng.uniform(0.92, 0.98)  # the palm is out in front of the machine; with less, the edge slides on the fingers
+    askew = rotation([0.0, 0.0, rng.uniform(-0.52, -0.42)])  # else the wrist of a robot beside the machine has no room
+    hand = askew[:3, :3] @ hand_down(np.pi, lean)
+    approach, upper = hand[:, 2], askew[:3, :3] @ np.array([0.0, -np.cos(lean), np.sin(lean)])
+    edge = np.array([EDGE_X + rng.normal(0, 0.001), 2 * LID_HALF_LENGTH, -LID_HALF_HEIGHT])  # over the hinge's middle
+    reach = rng.uniform(0.0085, 0.0105)  # metres of finger tip beyond the edge
     hinge = LID_POSITION + np.array([0.0, -LID_HALF_LENGTH, 0.0])
-    opened = rng.uniform(1.8, 1.85)
+    start = hinge + edge + (reach - FINGER_TIP[0]) * approach - FINGER_TIP[1] * upper
+    flush = np.pi / 2 - lean
+    tip = edge - np.array([0.0, reach, 0.0])
 
-    def taken(angle: float) -> Array:
-        """Grip-site pose, in the machine's frame, that has the pads at the lid opened by ``angle`` radians."""
-        turned = translation(*hinge) @ rotation([angle, 0.0, 0.0]) @ translation(x, along, LID_BAR_HEIGHT)
-        return turned @ matrix_from(hand, np.zeros(3)) @ translation(0, 0, PADS_BEHIND)
+    def moved(angle: float, point: Array) -> Array:
+        """Where a point of the lid is, over the hinge's middle, when it is open by ``angle`` radians."""
+        return rotation([angle, 0.0, 0.0])[:3, :3] @ point
 
-    lead = {"gripper": CLOSE, "speed": 0.012 * pace, "tolerance": (0.012, 0.12)}
+    def fingers_at(angle: float, offset: tuple[float, float] = (0.0, 0.0)) -> Array:
+        """Grip-site pose, in the machine's frame, that bears a lid that is open by ``angle``; ``offset`` metres along y and z."""
+        place = start + moved(min(angle, flush), edge) - edge
+        if angle > flush:
+            place = place + moved(angle, tip) - moved(flush, tip)
+        return matrix_from(hand, place + np.array([0.0, *offset]))
+
+    lift = {"gripper": CLOSE, "speed": 0.012 * pace, "tolerance": (0.012, 0.12)}
+    opened = rng.uniform(1.85, 1.95)
     return [
-        Keyframe(stage, MACHINE, translation(0, 0.05, 0.06) @ taken(0.0), speed=0.02 * pace, tolerance=(0.03, 0.3)),
-        Keyframe(stage, MACHINE, translation(0, 0.01, 0.03) @ taken(0.0), speed=0.016 * pace, tolerance=(0.01, 0.12)),
-        Keyframe(stage, MACHINE, taken(0.0), speed=0.010 * pace, tolerance=(0.004, 0.06)),
-        Keyframe(stage, MACHINE, taken(0.0), gripper=CLOSE, dwell=int(rng.integers(6, 8)), tolerance=(0.01, 0.1)),
-        *(Keyframe(stage, MACHINE, taken(angle), **lead) for angle in np.linspace(0.0, opened, 8)[1:]),
-        Keyframe(stage, MACHINE, taken(opened), dwell=int(rng.integers(5, 7)), tolerance=(0.03, 0.2)),
+        Keyframe(
+            stage, MACHINE, fingers_at(0.0, (0.035, -0.025)), speed=0.02 * pace, gripper=CLOSE, tolerance=(0.015, 0.15)
+        ),
+        Keyframe(
+            stage, MACHINE, fingers_at(0.0, (0.0, -0.006)), speed=0.012 * pace, gripper=CLOSE, tolerance=(0.005, 0.08)
+        ),
+        *(Keyframe(stage, MACHINE, fingers_at(angle), **lift) for angle in (0.3, 0.65, 1.0, 1.35, 1.65)),
+        Keyframe(stage, MACHINE, fingers_at(opened), dwell=3, **lift),
         Keyframe(
             stage,
             MACHINE,
-            translation(0, -0.04, 0.06) @ taken(opened),
-            speed=0.016 * pace,
+            fingers_at(opened, (0.05, 0.04)),
+            speed=0.02 * pace,
+            gripper=CLOSE,
             tolerance=(0.02, 0.2),
             dwell=8,
         ),
