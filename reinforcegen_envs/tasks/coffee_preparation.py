@@ -66,7 +66,11 @@ CABINET_HEIGHT = 0.005  # of the cabinet's origin over the table
 MACHINE = "coffee_machine"
 # Directions in which the hand leans back when it takes the mug, radians; the handle is free from 36 to 324 degrees.
 PALMS = np.deg2rad(36.0 + 32.0 * np.arange(10))
-EDGE_X = 0.008  # metres, in the machine's frame, of where the fingers lift the lid's edge
+EDGE_X = 0.013  # metres, in the machine's frame, of where the fingers lift the lid's edge
+OUTSIDE = (
+    0.8  # part of the edge's way towards the hinge that they go with it: inside its circle they would push the machine
+)
+FINGERS_HALF = 0.0153  # metres: half the width of the closed finger tips, along the closing axis
 HANDLE_ASIDE = 0.012  # metres in front of the drawer's handle that the open hand comes down
 
 
@@ -258,8 +262,8 @@ class CoffeePreparationTask(CoffeeMachineTask):
         palm = PALMS[style] + rng.uniform(-0.1, 0.1)
         mug = at_rim(palm, lean, rng.uniform(0.0005, 0.0015), rng.uniform(0.0035, 0.0045))
 
-        turned = style % 2 == 0  # of the two ways to take the drawer's handle
-        across = style % 4 < 2  # of the two ways over the machine
+        turned = rng.random() < 0.5  # of the two ways to take the drawer's handle
+        across = rng.random() < 0.5  # of the two ways over the machine
         tilt = rng.uniform(0.1, 0.2) if across else -rng.uniform(0.0, 0.1)
         angle = rng.uniform(0.0, 0.8) + (np.pi if across else 0.0)  # of the closing axis in the pod's frame
         over = (0.0 if across else np.pi) + rng.uniform(-0.08, 0.08)  # of the closing axis over the machine
@@ -300,11 +304,11 @@ def at_rim(palm: float, lean: float, out: float, depth: float) -> Array:
 def grasp_mug(rng: np.random.Generator, stage: int, grasp: Array, pace: float) -> list[Keyframe]:
     """Take the mug and lift it. ``grasp`` is the hand in the mug's frame."""
     wobble = rotation(rng.normal(0.0, 0.03, 3))
-    above = translation(rng.normal(0, 0.003), rng.normal(0, 0.003), 0.06) @ grasp @ wobble
+    above = translation(rng.normal(0, 0.003), rng.normal(0, 0.003), 0.035) @ grasp @ wobble
     return [
         Keyframe(stage, "mug", translation(0, 0, 0.06) @ above, skill=False, speed=0.03 * pace, tolerance=(0.03, 0.3)),
         Keyframe(stage, "mug", above, skill=False, speed=0.022 * pace, tolerance=(0.012, 0.12)),
-        Keyframe(stage, "mug", translation(0, 0, 0.022) @ grasp, speed=0.010 * pace, tolerance=(0.006, 0.08)),
+        Keyframe(stage, "mug", translation(0, 0, 0.016) @ grasp, speed=0.010 * pace, tolerance=(0.005, 0.08)),
         Keyframe(stage, "mug", grasp, speed=0.008 * pace, tolerance=(0.003, 0.05)),
         Keyframe(stage, "mug", grasp, gripper=CLOSE, dwell=int(rng.integers(9, 12)), track_frame=False),
         Keyframe(
@@ -362,17 +366,20 @@ def open_lid(rng: np.random.Generator, stage: int, pace: float) -> list[Keyframe
 
     The fingers are flat enough for the edge to lie still on them, by friction, until the lid leans as they do; from then on their
     tips bear on its underside. So they follow circles about the hinge, and next to no force is left that could move the machine.
+    Their upper face holds the hinge's direction: the lid's torsional friction, about the contact's normal, would stop the hinge.
     """
-    lean = rng.uniform(0.92, 0.98)  # the palm is out in front of the machine; with less, the edge slides on the fingers
-    askew = rotation([0.0, 0.0, rng.uniform(-0.52, -0.42)])  # else the wrist of a robot beside the machine has no room
-    hand = askew[:3, :3] @ hand_down(np.pi, lean)
-    approach, upper = hand[:, 2], askew[:3, :3] @ np.array([0.0, -np.cos(lean), np.sin(lean)])
+    lean = rng.uniform(0.98, 1.03)  # the palm is out in front of the machine; with less, the edge slides on the fingers
+    askew = rng.uniform(0.44, 0.52)  # else the wrist of a robot beside the machine has no room
+    approach = rotation([0.0, 0.0, -askew])[:3, :3] @ np.array([0.0, -np.sin(lean), -np.cos(lean)])
+    upper = np.array([0.0, approach[2], -approach[1]]) / np.hypot(approach[1], approach[2])
+    closing = np.cross(-upper, approach)
+    hand = np.stack([closing, -upper, approach], axis=1)
+    flush = np.arctan2(-upper[1], upper[2])
+    reach = rng.uniform(0.0135, 0.0145)  # metres of finger beyond the edge, beside the holder
     edge = np.array([EDGE_X + rng.normal(0, 0.001), 2 * LID_HALF_LENGTH, -LID_HALF_HEIGHT])  # over the hinge's middle
-    reach = rng.uniform(0.0085, 0.0105)  # metres of finger tip beyond the edge
     hinge = LID_POSITION + np.array([0.0, -LID_HALF_LENGTH, 0.0])
     start = hinge + edge + (reach - FINGER_TIP[0]) * approach - FINGER_TIP[1] * upper
-    flush = np.pi / 2 - lean
-    tip = edge - np.array([0.0, reach, 0.0])
+    tip = edge - np.array([0.0, reach * abs(approach[1]) + FINGERS_HALF * abs(closing[1]), 0.0])
 
     def moved(angle: float, point: Array) -> Array:
         """Where a point of the lid is, over the hinge's middle, when it is open by ``angle`` radians."""
@@ -380,7 +387,7 @@ def open_lid(rng: np.random.Generator, stage: int, pace: float) -> list[Keyframe
 
     def fingers_at(angle: float, offset: tuple[float, float] = (0.0, 0.0)) -> Array:
         """Grip-site pose, in the machine's frame, that bears a lid that is open by ``angle``; ``offset`` metres along y and z."""
-        place = start + moved(min(angle, flush), edge) - edge
+        place = start + (moved(min(angle, flush), edge) - edge) * [1.0, OUTSIDE, 1.0]
         if angle > flush:
             place = place + moved(angle, tip) - moved(flush, tip)
         return matrix_from(hand, place + np.array([0.0, *offset]))
@@ -392,7 +399,13 @@ def open_lid(rng: np.random.Generator, stage: int, pace: float) -> list[Keyframe
             stage, MACHINE, fingers_at(0.0, (0.035, -0.025)), speed=0.02 * pace, gripper=CLOSE, tolerance=(0.015, 0.15)
         ),
         Keyframe(
-            stage, MACHINE, fingers_at(0.0, (0.0, -0.006)), speed=0.012 * pace, gripper=CLOSE, tolerance=(0.005, 0.08)
+            stage,
+            MACHINE,
+            fingers_at(0.0, (0.0, -0.006)),
+            speed=0.012 * pace,
+            gripper=CLOSE,
+            tolerance=(0.0025, 0.06),
+            dwell=2,
         ),
         *(Keyframe(stage, MACHINE, fingers_at(angle), **lift) for angle in (0.3, 0.65, 1.0, 1.35, 1.65)),
         Keyframe(stage, MACHINE, fingers_at(opened), dwell=3, **lift),
