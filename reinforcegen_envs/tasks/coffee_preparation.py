@@ -82,7 +82,7 @@ class CoffeePreparationTask(CoffeeMachineTask):
     the end; it opens by 0.198 m, until the tray meets the cabinet's posts.
 
     Stages:
-        mug_grasp: take the mug, lift; finished when both pads touch it and it is 3 cm off the table
+        mug_grasp: take the mug, by its rim or its handle, lift; finished when both pads touch it and it is 3 cm off the table
         mug_place: put the mug on the machine's base plate, let go, open the lid; finished when the mug is placed and
             not touched, and the lid is open by more than 2.08 rad
         drawer_open: pull the drawer by its handle, let go; finished when it is more than 19 cm open and not touched
@@ -108,9 +108,11 @@ class CoffeePreparationTask(CoffeeMachineTask):
         The pod's x and y are relative to the middle of the drawer's floor and turn with the drawer. **D2 is our
         definition**: MimicGen never had one and SkillGen's was not published; known is that drawer and mug stand at
         opposite ends of the table. The drawer is mirrored to the other end and the mug to its
-        end; the machine is D1's, less what the hand hardly reaches when it opens the lid. The mug's x leaves out the
+        end; the machine is D1's, less yaws and places where its lid is hard to reach. The mug's x leaves out the
         machine's front and the arm's limit, where its handle cannot be gripped, and a layout is drawn again when the
         handle is more than 0.73 m from the robot's base axis, or in front of the machine where the hand would touch it.
+        The source demonstrations take the mug by its rim, at ten angles round it, and reach all of that; the ranges were
+        drawn for hands that take the handle, and are kept.
 
     Version history:
         v0: first version.
