@@ -25,7 +25,7 @@ from tqdm import tqdm
 from reinforcegen_envs import cli
 from reinforcegen_envs.arguments import Count, CountOrZero, NotNegative, Positive, checked
 from reinforcegen_envs.demos.hdf5 import Demo, DemoFileError, iter_demos, read_attrs, read_demos, task_name
-from reinforcegen_envs.demos.segments import cut, skeleton_of
+from reinforcegen_envs.demos.segments import cut_all, skeleton_of
 from reinforcegen_envs.demos.sources import source_file
 from reinforcegen_envs.files import atomic_path, check_output_folder
 from reinforcegen_envs.observations import ObservationLayout, to_reference
@@ -303,7 +303,7 @@ def main(args: Args) -> None:
     check_output_folder(args.out)
     task = task_of(args.data)
     layout = ObservationLayout.of(task)
-    sources = [cut(demo, task) for demo in read_demos(args.source or source_file(task.name), task.name)]
+    sources = cut_all(read_demos(args.source or source_file(task.name), task.name), task)
     began = time.time()
     stages = load_stages(args, task, layout, len(sources))
     networks, log = fit_all([stage.name for stage in task.stages], stages, args)

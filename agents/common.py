@@ -20,7 +20,7 @@ from reinforcegen_envs.workers import usable_cores
 from reinforcegen_envs.wrappers.vector import ThreadVectorEnv
 
 ENV_KWARGS = (
-    "stage", "pose_noise", "pool", "residual_scale", "base_policy", "weights", "termination", "initiation"
+    "stage", "pose_noise", "pool", "residual_scale", "base_policy", "weights", "termination", "initiation", "foresight"
 )  # fmt: skip
 
 
@@ -37,12 +37,13 @@ def is_continuous(space: gym.Space) -> TypeGuard[gym.spaces.Box]:
 def env_factory(args: RunArgs, evaluation: bool = False) -> Callable[[], gym.Env]:
     """A function that makes one environment, for networks in float32: its observations are, and actions lie in [-1, 1].
 
-    None arguments are not passed to the environment.
+    None and False are not passed to the environment.
 
     Raises:
         InvalidArgument: (from the function) the environment takes no such argument, or has other spaces.
     """
-    kwargs = {name: getattr(args, name) for name in ENV_KWARGS if getattr(args, name) is not None}
+    given = {name: getattr(args, name) for name in ENV_KWARGS}
+    kwargs = {name: value for name, value in given.items() if value is not None and value is not False}
     if evaluation and args.eval_pool is not None:
         kwargs["pool"] = args.eval_pool
     # What gym.make gets ends up in the environment's spec, which must stay JSON-serialisable.

@@ -58,6 +58,8 @@ class Args:
     """evaluation seeds"""
     seed: CountOrZero = 1
     """training seed"""
+    foresight: bool = False
+    """reward a skill by how likely the later stages succeed from its end, as a predictor says, trained before residual RL"""
 
 
 class StepError(ReinforceGenError, RuntimeError):
@@ -109,26 +111,43 @@ def call(command: list[str], log: IO[str]) -> int:
         raise
 
 
-def evaluation(args: Args, weights: Path, policy: str, noise: tuple[str, str], name: str) -> list[str]:
+def evaluation(
+    args: Args, weights: Path, policy: str, noise: tuple[str, str], name: str, variant: str | None = None
+) -> list[str]:
     """The command that evaluates as deployed; its JSON line ends up in the step's log."""
     return [
-        "-m", "reinforcegen_envs.evaluate", "--env-id", env_id(args.task, args.variant, "Residual"),
+        "-m", "reinforcegen_envs.evaluate", "--env-id", env_id(args.task, variant or args.variant, "Residual"),
         "--policy", policy, "--weights", str(weights), "--episodes", str(args.episodes), "--seeds", str(args.seeds),
         "--pose-noise", *noise, "--csv", str(args.out / f"{name}.csv"), "--json", "--quiet",
     ]  # fmt: skip
 
 
+def others(args: Args) -> list[str]:
+    """The other reset ranges that the policies are to serve."""
+    return [variant for variant in TASKS[args.task].variants if variant != args.variant and args.other_demos]
+
+
 def fine_tune(args: Args, steps: Steps, weights: Path, data: list[str]) -> None:
     """Residual RL stage by stage, from starts that are off and come from the tuned stages before; evaluation of the whole."""
-    common = ["--task", args.task, "--variant", args.variant]
-    for index, stage in enumerate(stage.name for stage in TASKS[args.task].stages):
+    # Half of the starts are of the reset range that is asked for, the rest of the others that the base policy knows.
+    ranges = [name for other in others(args) for name in (args.variant, other)] or [args.variant]
+    begin = ["--variant", *ranges]
+    earlier: dict[str, str] = {}
+    if args.foresight:
+        steps.run(
+            "foresight",
+            ["-m", "reinforcegen_envs.agents.foresight", "--task", args.task, *begin, "--weights", str(weights),
+             "--pose-noise", *NOISE],
+        )  # fmt: skip
+    for stage in (stage.name for stage in TASKS[args.task].stages):
         pools = {kind: str(args.out / f"pool-{stage}-{kind}.npz") for kind in ("train", "held-out")}
         for kind, count, seed in (("train", args.pool, 0), ("held-out", max(1, args.pool // 4), 500_000)):
             steps.run(
                 f"pool-{stage}-{kind}",
-                ["-m", "reinforcegen_envs.wrappers.fill_pool", *common, "--stage", stage, "--count", str(count),
-                 "--pose-noise", *NOISE, "--initiation", "student", "--seed", str(seed), "--weights", str(weights),
-                 "--earlier-policy", "tuned" if index else "base", "--out", pools[kind]],
+                ["-m", "reinforcegen_envs.wrappers.fill_pool", "--task", args.task, "--stage", stage,
+                 *(["--earlier-pool", earlier[kind], "--earlier-policy", "tuned"] if earlier else begin),
+                 "--count", str(count), "--pose-noise", *NOISE, "--initiation", "student", "--seed", str(seed),
+                 "--weights", str(weights), "--out", pools[kind]],
             )  # fmt: skip
         steps.run(
             f"td3-{stage}",
@@ -136,8 +155,10 @@ def fine_tune(args: Args, steps: Steps, weights: Path, data: list[str]) -> None:
              "--env-id", env_id(args.task, args.variant, "Residual"), "--stage", stage,
              "--termination", "sustained", "--weights", str(weights), "--pool", pools["train"],
              "--eval-pool", pools["held-out"], "--total-steps", str(args.td3_steps), "--num-threads", "1",
+             "--eval-every", "20000", *(["--foresight"] if args.foresight else []),
              "--seed", str(args.seed), "--runs-dir", str(args.out), "--run-name", f"td3-{stage}"],
         )  # fmt: skip
+        earlier = pools
     steps.run(
         "termination",
         ["-m", "reinforcegen_envs.agents.termination", "--weights", str(weights), "--data", *data,
@@ -145,6 +166,9 @@ def fine_tune(args: Args, steps: Steps, weights: Path, data: list[str]) -> None:
     )  # fmt: skip
     steps.run("evaluate-tuned", evaluation(args, weights, "tuned", ("0", "0"), "tuned"))
     steps.run("evaluate-tuned-noise", evaluation(args, weights, "tuned", NOISE, "tuned-noise"))
+    for variant in others(args):
+        name = f"tuned-{variant}"
+        steps.run(f"evaluate-{name}", evaluation(args, weights, "tuned", ("0", "0"), name, variant))
 
 
 def main(args: Args) -> None:
@@ -165,7 +189,7 @@ def main(args: Args) -> None:
     source = [] if args.source is None else ["--source", str(args.source)]
     steps = Steps(args.out)
     weights = args.out / "weights"
-    counts = {variant: args.other_demos for variant in variants if args.other_demos} | {args.variant: args.demos}
+    counts = dict.fromkeys(others(args), args.other_demos) | {args.variant: args.demos}
     files = {variant: args.out / f"generated-{variant}.hdf5" for variant in counts}
     for variant, count in counts.items():
         steps.run(
@@ -180,7 +204,7 @@ def main(args: Args) -> None:
     rows = ["base", "base-noise"]
     if args.td3_steps:
         fine_tune(args, steps, weights, data)
-        rows += ["tuned", "tuned-noise"]
+        rows += ["tuned", "tuned-noise", *(f"tuned-{variant}" for variant in others(args))]
 
     results = {}
     for name in rows:

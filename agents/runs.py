@@ -307,6 +307,7 @@ class Run:
         if algorithm != self.algorithm:
             raise RunError(f"{path} is of {algorithm}, not of {self.algorithm}; choose another --run-name")
         now = saved_arguments(self.args)
+        old = saved_arguments(type(self.args)()) | old  # arguments that the run's version did not have yet
         changed = [name for name in now if name not in MAY_CHANGE_ON_RESUME and now[name] != old.get(name)]
         if changed:
             both = ", ".join(f"{name} {old.get(name)!r} -> {now[name]!r}" for name in changed)

@@ -60,7 +60,7 @@ class Args(RunArgs):
     """control steps with zero residual that fill the buffer and fix the observation statistics"""
     critic_only_updates: CountOrZero = 2_000
     """updates of the critics alone, right after the warm-up"""
-    updates_per_step: NotNegative = 1.0
+    updates_per_step: NotNegative = 0.25
     """updates per control step after the warm-up"""
     batch_size: Count = 256
     """transitions in a batch"""
@@ -78,19 +78,19 @@ class Args(RunArgs):
     """std of the noise that smooths the target policy, in the same units"""
     target_noise_clip: NotNegative = 0.05
     """largest smoothing noise, in the same units"""
-    critics: Count = 3
+    critics: Count = 2
     """number of critics"""
     target_critics: Count = 2
     """critics, drawn at random for every update, whose smallest value is the target"""
     critic_hidden: Count = 128
     """units in each hidden layer of a critic"""
-    actor_hidden: Count = 256
+    actor_hidden: Count = 128
     """units in each hidden layer of the actor"""
     hidden_layers: Count = 2
     """hidden layers of actor and critics"""
-    critic_lr: Positive = 3e-4
+    critic_lr: Positive = 6e-4
     """learning rate of the critics"""
-    actor_lr: Positive = 1e-4
+    actor_lr: Positive = 3e-4
     """learning rate of the actor"""
     actor_every: Count = 2
     """critic updates per actor update"""

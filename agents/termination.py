@@ -1,10 +1,13 @@
 """Termination predictors, trained again on what the tuned policy does.
 
     python -m reinforcegen_envs.agents.termination --weights weights --data d2.hdf5
+    python -m reinforcegen_envs.agents.termination --weights weights --evaluate-only
 
 A residual policy finishes its skills in states that generated demonstrations do not show, and the classifiers learned from
 those alone may overlook that a skill is over. Here the policies that will be deployed play, every skill goes on for some
 steps after the simulator says that it is finished, and the classifiers are trained on these steps and the demonstrations.
+Old and new ones are then compared on held-out rollouts of the policy as deployed: how well they tell control steps apart
+(ROC), and how many skills they would end too early, too late or never.
 """
 
 from __future__ import annotations
@@ -24,22 +27,23 @@ from tqdm import tqdm
 
 from reinforcegen_envs import cli
 from reinforcegen_envs.agents import bc
+from reinforcegen_envs.agents.stops import Judged, Rollouts, compare
 from reinforcegen_envs.arguments import Count, CountOrZero, NotNegative, checked
 from reinforcegen_envs.engine import Engine
 from reinforcegen_envs.env import ManipulationEnv
-from reinforcegen_envs.errors import ReinforceGenError
-from reinforcegen_envs.files import atomic_path
+from reinforcegen_envs.errors import InvalidArgument, ReinforceGenError
+from reinforcegen_envs.files import atomic_path, check_output_folder
 from reinforcegen_envs.observations import ObservationLayout
 from reinforcegen_envs.policies.bundle import Bundle
-from reinforcegen_envs.policies.mlp import CARD_VERSION, MLP, load_mlps
+from reinforcegen_envs.policies.mlp import CARD_VERSION, WeightsError, load_mlps
 from reinforcegen_envs.policies.policy import Indices, Memory, Policy, act_one
 from reinforcegen_envs.policies.predictors import termination_features
 from reinforcegen_envs.policies.residual import ResidualPolicy
 from reinforcegen_envs.registration import make_env
+from reinforcegen_envs.statistics import EVALUATION_SEED
 from reinforcegen_envs.tasks import TASKS, Task
 from reinforcegen_envs.workers import Workers
 
-HELD_OUT = 5  # every so many-th episode judges the classifiers instead of training them
 Step = tuple[int, np.ndarray, bool]  # stage, observation, whether the stage was finished
 SHARE = 0.5  # of the training steps that come from the policies, the rest from demonstrations
 
@@ -54,7 +58,7 @@ class Args:
 
     weights: Path
     """folder of base, initiation and termination weights, with residual weights if there are any"""
-    data: tuple[Path, ...]
+    data: tuple[Path, ...] = ()
     """generated demonstrations that the base policies were trained on"""
     variants: tuple[str, ...] = ()
     """reset ranges of the rollouts, in turn; none named: all that the task has"""
@@ -62,6 +66,13 @@ class Args:
     """episodes, of every variant with base policies and residual policies, from noisy starts and others, in turn"""
     pose_noise: tuple[NotNegative, NotNegative] = (0.01, 0.0523599)
     """standard deviations of the noise on initiation poses, metres and radians per axis"""
+    held_out: Count = 100
+    """further episodes, of the policy as deployed (with residuals, if there are any), that judge the classifiers; seeds from
+    1,000,000"""
+    evaluate_only: bool = False
+    """train nothing and leave the weights as they are: judge the classifiers that are there"""
+    out: Path | None = None
+    """folder for termination-roc.csv and termination-roc.png; default: the weights' own, or none with --evaluate-only"""
     after: CountOrZero = 12
     """control steps that a skill goes on after it was finished"""
     seed: CountOrZero = 0
@@ -119,19 +130,16 @@ class Truth(Policy):
         self.count = int(memory["count"])
 
 
-@dataclass
-class Rollouts:
-    """Steps of one stage: classifier features (N, F), whether the stage was finished (N,), and of which episode (N,)."""
-
-    features: np.ndarray
-    finished: np.ndarray
-    episode: np.ndarray
-
-
 class Player:
-    """Plays episodes with the base policies alone or with the residual policies, with noisy starts or without."""
+    """Plays episodes with the base policies alone or with the residual policies, with noisy starts or without.
 
-    def __init__(self, args: Args, task: type[Task]):
+    Args:
+        args: of the command.
+        task: the task class.
+        deployed: only the policy that would be deployed plays: the residual one, if there is one.
+    """
+
+    def __init__(self, args: Args, task: type[Task], deployed: bool = False):
         self._truth = Truth(args.after)
         kwargs: dict[str, Any] = {"weights": str(args.weights), "initiation": "student", "termination": self._truth}
         noises = [(0.0, 0.0), tuple(args.pose_noise)]
@@ -140,6 +148,7 @@ class Player:
         if bundle.residual_files():
             policy, kwargs["residual_scale"] = bundle.residual()
             policies.append(policy)
+        policies = policies[-1:] if deployed else policies
         self._settings: list[tuple[gym.Env, ResidualPolicy]] = [
             (make_env(task.name, variant, "Residual", pose_noise=noise, **kwargs), policy)
             for variant in args.variants or task.variants
@@ -159,29 +168,33 @@ class Player:
         return self._truth.steps
 
 
-def _start(args: Args, task_name: str) -> Player:
-    return Player(args, TASKS[task_name])
+def _start(args: Args, task_name: str, deployed: bool) -> Player:
+    return Player(args, TASKS[task_name], deployed)
 
 
 def _work(player: Player, seed: int) -> list[Step]:
     return player.play(seed)
 
 
-def collect(args: Args, task: type[Task]) -> list[Rollouts]:
-    """Play all episodes, over all workers; returns the steps stage by stage."""
+def collect(args: Args, task: type[Task], held_out: bool = False) -> list[Rollouts]:
+    """Play all episodes, those to train on or the held-out ones, over all workers; returns the steps stage by stage.
+
+    Raises:
+        NothingFinishedError: no episode finished some stage.
+    """
     layout = ObservationLayout.of(task)
     features = [termination_features(layout, task, stage) for stage in range(len(task.stages))]
     steps: list[list[tuple[np.ndarray, bool, int]]] = [[] for _ in task.stages]
-    seeds = range(args.seed, args.seed + args.episodes)
-    with Workers(args.workers, _start, (args, task.name), jobs=args.episodes) as workers:
-        episodes = tqdm(workers.map(_work, seeds), total=args.episodes, unit="episode", disable=args.quiet)
-        for number, episode in enumerate(episodes):
+    first, count = (EVALUATION_SEED, args.held_out) if held_out else (args.seed, args.episodes)
+    with Workers(args.workers, _start, (args, task.name, held_out), jobs=count) as workers:
+        episodes = workers.map(_work, range(first, first + count))
+        for number, episode in enumerate(tqdm(episodes, total=count, unit="episode", disable=args.quiet)):
             for stage, obs, finished in episode:
                 steps[stage].append((obs[features[stage]], finished, number))
     names = [stage.name for stage in task.stages]
     if empty := [name for name, found in zip(names, steps, strict=True) if not any(f for _, f, _ in found)]:
         raise NothingFinishedError(
-            f"no episode of {args.episodes} finished {empty}; train better policies, or play more episodes"
+            f"no episode of {count} finished {empty}; train better policies, or play more episodes"
         )
     return [
         Rollouts(
@@ -193,16 +206,6 @@ def collect(args: Args, task: type[Task]) -> list[Rollouts]:
     ]
 
 
-def rates(network: MLP, rollouts: Rollouts, threshold: float) -> dict[str, float]:
-    """How often a classifier is positive where a stage was finished (``true_positive``), and where not (``false_positive``)."""
-    positive = network.batch(rollouts.features)[:, 0].astype(np.float64) > np.log(threshold / (1.0 - threshold))
-    finished = rollouts.finished > 0
-    return {
-        "true_positive": float(positive[finished].mean()) if finished.any() else float("nan"),
-        "false_positive": float(positive[~finished].mean()) if (~finished).any() else float("nan"),
-    }
-
-
 def mixed(data: bc.StageData, rollouts: Rollouts) -> bc.StageData:
     """The stage's demonstrations with so many copies of the rollouts that they make up `SHARE` of all steps."""
     copies = max(1, round(SHARE / (1.0 - SHARE) * len(data.finished) / len(rollouts.finished)))
@@ -212,7 +215,30 @@ def mixed(data: bc.StageData, rollouts: Rollouts) -> bc.StageData:
     )
 
 
-def main(args: Args) -> None:
+def evaluate(args: Args) -> Judged:
+    """Judge the classifiers that are there on held-out rollouts; nothing is trained.
+
+    Raises:
+        WeightsError: unusable weights.
+        NothingFinishedError: no episode finished some stage.
+    """
+    task = _task_of(args.weights)
+    networks, card = load_mlps(args.weights / "termination.safetensors", kind="termination", task=task.name)
+    Bundle.open(task, args.weights).check()
+    names = [stage.name for stage in task.stages]
+    now = (networks, float(card.get("threshold", 0.5)))
+    return compare(names, collect(args, task, held_out=True), {"now": now}, args.out)
+
+
+def _task_of(weights: Path) -> type[Task]:
+    """The task that a folder of weights is for."""
+    _, card = load_mlps(weights / "termination.safetensors", kind="termination", version=CARD_VERSION)
+    if card["task"] not in TASKS:
+        raise WeightsError(f"{weights} holds weights for task {card['task']!r}; choose from {sorted(TASKS)}")
+    return TASKS[card["task"]]
+
+
+def train(args: Args) -> Judged:
     """Play, train, and put the new classifiers in the place of the old ones.
 
     Raises:
@@ -220,39 +246,47 @@ def main(args: Args) -> None:
         WeightsError: unusable weights.
         NothingFinishedError: no episode finished some stage.
     """
-    args = checked(args)
     task = bc.task_of(args.data)
     bundle = Bundle.open(task, args.weights)
     old, card = load_mlps(bundle.path("termination"), kind="termination", task=task.name, version=CARD_VERSION)
     sources = len(bundle.skeleton().tools)
     training = bc.Args(args.data, steps=args.steps, seed=args.seed, workers=args.workers, quiet=args.quiet)
     stages = bc.load_stages(training, task, ObservationLayout.of(task), sources)
-    rollouts = collect(args, task)
-    held_out = [r.episode % HELD_OUT == 0 for r in rollouts]
-    parts = [
-        [Rollouts(r.features[m], r.finished[m], r.episode[m]) for m in (~h, h)]
-        for r, h in zip(rollouts, held_out, strict=True)
-    ]
     names = [stage.name for stage in task.stages]
-    data = [mixed(stage, part[0]) for stage, part in zip(stages, parts, strict=True)]
+    data = [mixed(stage, part) for stage, part in zip(stages, collect(args, task), strict=True)]
     networks, log = bc.fit_all(names, data, training, kinds=("termination",))
-    report = {}
-    for stage, part in zip(names, parts, strict=True):
-        for which, network in (("before", old[stage]), ("after", networks["termination"][stage])):
-            report[f"{stage} {which}"] = rates(network, part[1], bc.THRESHOLD)
+    new = networks["termination"]
+    whose = {"before": (old, float(card.get("threshold", 0.5))), "after": (new, bc.THRESHOLD)}
+    report = compare(names, collect(args, task, held_out=True), whose, args.out or args.weights)
     card |= {
         "mujoco": mujoco.__version__,
         "command": shlex.join(["python", "-m", "reinforcegen_envs.agents.termination", *sys.argv[1:]]),
         "threshold": bc.THRESHOLD,
         "rollouts": args.episodes,
+        "held_out_rollouts": args.held_out,
         "held_out": report,
     }
-    bundle.save("termination", networks["termination"], card)
+    bundle.save("termination", new, card)
     with atomic_path(args.weights / "termination-losses.csv") as temporary, open(temporary, "w", newline="") as file:
         writer = csv.DictWriter(file, ["network", "step", "losses/loss"])
         writer.writeheader()
         writer.writerows(log)
-    print(json.dumps(report, indent=2))
+    return report
+
+
+def main(args: Args) -> None:
+    """Train, or only judge, and print how good the classifiers are as JSON.
+
+    Raises:
+        InvalidArgument: arguments that are not allowed, or do not go together.
+        DemoFileError, WeightsError, NothingFinishedError: see `train` and `evaluate`.
+    """
+    args = checked(args)
+    if args.evaluate_only and args.data:
+        raise InvalidArgument("evaluate_only trains nothing, and data names demonstrations to train on; leave out one")
+    if args.out is not None:
+        check_output_folder(args.out)
+    print(json.dumps((evaluate if args.evaluate_only else train)(args), indent=2))
 
 
 def command() -> None:

@@ -59,7 +59,7 @@ def make_pools(args: Args, stage: str) -> tuple[Path, Path]:
         if not path.is_file():
             fill_pool.fill(
                 fill_pool.Args(
-                    task=args.task, variant=args.variant, stage=stage, count=count, pose_noise=NOISE, seed=seed,
+                    task=args.task, variant=(args.variant,), stage=stage, count=count, pose_noise=NOISE, seed=seed,
                     initiation="student", out=path,
                 )
             )  # fmt: skip

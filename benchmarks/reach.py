@@ -20,7 +20,7 @@ from report import Figure, write_report
 from tqdm import tqdm
 
 from reinforcegen_envs.demos.hdf5 import read_demos
-from reinforcegen_envs.demos.segments import cut, skeleton_of
+from reinforcegen_envs.demos.segments import cut_all, skeleton_of
 from reinforcegen_envs.demos.sources import source_file
 from reinforcegen_envs.env import ManipulationEnv
 from reinforcegen_envs.planning.skeleton import Skeleton
@@ -65,7 +65,7 @@ def main(args: Args) -> None:
     """Measure, print the table, write it to ``benchmarks/results``."""
     figures = []
     for task in tqdm(args.tasks, unit="task", disable=None):
-        skeleton = skeleton_of([cut(demo, TASKS[task]) for demo in read_demos(source_file(task), task)])
+        skeleton = skeleton_of(cut_all(read_demos(source_file(task), task), TASKS[task]))
         figures += [measure(task, variant, skeleton, args) for variant in sorted(TASKS[task].variants)]
     write_report("reach", figures)
 

@@ -22,6 +22,7 @@ COMMANDS = {
     "pool": ("reinforcegen_envs.wrappers.fill_pool", "start states of one stage's skill"),
     "tune": ("", "a residual policy by reinforcement learning (--algorithm td3 or ppo)"),
     "termination": ("reinforcegen_envs.agents.termination", "termination predictors again, on what policies do"),
+    "foresight": ("reinforcegen_envs.agents.foresight", "how likely later stages succeed, for tune --foresight"),
     "evaluate": ("reinforcegen_envs.evaluation.command", "a policy's success, with its interval"),
     "pipeline": ("reinforcegen_envs.agents.pipeline", "everything from source demonstrations to a tuned policy"),
 }

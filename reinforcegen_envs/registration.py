@@ -42,11 +42,12 @@ ENTRY_POINTS = "reinforcegen_envs.tasks"
 
 _PLAIN = ("obs_mode", "perception", "controller", "render_mode", "camera", "width", "height")
 _HYBRID = ("termination", "initiation", "pose_noise", "replan", "weights")
+_STAGED = ("pool", "earlier_policy", "earlier_pool", "foresight")  # of one stage's skill alone
 ARGUMENTS = {
     None: _PLAIN,
     "Hybrid": _PLAIN + _HYBRID,
-    "Skill": (*_PLAIN, *_HYBRID, "stage", "pool", "earlier_policy"),
-    "Residual": (*_PLAIN, *_HYBRID, "stage", "pool", "earlier_policy", "residual_scale", "base_policy"),
+    "Skill": (*_PLAIN, *_HYBRID, "stage", *_STAGED),
+    "Residual": (*_PLAIN, *_HYBRID, "stage", *_STAGED, "residual_scale", "base_policy"),
 }
 
 TaskType = TypeVar("TaskType", bound=type[Task])
@@ -88,11 +89,11 @@ def make_env(
     hybrid = {k: v for k, v in kwargs.items() if k in _HYBRID}
     whole = mode == "Hybrid" or (mode == "Residual" and kwargs.get("stage") is None)
     if whole:
-        if staged := {"pool", "earlier_policy"} & {k for k, v in kwargs.items() if v is not None}:
+        if staged := set(_STAGED) & {k for k, v in kwargs.items() if v is not None and v is not False}:
             raise InvalidArgument(f"{sorted(staged)} belong to one stage's skill; name it with stage=")
         env = Hybrid(env, **hybrid)  # type: ignore[arg-type]
     else:
-        staged_kwargs = {k: kwargs[k] for k in ("stage", "pool", "earlier_policy") if k in kwargs}
+        staged_kwargs = {k: kwargs[k] for k in ("stage", *_STAGED) if k in kwargs}
         env = Skill(env, **staged_kwargs, **hybrid)  # type: ignore[arg-type]
     if mode == "Residual":
         residual = {"scale": kwargs["residual_scale"]} if "residual_scale" in kwargs else {}

@@ -251,6 +251,7 @@ COMMANDS = (
     "reinforcegen_envs.agents.td3_residual",
     "reinforcegen_envs.agents.ppo_residual",
     "reinforcegen_envs.agents.termination",
+    "reinforcegen_envs.agents.foresight",
 )
 
 

@@ -14,7 +14,7 @@ import reinforcegen_envs  # noqa: F401 (registers the ids)
 from reinforcegen_envs.engine import Engine, Snapshot, SnapshotError
 from reinforcegen_envs.env import ManipulationEnv
 from reinforcegen_envs.errors import InvalidArgument
-from reinforcegen_envs.perception import PoseErrors, Truth
+from reinforcegen_envs.perception import ApproachErrors, PoseErrors, Truth
 from reinforcegen_envs.planning.connect import Connector
 from reinforcegen_envs.poses import distance, translation
 from reinforcegen_envs.tasks import ThreadingTask
@@ -124,6 +124,31 @@ def test_step_errors_are_drawn_anew_and_the_robot_is_known_exactly():
     assert len({tuple(place) for place in seen}) == 5
 
 
+def test_errors_shrink_as_the_hand_comes_nearer():
+    engine = engine_of(perception=ApproachErrors(metres=0.03, near=0.1, far=0.3))
+
+    def error_at(metres):
+        """Of the needle, when the centre of its nearest geom is this far from the grip site."""
+        for _ in range(50):  # which one is nearest changes on the way
+            hand = engine.sim.eef_pose()[:3, 3]
+            centres = engine.sim.data.geom_xpos[engine.task.object_geoms["needle"]]
+            nearest = centres[np.linalg.norm(centres - hand, axis=1).argmin()]
+            pose = engine.task.root_pose7(engine.sim, "needle").copy()
+            pose[:3] += hand + [metres, 0.0, 0.0] - nearest
+            engine.task.write_pose7(engine.sim, "needle", pose)
+            engine.sim.evaluate()
+        engine.perception.update(engine.sim, engine.belief, engine.task)
+        engine.belief.evaluate()
+        true, believed = (engine.task.object_pose(state, "needle") for state in (engine.sim, engine.belief))
+        return believed[:3, 3] - true[:3, 3]
+
+    whole = error_at(0.4)
+    assert np.linalg.norm(whole) > 0.005
+    np.testing.assert_allclose(error_at(0.3), whole, atol=1e-6)
+    np.testing.assert_allclose(error_at(0.2), whole / 2, atol=1e-6)
+    np.testing.assert_array_equal(error_at(0.09), np.zeros(3))
+
+
 def test_errors_leave_the_environments_own_draws_alone():
     truth, errors = engine_of(3), engine_of(3, PoseErrors(metres=0.01, step_metres=0.01))
     for engine in (truth, errors):
@@ -135,6 +160,8 @@ def test_errors_leave_the_environments_own_draws_alone():
 def test_bad_errors_are_refused():
     with pytest.raises(InvalidArgument, match="radians is nan"):
         PoseErrors(radians=float("nan"))
+    with pytest.raises(InvalidArgument, match="far beyond near"):
+        ApproachErrors(near=0.3, far=0.2)
     with pytest.raises(InvalidArgument, match="unknown perception 'smell'.*truth"):
         gym.make("ReinforceGen/D0-Threading-v0", perception="smell")
 

@@ -204,7 +204,7 @@ def test_termination_is_trained_again_on_rollouts(trained, data, tmp_path, capsy
     weights = tmp_path / "weights"
     shutil.copytree(Bundle.open(ThreadingTask).folder, weights)
     before = load_mlps(weights / "termination.safetensors")[0]
-    args = termination.Args(weights, (data,), variants=("D2",), episodes=6, steps=100, workers=1, after=7)
+    args = termination.Args(weights, (data,), variants=("D2",), episodes=6, held_out=6, steps=100, workers=1, after=7)
     rollouts = termination.collect(args, ThreadingTask)
     for part in rollouts:
         assert len(part.features) == len(part.finished) == len(part.episode) and 0 < part.finished.mean() < 0.6
@@ -214,6 +214,8 @@ def test_termination_is_trained_again_on_rollouts(trained, data, tmp_path, capsy
     termination.main(args)
     report = json.loads(capsys.readouterr().out)
     assert set(report) == {f"{stage} {when}" for stage in ("grasp", "insert") for when in ("before", "after")}
+    assert all(judged["auc"] > 0.9 and judged["skills"] > 0 for judged in report.values())
+    assert (weights / "termination-roc.csv").is_file() and (weights / "termination-roc.png").is_file()
     after, card = load_mlps(weights / "termination.safetensors", kind="termination", task="Threading")
     assert card["rollouts"] == 6 and card["held_out"] == report and card["threshold"] == bc.THRESHOLD
     assert any((a.weights[0].shape != b.weights[0].shape) or (a.weights[0] != b.weights[0]).any()
@@ -221,6 +223,18 @@ def test_termination_is_trained_again_on_rollouts(trained, data, tmp_path, capsy
     Bundle.open(ThreadingTask, weights).check()
     with pytest.raises(ValueError, match="episodes is 0"):
         termination.main(dataclasses.replace(args, episodes=0))
+
+    # Judging alone finds the same, on the same episodes, and leaves the weights as they are.
+    written = (weights / "termination.json").read_text()
+    only = dataclasses.replace(args, data=(), evaluate_only=True, out=tmp_path / "roc")
+    termination.main(only)
+    assert json.loads(capsys.readouterr().out) == {
+        f"{stage} now": report[f"{stage} after"] for stage in ("grasp", "insert")
+    }
+    assert {path.name for path in (tmp_path / "roc").iterdir()} == {"termination-roc.csv", "termination-roc.png"}
+    assert (weights / "termination.json").read_text() == written
+    with pytest.raises(ValueError, match="evaluate_only trains nothing"):
+        termination.main(dataclasses.replace(only, data=(data,)))
 
 
 def test_data_that_cannot_be_trained_on(data, tmp_path):

@@ -32,6 +32,7 @@ def test_the_pipeline_s_steps_are_commands_that_are_accepted(steps, monkeypatch,
     assert list(steps) == [
         "generate-D0", "generate-D1", "generate-D2", "bc", "evaluate-base", "evaluate-base-noise",
         *pools[:2], "td3-grasp", *pools[2:], "td3-insert", "termination", "evaluate-tuned", "evaluate-tuned-noise",
+        "evaluate-tuned-D0", "evaluate-tuned-D1",
     ]  # fmt: skip
     parsed = {}
     for name, (flag, module, *words) in steps.items():
@@ -43,7 +44,23 @@ def test_the_pipeline_s_steps_are_commands_that_are_accepted(steps, monkeypatch,
     assert {args.weights for args in parsed.values() if hasattr(args, "weights")} == {tmp_path / "weights"}
     assert [parsed[name].policy for name in ("evaluate-base", "evaluate-tuned")] == ["base", "tuned"]
     assert [parsed[name].count for name in pools] == [3, 1, 3, 1]
+    assert [parsed[name].variant for name in pools] == [("D2", "D0", "D2", "D1")] * 2 + [()] * 2
+    assert [parsed[name].earlier_pool for name in pools[2:]] == [parsed[name].out for name in pools[:2]]
     assert json.loads((tmp_path / "weights" / "evaluation.json").read_text())["tuned"]["success"] == 0.5
+
+
+def test_the_pipeline_with_foresight_trains_it_before_residual_rl(steps, monkeypatch, tmp_path):
+    pipeline.main(pipeline.Args(out=tmp_path, pool=3, other_demos=5, foresight=True))
+    assert list(steps).index("foresight") < list(steps).index("td3-grasp")
+    for name in ("foresight", "td3-grasp", "td3-insert"):
+        _, module, *words = steps[name]
+        monkeypatch.setattr(sys, "argv", [module, *words])
+        parsed = cli.parse(importlib.import_module(module).Args)
+        assert name == "foresight" or parsed.foresight is True
+        assert name != "foresight" or (parsed.weights, set(parsed.variant)) == (
+            tmp_path / "weights",
+            {"D0", "D1", "D2"},
+        )
 
 
 def test_the_pipeline_without_residual_rl_ends_after_imitation(steps, tmp_path):

@@ -15,7 +15,7 @@ SMALL = {
     "clone": "--steps 2000",
     "pool": "--count 6",
     "tune": "--total-steps 400 --num-envs 2 --eval-every 0 --final-episodes 2",
-    "termination": "--episodes 12 --steps 500",
+    "termination": "--episodes 12 --held-out 6 --steps 500",
     "evaluate": "--episodes 4 --seeds 1",
 }
 SMALL_TD3 = "--warmup-steps 300 --critic-only-updates 20"

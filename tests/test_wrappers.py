@@ -654,13 +654,54 @@ def test_drawing_from_a_pool(pool_file, weights):
         env.reset(options={"layout": {}, "joints": np.zeros(7)})
 
 
+def test_a_pool_of_several_reset_ranges(weights, tmp_path):
+    """Starts come from the ranges in turn, each as if it were alone, and environments of each take the pool."""
+    args = fill_pool.Args(stage="grasp", count=3, seed=20, weights=weights, out=tmp_path / "p.npz", workers=1)
+    fill_pool.fill(dataclasses.replace(args, variant=("D2", "D0")))
+    pool = StartPool.load(args.out, task="Threading", variant="D0", stage="grasp")
+    assert pool.manifest["variant"] == ["D2", "D0"] and len(pool) == 3
+    for i, variant in enumerate(("D2", "D0", "D2")):
+        env = make("Skill", weights, variant=variant, stage="grasp")
+        env.reset(seed=20 + i)
+        np.testing.assert_array_equal(env.get_wrapper_attr("get_state")().simulation, pool[i].simulation)
+        make("Skill", weights, variant=variant, stage="grasp", pool=str(args.out)).reset(seed=0)
+
+
+def test_a_pool_that_plays_on_from_an_earlier_one(weights, tmp_path):
+    """A start of an insertion is what the policy makes of a start of a grasp."""
+    args = fill_pool.Args(stage="grasp", count=2, seed=20, weights=weights, out=tmp_path / "grasp.npz", workers=1)
+    earlier = fill_pool.fill(args)
+    later = dataclasses.replace(args, stage="insert", earlier_pool=args.out, out=tmp_path / "insert.npz")
+    pool = fill_pool.fill(later)
+    assert pool.variants == ["D2"] and len(pool) == 2
+    env = make("Skill", weights, stage="insert", earlier_pool=str(args.out))
+    task = env.unwrapped.task
+
+    def tripod(snapshot):
+        env.unwrapped.engine.restore(snapshot, parts=set())
+        return env.unwrapped.object_poses()["tripod"][:2]
+
+    begins = [tripod(snapshot) for snapshot in (earlier[0], earlier[1])]
+    for i in range(2):
+        assert pool[i].verdict.stage == task.stage_index("insert")
+        assert min(np.abs(tripod(pool[i]) - begin).max() for begin in begins) < 1e-3
+    env.reset(seed=20)  # snapshot i is made from seed + i and the earlier pool alone
+    np.testing.assert_array_equal(env.get_wrapper_attr("get_state")().simulation, pool[0].simulation)
+    with pytest.raises(ValueError, match="does not come before 'grasp'"):
+        make("Skill", weights, stage="grasp", earlier_pool=str(args.out))
+    with pytest.raises(ValueError, match="give one of them"):
+        make("Skill", weights, stage="insert", earlier_pool=str(args.out), pool=str(args.out))
+    with pytest.raises(ValueError, match="no effect with an earlier_pool"):
+        fill_pool.fill(dataclasses.replace(later, variant=("D0",)))
+
+
 def test_pools_for_something_else_are_refused(pool_file, weights, tmp_path):
     def refuse(path, message, stage="insert", variant="D2"):
         with pytest.raises(PoolError, match=message):
             make("Skill", weights, variant=variant, stage=stage, pool=str(path))
 
     refuse(pool_file, "for stage 'insert', but 'grasp' is needed", stage="grasp")
-    refuse(pool_file, "for variant 'D2', but 'D0' is needed", variant="D0")
+    refuse(pool_file, r"for variant \['D2'\], but 'D0' is needed", variant="D0")
     pool = StartPool.load(pool_file)
     other = tmp_path / "other.npz"
 

@@ -31,8 +31,9 @@ class Args:
 
     task: str = "Threading"
     """task name"""
-    variant: str = "D2"
-    """reset range"""
+    variant: tuple[str, ...] = ()
+    """reset ranges, in turn: snapshot i is of the (i modulo their number)-th; one named twice comes twice as often. None named:
+    D2, or those of `earlier_pool`"""
     stage: str = "insert"
     """stage whose skill starts are collected"""
     count: Count = 600
@@ -40,11 +41,14 @@ class Args:
     pose_noise: tuple[NotNegative, NotNegative] = (0.0, 0.0)
     """standard deviations of the noise on initiation poses, metres and radians per axis"""
     seed: CountOrZero = 0
-    """snapshot i is made from seed + i alone; keep below 1,000,000, where evaluation begins"""
+    """snapshot i is made from seed + i and its reset range, or the earlier pool, alone; keep below 1,000,000, where evaluation
+    begins"""
     weights: Path | None = None
     """folder of base weights and predictors; default: the shipped one"""
     earlier_policy: str = "base"
     """who plays the stages before: "base", or "tuned", which adds the residual weights that are in the weights' folder"""
+    earlier_pool: Path | None = None
+    """file of starts of an earlier stage to play on from, which is cheaper than a new scene every time"""
     initiation: str = "teacher"
     """"teacher" or "student" chooses initiation poses"""
     out: Path = Path("pool.npz")
@@ -55,8 +59,8 @@ class Args:
     """no progress bar"""
 
 
-def make(args: Args) -> Skill:
-    """The environment whose resets are what is asked for.
+def make(args: Args) -> dict[str, Skill]:
+    """Reset range -> the environment whose resets are what is asked for.
 
     Raises:
         InvalidArgument: unknown task, variant, stage or earlier policy.
@@ -66,18 +70,40 @@ def make(args: Args) -> Skill:
         raise InvalidArgument(f"unknown earlier_policy {args.earlier_policy!r}; choose one of {EARLIER_POLICIES}")
     if args.task not in TASKS:
         raise InvalidArgument(f"unknown task {args.task!r}; choose one of {sorted(TASKS)}")
-    earlier = Bundle.open(TASKS[args.task], args.weights).tuned() if args.earlier_policy == "tuned" else None
-    return Skill(
-        ManipulationEnv(args.task, args.variant),
-        stage=args.stage,
-        pose_noise=args.pose_noise,
-        weights=args.weights,
-        initiation=args.initiation,
-        earlier_policy=earlier,
-    )
+    bundle = Bundle.open(TASKS[args.task], args.weights)
+    return {
+        variant: Skill(
+            ManipulationEnv(args.task, variant),
+            stage=args.stage,
+            pose_noise=args.pose_noise,
+            weights=args.weights,
+            initiation=args.initiation,
+            earlier_policy=bundle.tuned() if args.earlier_policy == "tuned" else None,
+            earlier_pool=args.earlier_pool,
+        )
+        for variant in dict.fromkeys(ranges(args))
+    }
 
 
-def _work(env: Skill, seed: int) -> Snapshot:
+def ranges(args: Args) -> tuple[str, ...]:
+    """Reset ranges of the environments to use in turn; those of an earlier pool all serve its starts, so one is enough.
+
+    Raises:
+        InvalidArgument: some are named with an earlier pool, which has its own.
+        PoolError: the earlier pool is unusable.
+    """
+    if args.earlier_pool is None:
+        return args.variant or ("D2",)
+    if args.variant:
+        raise InvalidArgument(
+            f"variant {args.variant} has no effect with an earlier_pool, whose starts have theirs; leave it out"
+        )
+    return tuple(StartPool.load(args.earlier_pool, task=args.task).variants[:1])
+
+
+def _work(envs: dict[str, Skill], job: tuple[str, int]) -> Snapshot:
+    variant, seed = job
+    env = envs[variant]
     env.reset(seed=seed)
     return env.get_state()
 
@@ -93,10 +119,13 @@ def fill(args: Args) -> StartPool:
     args = checked(args)
     check_output(args.out)
     make(args)  # complain before any process starts
-    seeds = range(args.seed, args.seed + args.count)
+    in_turn = ranges(args)
+    drawn = [(in_turn[i % len(in_turn)], args.seed + i) for i in range(args.count)]
     with Workers(args.workers, make, (args,), jobs=args.count) as workers:
-        snapshots = list(tqdm(workers.map(_work, seeds), total=args.count, unit="snapshot", disable=args.quiet))
+        snapshots = list(tqdm(workers.map(_work, drawn), total=args.count, unit="snapshot", disable=args.quiet))
     manifest = {k: v for k, v in asdict(args).items() if k not in ("out", "workers", "quiet")}
+    earlier = None if args.earlier_pool is None else StartPool.load(args.earlier_pool)
+    manifest["variant"] = list(dict.fromkeys(in_turn)) if earlier is None else earlier.variants
     pool = StartPool.of(snapshots, manifest)
     pool.save(args.out)
     return pool

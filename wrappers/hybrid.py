@@ -25,6 +25,7 @@ from reinforcegen_envs.typing import Array, Flags, Observations
 TERMINATIONS = ("predicate", "sustained", "predictor")
 INITIATIONS = ("teacher", "student")
 NOISE_TRIES = 5  # draws of start-pose noise before the planner's failure counts
+COMFORT = 0.12  # radians to every joint limit: the student's choice among sources that keep it comes first
 REPLAN_EVERY = 5  # control steps between two looks at where the goal is now
 REPLAN_DISTANCE, REPLAN_ANGLE = 0.01, 0.1  # metres and radians that it must have moved for a new plan
 MAX_REPLANS = 10
@@ -240,10 +241,14 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
         if counters.over and last and judge.finished:
             # A learned termination may come after success was lost again, or skip a stage's reward: what is paid in the
             # end makes the return 1 with success and less without it.
-            reward = 1.0 - counters.paid
+            reward = self._worth() - counters.paid
         counters.paid += reward
         observation = self.core.present(engine.layout, self.observation)
         return observation, reward, terminated, truncated, self._info(steps, failure)
+
+    def _worth(self) -> float:
+        """The return of an episode that has just ended with success."""
+        return 1.0
 
     def _require_episode(self) -> None:
         if self.counters.over:
@@ -317,12 +322,14 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
         if self.initiation is None:
             ranked = np.argsort(-margins, kind="stable")
         else:
+            # What only just is within reach may not be it when the hand comes there, or holds something a little otherwise.
             ranked = self.initiation.act(engine.observe()[None])[0]
+            ranked = sorted(ranked, key=lambda i: margins[i] <= COMFORT)
         order = [int(i) for i in ranked if margins[i] > 0]
-        # Another source's start may not suit the grasp of this one.
-        if source in order and not engine.task.stages[engine.stage].new_source:
-            order.remove(source)
-            order.insert(0, source)
+        if source is not None and not engine.task.stages[engine.stage].new_source:
+            # Another source's start may not suit the grasp of this one, unless it would have grasped in the same way.
+            alike = self.skeleton.alike(source, engine.task, engine.stage)
+            order.sort(key=lambda i: (i != source, not alike[i]))
         return order
 
     def _connect(self, source: int) -> Connect:

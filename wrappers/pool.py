@@ -27,7 +27,7 @@ class StartPool:
 
     Args:
         arrays: `Snapshot.to_arrays` of every snapshot, stacked: name -> (N, ...).
-        manifest: "task", "variant", "stage", "perception" and how the pool was made.
+        manifest: "task", "variant" (a list), "stage", "perception" and how the pool was made.
     """
 
     def __init__(self, arrays: dict[str, Array], manifest: dict[str, Any]):
@@ -43,6 +43,12 @@ class StartPool:
             arrays = {name: array[index] for name, array in self._arrays.items()}
             self._snapshots[index] = Snapshot.from_arrays(arrays)
         return self._snapshots[index]
+
+    @property
+    def variants(self) -> list[str]:
+        """Reset ranges that the starts are from."""
+        made_for = self.manifest["variant"]
+        return [made_for] if isinstance(made_for, str) else list(made_for)
 
     @classmethod
     def of(cls, snapshots: Sequence[Snapshot], manifest: dict[str, Any]) -> StartPool:
@@ -67,7 +73,8 @@ class StartPool:
 
         Args:
             path: an ``.npz`` file made by `save`.
-            expected: manifest entries that must match: task, variant, stage, perception.
+            expected: manifest entries that must match: task, variant, stage, perception. Where the manifest has a list, as
+                of the variants that the starts are from, it must be in it.
 
         Raises:
             PoolError: no such file, not a pool, empty, or made for another task, variant, stage or perception.
@@ -88,8 +95,9 @@ class StartPool:
         except Exception as error:  # a damaged archive raises a dozen different ones
             raise PoolError(f"{path} is not a complete pool file ({error}); make it again") from error
         for key, value in expected.items():
-            if manifest.get(key) != value:
-                raise PoolError(f"{path} was made for {key} {manifest.get(key)!r}, but {value!r} is needed")
+            made_for = manifest.get(key)
+            if value not in made_for if isinstance(made_for, list) else value != made_for:
+                raise PoolError(f"{path} was made for {key} {made_for!r}, but {value!r} is needed")
         if not len(pool):
             raise PoolError(f"{path} holds no snapshots; fill it with at least one")
         return pool

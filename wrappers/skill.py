@@ -10,6 +10,7 @@ import gymnasium as gym
 from reinforcegen_envs.engine import Failure
 from reinforcegen_envs.errors import InvalidArgument, ReinforceGenError
 from reinforcegen_envs.policies.policy import Policy, as_policy
+from reinforcegen_envs.policies.predictors import ForesightPredictor
 from reinforcegen_envs.typing import Array
 from reinforcegen_envs.wrappers.hybrid import Hybrid
 from reinforcegen_envs.wrappers.pool import StartPool
@@ -25,19 +26,28 @@ class Skill(Hybrid):
     """One stage's skill segment: ``reset`` ends where the skill starts, and the episode ends with the skill.
 
     Without a pool, a reset runs the earlier stages with ``earlier_policy`` and all connects with the planner, in a new
-    scene if one of them fails. With a pool, it restores one of the pool's snapshots: a copy of a state.
+    scene if one of them fails. With a pool, it restores one of the pool's snapshots: a copy of a state. With an earlier pool,
+    of starts of an earlier stage, it plays on from one of those, from another one if that fails.
+
+    With foresight, the reward for success is not 1 but how likely the later stages are to succeed from where the skill has
+    ended, as a learned predictor says. What else there is stays as it is, ``info["success"]`` first of all.
 
     Args:
         env: the plain environment itself.
         stage: name of the stage; None means the first.
         pool: file of snapshots, or None.
+        earlier_pool: file of snapshots of an earlier stage, or None.
         earlier_policy: a `Policy`, or a callable: observation -> action (7,) in the world frame, for the stages before;
             None means the base policy of ``weights``, loaded when first needed.
+        foresight: True multiplies the reward for success with what the predictor in ``weights`` says; a path names another
+            file of such a predictor.
         hybrid: further arguments of `Hybrid`.
 
     Raises:
-        InvalidArgument: the task has no such stage, or pose noise is given with a pool, which has its own.
-        PoolError: the pool is unusable.
+        InvalidArgument: the task has no such stage, pose noise is given with a pool, which has its own, both pools are given,
+            or the earlier one is of no earlier stage.
+        PoolError: a pool is unusable.
+        WeightsError: foresight is asked for, and the predictor is missing, damaged, or made for another task.
     """
 
     def __init__(
@@ -46,6 +56,8 @@ class Skill(Hybrid):
         stage: str | None = None,
         pool: str | os.PathLike[str] | None = None,
         earlier_policy: Any = None,
+        earlier_pool: str | os.PathLike[str] | None = None,
+        foresight: bool | str | os.PathLike[str] = False,
         **hybrid: Any,
     ):
         super().__init__(env, **hybrid)
@@ -54,20 +66,38 @@ class Skill(Hybrid):
         self._earlier: Policy | None = None
         if earlier_policy is not None:
             self._play_earlier(as_policy(earlier_policy, "earlier_policy"))
-        self._pool = None
+        self._foresight: ForesightPredictor | None = None
+        if isinstance(foresight, (str, os.PathLike)):
+            self._foresight = ForesightPredictor.load(foresight, task)
+        elif foresight is True:
+            self._foresight = self.bundle.foresight()
+        elif foresight is not False:
+            raise InvalidArgument(f"foresight {foresight!r} must be True, False or a file of foresight weights")
+        if pool is not None and earlier_pool is not None:
+            raise InvalidArgument(
+                "pool holds starts of this stage, earlier_pool such that lead to it; give one of them"
+            )
+        self._pool = self._earlier_pool = None
+        if earlier_pool is not None:
+            self._earlier_pool = self._load(earlier_pool)
+            if task.stage_index(self._earlier_pool.manifest["stage"]) >= self.stage:
+                raise InvalidArgument(
+                    f"earlier_pool {earlier_pool} is of stage {self._earlier_pool.manifest['stage']!r}, which does not come "
+                    f"before {task.stages[self.stage].name!r}"
+                )
         if pool is not None:
             if any(self._pose_noise):
                 raise InvalidArgument(
                     f"pose_noise {self._pose_noise} has no effect with a pool, whose starts were made with its own; "
                     "leave it out, or fill the pool with it (--pose-noise)"
                 )
-            self._pool = StartPool.load(
-                pool,
-                task=task.name,
-                variant=self.engine.variant,
-                stage=task.stages[self.stage].name,
-                perception=self.engine.perception.name,
-            )
+            self._pool = self._load(pool, stage=task.stages[self.stage].name)
+
+    def _load(self, path: str | os.PathLike[str], **expected: str) -> StartPool:
+        """A pool for this task, reset range and perception."""
+        engine = self.engine
+        expected |= {"task": engine.task.name, "variant": engine.variant, "perception": engine.perception.name}
+        return StartPool.load(path, **expected)
 
     def _play_earlier(self, policy: Policy) -> Policy:
         self._earlier = policy
@@ -81,17 +111,18 @@ class Skill(Hybrid):
             SkillResetError: the earlier stages failed in 100 scenes in a row.
             InvalidArgument: options that the plain environment does not have, or any with a pool.
         """
+        if options and (self._pool is not None or self._earlier_pool is not None):
+            raise InvalidArgument(f"reset options {sorted(options)} have no effect with a pool; use pool=None")
         if self._pool is not None:
-            if options:
-                raise InvalidArgument(f"reset options {sorted(options)} have no effect with a pool; use pool=None")
             self.core.start_from(self._pool.draw, seed)
             self._last_connect = None
             self.engine.begin_skill()
             return self._look(), self._info(0, None)
         for attempt in range(MAX_RESETS):
-            self.core.reset(seed=seed if attempt == 0 else None, options=options)
-            self.counters.begin()
-            steps, ready = self._run_earlier_stages()
+            steps, ready = self._begin(seed if attempt == 0 else None, options)
+            if ready:
+                played, ready = self._run_earlier_stages()
+                steps += played
             if ready:
                 self.counters.steps = 0
                 return self._look(), self._info(steps, None)
@@ -100,12 +131,20 @@ class Skill(Hybrid):
             "use a better base policy, less pose_noise, or a pool"
         )
 
+    def _begin(self, seed: int | None, options: dict[str, Any] | None) -> tuple[int, bool]:
+        """Go to the start of the first stage, or of the earlier pool's; returns control steps and whether its skill can start."""
+        if self._earlier_pool is not None:
+            self.core.start_from(self._earlier_pool.draw, seed)
+            self.engine.begin_skill()
+            return 0, True
+        self.core.reset(seed=seed, options=options)
+        self.counters.begin()
+        return (0, False) if self._connect_to_skill() is not None else (self._last_steps(), True)
+
     def _run_earlier_stages(self) -> tuple[int, bool]:
-        """Connect, and play every stage before this one; returns control steps and whether the skill can start."""
+        """Play every stage before this one; returns control steps and whether the skill can start."""
         engine, judge, counters = self.engine, self.engine.judge, self.counters
-        if self._connect_to_skill() is not None:
-            return 0, False
-        steps = self._last_steps()
+        steps = 0
         while engine.stage < self.stage:
             engine.act(self._earlier_action())
             steps += 1
@@ -127,6 +166,9 @@ class Skill(Hybrid):
 
     def _last_stage(self) -> int:
         return self.stage
+
+    def _worth(self) -> float:
+        return 1.0 if self._foresight is None else float(self._foresight.act(self.observation[None])[0])
 
     def _info(self, steps: int, failure: Failure | None) -> dict[str, Any]:
         info = super()._info(steps, failure)

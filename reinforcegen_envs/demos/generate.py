@@ -22,7 +22,7 @@ from tqdm import tqdm
 from reinforcegen_envs import cli
 from reinforcegen_envs.arguments import Count, CountOrZero, Fraction, NotNegative, checked
 from reinforcegen_envs.demos.hdf5 import Demo, DemoWriter, read_demos
-from reinforcegen_envs.demos.segments import Segment, cut, skeleton_of
+from reinforcegen_envs.demos.segments import Segment, cut_all, skeleton_of
 from reinforcegen_envs.demos.sources import source_file
 from reinforcegen_envs.demos.teleoperator import action_to_pose, pose_of_action
 from reinforcegen_envs.env import ManipulationEnv
@@ -125,6 +125,20 @@ class Adapter:
         rest = [int(source) for source in np.argsort(-margins, kind="stable") if margins[source] > 0]
         return drawn + [source for source in rest if source not in drawn]
 
+    def _alike(self, source: int, stage: int) -> list[int]:
+        """A source, then those that have been copied as much as it so far and that are within reach, the best first."""
+        engine = self.engine
+        others = self._skeleton.alike(source, engine.task, stage)
+        others[source] = False
+        if not others.any():
+            return [source]
+        margins = self._skeleton.margins(engine.belief, engine.task, engine.connector.checker.kinematics, stage)
+        best = np.argsort(-margins, kind="stable")
+        others &= margins > 0
+        order = [source, *(int(other) for other in best if others[other])]
+        # What the hand holds may lie a little otherwise than the source's hand held it.
+        return order if margins[source] > 0 or len(order) == 1 else order[1:]
+
     def attempt(self, seed: tuple[int, int]) -> tuple[str, Demo | None]:
         """One attempt; returns "success" or where it failed, and the demonstration if it succeeded."""
         env = self._env
@@ -133,7 +147,7 @@ class Adapter:
         record: list[dict[str, Any]] = []
         sources: list[int] = []  # a stage
         for index, stage in enumerate(env.task.stages):
-            candidates = self.choose(rng, index) if index == 0 or stage.new_source else sources[-1:]
+            candidates = self.choose(rng, index) if index == 0 or stage.new_source else self._alike(sources[-1], index)
             if not candidates:
                 return f"{stage.name}: unreachable", None
             for source in candidates:
@@ -255,8 +269,7 @@ def make_adapter(args: Args) -> Adapter:
         ValueError: unknown task or variant.
     """
     env = ManipulationEnv(args.task, args.variant)
-    demos = read_demos(args.source or source_file(args.task), args.task)
-    sources = [cut(demo, TASKS[args.task]) for demo in demos]
+    sources = cut_all(read_demos(args.source or source_file(args.task), args.task), TASKS[args.task])
     return Adapter(env, sources, args.action_noise, args.noise_memory, args.start_noise)
 
 

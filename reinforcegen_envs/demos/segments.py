@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
 from reinforcegen_envs.demos.hdf5 import Demo, DemoFileError
 from reinforcegen_envs.planning.skeleton import Skeleton
-from reinforcegen_envs.poses import distance, invert
+from reinforcegen_envs.poses import distance, invert, rotation
 from reinforcegen_envs.tasks import Task
+from reinforcegen_envs.tasks.base import Stage
 
 PAUSE = (0.0008, 0.01)  # metres and radians: a target that moves less since the last kept step pauses
 FINGER_STEPS = 12  # control steps that the fingers may need after a command
+MIRROR = np.diag([1.0, -1.0, 1.0, 1.0])  # y -> -y, of an object's frame and of the hand's
+HALF_TURN = np.diag([-1.0, -1.0, 1.0, 1.0])  # of the hand about its approach axis
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,10 @@ class Segment:
     def left(self) -> np.ndarray:
         """(4, 4) where the tool was when the hand opened, or at the end if it stayed closed."""
         return self.actual[min(self.release, len(self) - 1)]
+
+    def changed(self, before: np.ndarray, after: np.ndarray) -> Segment:
+        """The same skill with every pose of the tool multiplied by two 4x4 matrices."""
+        return Segment(before @ self.tool @ after, before @ self.actual @ after, self.gripper)
 
 
 def release_step(gripper: np.ndarray) -> int:
@@ -152,6 +161,47 @@ def without_pauses(tool: np.ndarray, gripper: np.ndarray) -> np.ndarray:
         moving_fingers = max(0, moving_fingers - 1)
         keep.append(t)
     return np.array(keep)
+
+
+def cut_all(demos: Iterable[Demo], task: type[Task]) -> list[list[Segment]]:
+    """The skill segments of every variant of every demonstration, see `variants`; a demonstration's variants stand together."""
+    return [variant for demo in demos for variant in variants(cut(demo, task), task.stages)]
+
+
+def variants(segments: list[Segment], stages: Sequence[Stage]) -> list[list[Segment]]:
+    """What a demonstration shows, and what it shows turned and mirrored by the symmetries that its stages declare.
+
+    The first is the demonstration itself. Stages up to one with ``new_source`` are combined: every grasp with every
+    turn of what follows. Another such run of stages goes through its own combinations at the same time; where it has fewer,
+    it repeats them.
+
+    Args:
+        segments: one a stage.
+        stages: a task's.
+    """
+    first = [i for i, stage in enumerate(stages) if i == 0 or stage.new_source]
+    runs = [
+        _combinations(segments[begin:end], stages[begin:end])
+        for begin, end in zip(first, [*first[1:], len(stages)], strict=True)
+    ]
+    count = max(len(run) for run in runs)
+    return [[segment for run in runs for segment in run[i % len(run)]] for i in range(count)]
+
+
+def _combinations(segments: Sequence[Segment], stages: Sequence[Stage]) -> list[list[Segment]]:
+    """Every variant of stages that copy one source."""
+    images = [list(segments)]
+    if all(stage.mirrored for stage in stages):
+        images.append([segment.changed(MIRROR, MIRROR) for segment in segments])
+    return [list(choice) for image in images for choice in product(*map(_turned, image, stages))]
+
+
+def _turned(segment: Segment, stage: Stage) -> list[Segment]:
+    """A skill turned with its reference, and turned in the hand; itself first and unchanged."""
+    hands = [np.eye(4), HALF_TURN] if stage.half_turn and stage.held is None else [np.eye(4)]
+    turns = [rotation([0.0, 0.0, 2 * np.pi * i / stage.turns]) for i in range(stage.turns)]
+    changes = [(turn, hand) for hand in hands for turn in turns]
+    return [segment, *(segment.changed(*change) for change in changes[1:])]
 
 
 def skeleton_of(sources: list[list[Segment]]) -> Skeleton:

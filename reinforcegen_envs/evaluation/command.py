@@ -78,8 +78,13 @@ class Args:
     """no progress bar and no table"""
 
 
-def make(args: Args, render_mode: str | None = None) -> tuple[gym.Env, Agent]:
+def make(args: Args, render_mode: str | None = None, **more: Any) -> tuple[gym.Env, Agent]:
     """The environment and the policy that ``args`` name.
+
+    Args:
+        args: the command's.
+        render_mode: of the environment.
+        more: further arguments of the environment that the command does not have: perception, replan.
 
     Raises:
         InvalidArgument: an id or a policy that this command cannot evaluate.
@@ -92,6 +97,7 @@ def make(args: Args, render_mode: str | None = None) -> tuple[gym.Env, Agent]:
         "pose_noise": tuple(args.pose_noise),
         "weights": None if args.weights is None else str(args.weights),
         "render_mode": render_mode,
+        **more,
     }
     if args.stage is not None or mode == "Skill":
         kwargs["stage"] = args.stage

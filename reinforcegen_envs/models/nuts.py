@@ -30,6 +30,7 @@ class Fit:
     Args:
         nut, peg: body names.
         handle: distance of the handle's centre from the hole's, along the nut's x.
+        bar: distance of the other three bars' centres from the hole's.
         hole: half-width of the square hole, or inner radius of the round one.
         square: whether hole and peg are square.
     """
@@ -37,12 +38,13 @@ class Fit:
     nut: str
     peg: str
     handle: float
+    bar: float
     hole: float
     square: bool
 
 
-SQUARE = Fit("square_nut", "square_peg", handle=0.054, hole=0.02275, square=True)
-ROUND = Fit("round_nut", "round_peg", handle=0.06, hole=0.0312, square=False)
+SQUARE = Fit("square_nut", "square_peg", handle=0.054, bar=0.03325, hole=0.02275, square=True)
+ROUND = Fit("round_nut", "round_peg", handle=0.06, bar=0.04245, hole=0.0312, square=False)
 
 
 def _bar(size, pos, friction=_NUT_FRICTION, quat=(1.0, 0.0, 0.0, 0.0)) -> Geom:

@@ -1,6 +1,6 @@
 """What the robot believes: perceptions fill a belief, which everything that acts reads; what judges reads the simulation."""
 
 from reinforcegen_envs.perception.base import Belief, Perception, Truth, as_perception
-from reinforcegen_envs.perception.errors import PoseErrors
+from reinforcegen_envs.perception.errors import ApproachErrors, PoseErrors
 
-__all__ = ["Belief", "Perception", "PoseErrors", "Truth", "as_perception"]
+__all__ = ["ApproachErrors", "Belief", "Perception", "PoseErrors", "Truth", "as_perception"]

@@ -53,11 +53,16 @@ class PoseErrors(Perception):
         if any(self._step):
             errors = errors + self._draw(self._step, len(errors))
         for name, error in zip(task.objects, errors, strict=True):
+            error = error * self._part(truth, task, name)
             if error.any():  # else the pose stays as it is, bit for bit
                 pose = from_pose7(task.root_pose7(truth, name))
                 pose[:3, :3] = rotvec_to_matrix(error[3:]) @ pose[:3, :3]
                 pose[:3, 3] += error[:3]
                 task.write_pose7(belief, name, to_pose7(pose))
+
+    def _part(self, truth: Simulation, task: Task, name: str) -> float:
+        """Which part of an object's error there is now."""
+        return 1.0
 
     def get_memory(self) -> Memory:
         """The episode's errors, and the generator of those to come."""
@@ -72,3 +77,39 @@ class PoseErrors(Perception):
 
     def _draw(self, deviations: tuple[float, float], objects: int) -> Array:
         return self._rng.normal(size=(objects, 6)) * np.repeat(deviations, 3)
+
+
+class ApproachErrors(PoseErrors):
+    """Errors that shrink as the hand comes nearer, as those of a camera in the hand do.
+
+    What counts is how far the nearest of an object's geoms has its centre from the grip site. At ``far`` and beyond the object
+    has the whole error of `PoseErrors`, at ``near`` and below none, and between them a part that grows with the distance.
+
+    Args:
+        metres, radians, step_metres, step_radians: see `PoseErrors`.
+        near, far: metres.
+
+    Raises:
+        InvalidArgument: a number that is negative or not finite, or ``far`` is not beyond ``near``.
+    """
+
+    name = "approach_errors"
+
+    def __init__(
+        self,
+        metres: float = 0.0,
+        radians: float = 0.0,
+        step_metres: float = 0.0,
+        step_radians: float = 0.0,
+        near: float = 0.2,
+        far: float = 0.35,
+    ):
+        super().__init__(metres, radians, step_metres, step_radians)
+        if not (0.0 <= near < far < np.inf):
+            raise InvalidArgument(f"near {near!r} and far {far!r} must be finite, at least 0, and far beyond near")
+        self._near, self._far = float(near), float(far)
+
+    def _part(self, truth: Simulation, task: Task, name: str) -> float:
+        centres = truth.data.geom_xpos[task.object_geoms[name]]
+        metres = float(np.linalg.norm(centres - truth.data.site_xpos[truth.grip_site], axis=1).min())
+        return min(max((metres - self._near) / (self._far - self._near), 0.0), 1.0)

@@ -35,6 +35,9 @@ LIMIT_MARGIN = 0.06  # radians kept from every joint limit
 DAMPING = 1e-6
 NULL_GAIN = 0.5  # part of the way to the posture taken in one iteration
 MAX_STEP = 0.4  # radians a joint may move in one iteration
+# What is reached at all is nearly reached after so many iterations (measured over all tasks: within 0.5 mm and 0.02 rad);
+# what is farther off than this, metres and radians, is given up.
+STALL_ITERATION, STALL_POSITION, STALL_ROTATION = 20, 0.02, 0.1
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ def _solve(model, data, arrays, indices, joints, posture, low, high, target, ite
     task = np.empty(6)
     rotation = np.empty((3, 3))
     position_error, rotation_error = np.inf, np.inf
-    for _ in range(iterations):
+    for iteration in range(iterations):
         for j in range(ARM_DOF):
             joints[j] = min(max(joints[j], low[j]), high[j])
             qpos[qpos_address + j] = joints[j]
@@ -91,6 +94,8 @@ def _solve(model, data, arrays, indices, joints, posture, low, high, target, ite
         error[3:] = matrix_to_rotvec(rotation)
         position_error = np.sqrt(error[0] ** 2 + error[1] ** 2 + error[2] ** 2)
         rotation_error = np.sqrt(error[3] ** 2 + error[4] ** 2 + error[5] ** 2)
+        if iteration >= STALL_ITERATION and (position_error > STALL_POSITION or rotation_error > STALL_ROTATION):
+            break
         arm_jacobian(views.xaxis, views.xanchor, joint, position, jacobian)
         arm_mass_matrix(views.inertia, views.inertia_address, views.dof_parent, dof, mass)
         cholesky(mass, ARM_DOF)

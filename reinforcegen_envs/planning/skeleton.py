@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from reinforcegen_envs.errors import InvalidArgument
 from reinforcegen_envs.files import atomic_path
@@ -14,7 +16,7 @@ from reinforcegen_envs.planning.ik import ArmKinematics
 from reinforcegen_envs.poses import invert
 from reinforcegen_envs.sim.simulation import CellState
 from reinforcegen_envs.tasks.base import Task
-from reinforcegen_envs.typing import Array
+from reinforcegen_envs.typing import Array, Flags
 
 GOOD_MARGIN = 0.4  # radians to a joint limit beyond which more does not count
 
@@ -53,38 +55,82 @@ class Skeleton:
         with atomic_path(Path(path)) as temporary, open(temporary, "wb") as file:
             np.savez_compressed(file, tools=self.tools, in_hand=self.in_hand, left=self.left)
 
+    @cached_property
+    def _kinds(self) -> NDArray[np.int64]:
+        """(sources, stages): sources that show a stage alike, to the last bit, have the same number there."""
+        count, stages = self.tools.shape[:2]
+        kinds = np.empty((count, stages), np.int64)
+        for stage in range(stages):
+            parts = (self.tools[:, stage], self.in_hand[:, stage], self.left[:, stage])
+            rows = np.concatenate([part.reshape(count, -1) for part in parts], axis=1)
+            numbers: dict[bytes, int] = {}
+            kinds[:, stage] = [numbers.setdefault(row.tobytes(), len(numbers)) for row in rows]
+        return kinds
+
+    def alike(self, source: int, task: Task, stage: int) -> Flags:
+        """(sources,) which sources show what one shows of the stages that led to this one, back to one with ``new_source``.
+
+        What is in the hand after this source's grasp, theirs would have put there too.
+        """
+        first = stage
+        while first > 0 and not task.stages[first].new_source:
+            first -= 1
+        return (self._kinds[:, first:stage] == self._kinds[source, first:stage]).all(axis=1)
+
     def margins(self, cell: CellState, task: Task, kinematics: ArmKinematics, stage: int) -> Array:
         """Least joint-limit margin, radians, of what is copied from each source; -1 where that is out of reach.
 
         That is the stage and those after it, up to one that may copy another source.
         Objects do not move before they are handled, so later stages are judged from where things are now, and from where
-        the source leaves what it has handled by then.
+        the source leaves what it has handled by then. What several sources show alike is judged once.
         """
         kinematics.follow(cell)  # else the last bits would depend on what was planned before
         posture = cell.posture.copy()
+        in_hand = np.eye(4)
+        if (held := task.stages[stage].held) is not None:
+            in_hand = invert(cell.eef_pose()) @ task.object_pose(cell, held)
         margins = np.full(len(self.tools), np.inf)
-        for source in range(len(self.tools)):
-            in_hand = np.eye(4)
-            moved: dict[str, Array] = {}
-            if (held := task.stages[stage].held) is not None:
-                in_hand = invert(cell.eef_pose()) @ task.object_pose(cell, held)
-            for index in range(stage, len(task.stages)):
-                here = task.stages[index]
-                if index > stage and here.new_source:
-                    break
-                reference = moved.get(here.reference)
-                if reference is None:
-                    reference = task.object_pose(cell, here.reference)
-                seed = posture  # the connect is free to choose its branch; within a skill the hand stays on it
-                for tool in self.tools[source, index]:
-                    goal = reference @ tool @ (invert(in_hand) if here.held else np.eye(4))
-                    solution = kinematics.solve(goal, seed, posture)
-                    seed = solution.joints
-                    margins[source] = min(margins[source], solution.margin if solution.reached else -1.0)
+        end = stage + 1
+        while end < len(task.stages) and not task.stages[end].new_source:
+            end += 1
+        # What led to a stage -> whether it is within reach, and the margin, what is in the hand and what was moved then.
+        judged: dict[tuple[int, ...], tuple[float, Array, dict[str, Array]]] = {(): (np.inf, in_hand, {})}
+        for source, kinds in enumerate(self._kinds[:, stage:end].tolist()):
+            before = ()
+            for index in range(stage, end):
+                path = (*before, kinds[index - stage])
+                if path not in judged:
+                    judged[path] = self._judge(source, index, judged[before], cell, task, kinematics, posture)
+                margins[source] = judged[path][0]
                 if margins[source] < 0:
                     break
-                if here.held is None:
-                    in_hand = self.in_hand[source, index]
-                else:
-                    moved[here.held] = reference @ self.left[source, index]
+                before = path
         return margins
+
+    def _judge(
+        self,
+        source: int,
+        index: int,
+        before: tuple[float, Array, dict[str, Array]],
+        cell: CellState,
+        task: Task,
+        kinematics: ArmKinematics,
+        posture: Array,
+    ) -> tuple[float, Array, dict[str, Array]]:
+        """Margin, object in the hand and moved objects after a stage, given those before it; the margin is -1 out of reach."""
+        margin, in_hand, moved = before
+        here = task.stages[index]
+        reference = moved.get(here.reference)
+        if reference is None:
+            reference = task.object_pose(cell, here.reference)
+        seed = posture  # the connect is free to choose its branch; within a skill the hand stays on it
+        to_hand = invert(in_hand) if here.held else np.eye(4)
+        for tool in self.tools[source, index]:
+            solution = kinematics.solve(reference @ tool @ to_hand, seed, posture)
+            if not solution.reached:
+                return -1.0, in_hand, moved
+            seed = solution.joints
+            margin = min(margin, solution.margin)
+        if here.held is None:
+            return margin, self.in_hand[source, index], moved
+        return margin, in_hand, {**moved, here.held: reference @ self.left[source, index]}

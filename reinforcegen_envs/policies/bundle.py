@@ -4,7 +4,8 @@
     bundle.base(), bundle.tuned(), bundle.termination(), bundle.initiation(), bundle.skeleton()
 
 A folder holds ``base``, ``termination`` and ``initiation.safetensors``, ``residual-STAGE.safetensors`` for tuned stages
-(``residual-all`` for one network that serves all), a JSON card beside each, ``skeleton.npz``, and ``evaluation.json``.
+(``residual-all`` for one network that serves all), ``foresight.safetensors`` where it was trained, a JSON card beside each,
+``skeleton.npz``, and ``evaluation.json``.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ from reinforcegen_envs.files import atomic_path
 from reinforcegen_envs.observations import ObservationLayout
 from reinforcegen_envs.planning.skeleton import Skeleton
 from reinforcegen_envs.policies.mlp import MLP, WeightsError, load_mlps, save_mlps
-from reinforcegen_envs.policies.predictors import InitiationPredictor, TerminationPredictor
+from reinforcegen_envs.policies.predictors import ForesightPredictor, InitiationPredictor, TerminationPredictor
 from reinforcegen_envs.policies.residual import ResidualPolicy, TunedPolicy
 from reinforcegen_envs.policies.skill import SkillPolicy
 from reinforcegen_envs.tasks import Task
 
 SHIPPED = Path(__file__).with_name("weights")
-KINDS = ("base", "termination", "initiation")
+KINDS = ("base", "termination", "initiation", "foresight")
 SUFFIXES = {"skeleton": "npz", "evaluation": "json"}  # of parts that are not networks
 
 
@@ -79,7 +80,7 @@ class Bundle:
         return cls(task, path)
 
     def path(self, name: str) -> Path:
-        """Where a part is or would be: "base", "termination", "initiation", "residual-STAGE", "skeleton", "evaluation"."""
+        """Where a part is or would be: one of `KINDS`, "residual-STAGE", "skeleton", "evaluation"."""
         return self.folder / f"{name}.{SUFFIXES.get(name, 'safetensors')}"
 
     # --- reading ---
@@ -99,6 +100,10 @@ class Bundle:
     def initiation(self) -> InitiationPredictor:
         """The initiation predictor; raises like `base`."""
         return InitiationPredictor.load(self.path("initiation"), self.task)
+
+    def foresight(self) -> ForesightPredictor:
+        """The predictor of later stages' success, which training alone uses; raises like `base`."""
+        return ForesightPredictor.load(self.path("foresight"), self.task)
 
     def skeleton(self) -> Skeleton:
         """Key poses of the source demonstrations.
@@ -156,7 +161,7 @@ class Bundle:
             ) from error
 
     def check(self) -> None:
-        """Whether everything that deployment needs is there and fits together; residual weights may be missing.
+        """Whether everything that deployment needs is there and fits together; residual and foresight weights may be missing.
 
         Raises:
             WeightsError: a part is missing, damaged, made for another task, version, observation or scale, or copies other
@@ -172,6 +177,8 @@ class Bundle:
             )
         if self.residual_files():
             self.residual()
+        if self.path("foresight").is_file():
+            self.foresight()
         self.deployed()
 
     def list(self) -> Sequence[Part]:
@@ -195,11 +202,11 @@ class Bundle:
     # --- writing ---
 
     def save(self, kind: str, networks: Mapping[str, MLP], card: Mapping[str, Any]) -> Path:
-        """Write the networks of the base policy, the termination or the initiation predictor; returns the file.
+        """Write the networks of the base policy or of a predictor; returns the file.
 
         Args:
-            kind: "base", "termination" or "initiation".
-            networks: stage name -> network.
+            kind: one of `KINDS`.
+            networks: stage name -> network; of foresight every stage's but the last's.
             card: where they come from; task, kind, version and observation size are added.
 
         Raises:
@@ -207,8 +214,11 @@ class Bundle:
         """
         if kind not in KINDS:
             raise InvalidArgument(f"unknown kind {kind!r}; choose one of {KINDS}")
-        if set(networks) != (names := {stage.name for stage in self.task.stages}):
-            raise InvalidArgument(f"networks for stages {sorted(networks)}; {self.task.name} has {sorted(names)}")
+        stages = self.task.stages[:-1] if kind == "foresight" else self.task.stages
+        if set(networks) != (names := {stage.name for stage in stages}):
+            raise InvalidArgument(
+                f"networks for stages {sorted(networks)}; {self.task.name}'s {kind} has {sorted(names)}"
+            )
         size = ObservationLayout.of(self.task).size
         full = {**card, "task": self.task.name, "kind": kind, "observation_size": size}
         save_mlps(self.path(kind), networks, full)

@@ -1,9 +1,10 @@
-"""Initiation and termination: where a skill starts, and when it is over."""
+"""Initiation, termination and foresight: where a skill starts, when it is over, and what comes of how it ends."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from reinforcegen_envs.errors import InvalidArgument
 from reinforcegen_envs.observations import ObservationLayout
-from reinforcegen_envs.policies.mlp import CARD_VERSION, MLP, StageMLPs, check_networks, load_mlps
+from reinforcegen_envs.policies.mlp import CARD_VERSION, MLP, StageMLPs, WeightsError, check_networks, load_mlps
 from reinforcegen_envs.policies.policy import Indices, Memory, MemorylessPolicy, Policy, environments
 from reinforcegen_envs.policies.skill import stage_features
 from reinforcegen_envs.tasks import Task
@@ -121,12 +122,68 @@ class InitiationPredictor(MemorylessPolicy):
         return np.argsort(-self._networks(observations), axis=1, kind="stable")
 
 
+class ForesightPredictor(MemorylessPolicy):
+    """How likely all later stages succeed from the state in which a skill ends, from the observation at its end alone.
+
+    Args:
+        task: the task class.
+        networks: name of each stage but the last -> network over `foresight_features`, with one output, the logit.
+    """
+
+    def __init__(self, task: type[Task], networks: Mapping[str, MLP]):
+        layout = ObservationLayout.of(task)
+        features = [foresight_features(layout)] * len(task.stages)
+        in_order = [networks[stage.name] for stage in task.stages[:-1]]
+        self._networks = StageMLPs([*in_order, None], features, layout.size, layout.slices["stage"])
+        self._last = layout.slices["stage"].stop - 1
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], task: type[Task]) -> ForesightPredictor:
+        """Read weights written by ``agents/foresight.py``.
+
+        Raises:
+            WeightsError: the file is missing or damaged, or was made for another task, version or observation.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise WeightsError(
+                f"no foresight weights {path}; train them with python -m reinforcegen_envs.agents.foresight "
+                f"--task {task.name} --weights {path.parent}, or leave foresight out"
+            )
+        layout = ObservationLayout.of(task)
+        expected = {"task": task.name, "version": CARD_VERSION, "observation_size": layout.size}
+        networks, _ = load_mlps(path, kind="foresight", **expected)
+        size = (len(foresight_features(layout)), 1)
+        check_networks(path, networks, {stage.name: size for stage in task.stages[:-1]})
+        return cls(task, networks)
+
+    def act(self, observations: NDArray[Any], env_indices: Indices | None = None) -> NDArray[Any]:
+        """Probabilities (n,), float64, that the later stages succeed, given the observations (n, size) at the ends of skills.
+
+        After the last stage nothing is left to do: 1.
+        """
+        logits = self._networks(observations)[:, :1].astype(np.float64)
+        probabilities = np.reshape(1.0 / (1.0 + np.exp(-logits)), -1)
+        return np.where(np.asarray(observations)[:, self._last] > 0.5, 1.0, probabilities)
+
+
 def termination_features(layout: ObservationLayout, task: type[Task], stage: int) -> NDArray[Any]:
     """Indices of what tells that a skill is over: what its policy sees, and how fast the hand moves.
 
     Success has to be held still; poses alone cannot tell a needle that rests in the ring from one on its way through.
     """
     return np.concatenate([stage_features(layout, task, stage), layout.indices("eef_vel_in_ref")])
+
+
+def foresight_features(layout: ObservationLayout) -> NDArray[Any]:
+    """Indices of what tells whether later stages will succeed: hand, gripper, all objects, and where on the table they are.
+
+    All as they are seen when the skill ends, in the frame of its own reference object.
+    """
+    names = ["eef_pos_in_ref", "eef_rot6d_in_ref", "gripper"]
+    if "joints" in layout.slices:
+        names.append("joints")
+    return np.concatenate([layout.indices(*names), initiation_features(layout)])
 
 
 def initiation_features(layout: ObservationLayout) -> NDArray[Any]:

@@ -59,6 +59,11 @@ class Stage:
             comes this near to where it is at the end signal.
         end_offset: control steps that the skill goes on after the end signal, in such a demonstration.
         new_source: whether this stage, and those after it, may copy another source demonstration than those before.
+        turns: the skill may be turned about the reference's z axis by every multiple of this part of a full turn: 4 for a
+            square peg; for a round one, any number stands for every angle.
+        mirrored: the reference, and what is held, are symmetric under y -> -y in their frames, as the hand is in its own:
+            the skill may be mirrored. A mirror image is of all stages that copy one source, so all of them must say so.
+        half_turn: the empty hand may be turned by half a turn about its approach axis: its fingers change places.
     """
 
     name: str
@@ -69,6 +74,9 @@ class Stage:
     skill_radius: float
     end_offset: int
     new_source: bool = False
+    turns: int = 1
+    mirrored: bool = False
+    half_turn: bool = False
 
 
 class Task(ABC):

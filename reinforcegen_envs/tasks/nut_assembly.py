@@ -25,8 +25,7 @@ from reinforcegen_envs.sim.simulation import Simulation
 from reinforcegen_envs.tasks.base import BASE_X, MAX_PLACEMENT_TRIES, Placement, PlacementError
 from reinforcegen_envs.tasks.nuts import (
     NUT_SHAPE,
-    ROUND_STYLES,
-    SQUARE_STYLES,
+    STYLES,
     NutTask,
     nut_keyframes,
     nut_stages,
@@ -102,6 +101,7 @@ class NutAssemblyTask(NutTask):
     )
     horizon = 800
     camera = "agentview_full"
+    styles = len(STYLES)
     reference_speed = 131.0
 
     def sample_layout(self, variant: str, rng: np.random.Generator) -> dict[str, Array]:
@@ -148,7 +148,6 @@ class NutAssemblyTask(NutTask):
         }
 
     @classmethod
-    def recipe(cls, rng: np.random.Generator) -> list[Keyframe]:
+    def recipe(cls, rng: np.random.Generator, style: int = 0) -> list[Keyframe]:
         """First the square nut, then the round one."""
-        square, round_ = SQUARE_STYLES[rng.integers(len(SQUARE_STYLES))], ROUND_STYLES[rng.integers(len(ROUND_STYLES))]
-        return nut_keyframes(rng, SQUARE, 0, square) + nut_keyframes(rng, ROUND, 2, round_)
+        return nut_keyframes(rng, SQUARE, 0, STYLES[style]) + nut_keyframes(rng, ROUND, 2, STYLES[style])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import mujoco
 import numba
@@ -47,9 +48,29 @@ def nut_stages(fit: Fit, name: str, last: bool) -> tuple[Stage, Stage]:
     """
     signals = f"grasp{name}", None if last else f"insert{name}"
     return (
-        # What was done with one nut has no bearing on how the next is taken.
-        Stage(f"grasp{name}", fit.nut, None, 100, signals[0], skill_radius=0.09, end_offset=16, new_source=True),
-        Stage(f"insert{name}", fit.peg, fit.nut, 130, signals[1], skill_radius=0.15, end_offset=0),
+        Stage(
+            f"grasp{name}",
+            fit.nut,
+            None,
+            100,
+            signals[0],
+            skill_radius=0.09,
+            end_offset=16,
+            new_source=True,  # what was done with one nut has no bearing on how the next is taken
+            mirrored=True,
+            half_turn=True,
+        ),
+        Stage(
+            f"insert{name}",
+            fit.peg,
+            fit.nut,
+            130,
+            signals[1],
+            skill_radius=0.15,
+            end_offset=0,
+            turns=4,  # the round peg's stand for every angle
+            mirrored=True,
+        ),
     )
 
 
@@ -97,7 +118,7 @@ class NutTask(Task):
     fit.
 
     Stages:
-        grasp: reach the handle, close, lift; finished when both pads touch the nut and it is 2 cm off the table
+        grasp: reach the handle or another bar, close, lift; finished when both pads touch the nut and it is 2 cm off the table
         insert: lower the nut round its peg, let go, withdraw; finished when all five conditions hold for this nut
 
     Success:
@@ -119,9 +140,10 @@ class NutTask(Task):
         The predicates other than ``on_peg`` and their tolerances, the failures and the stages' horizons. Nuts start
         where they come to lie; the reference drops them by 6 cm. They fall flat, so nothing else differs, and a plan
         made at reset aims at where the nut is. A nut let go round the peg falls down by itself, so the demonstrations
-        let go 3 cm below the peg's top: lowered all the way, the palm would come to the peg. One way to hold a nut is
-        not within reach everywhere: the demonstrations hold several (two half-turns, several leans) and several yaws
-        on the peg.
+        let go just round the peg, with the handle in the hand 3 cm below the peg's top: lowered all the way, the palm
+        would come to the peg. One way to hold a nut is not within reach everywhere: the demonstrations take it by its
+        handle, by the bar opposite and by those at its sides, each with several leans. A skill may be mirrored, the
+        empty hand turned by half a turn, and the nut put on the peg at every quarter turn.
     """
 
     fits: tuple[Fit, ...]
@@ -186,64 +208,76 @@ class NutTask(Task):
 
 @dataclass(frozen=True)
 class NutStyle:
-    """One way to put a nut on its peg.
+    """One way to hold a nut.
 
     Args:
-        turned: which of the two grasps of the handle, half a turn apart.
-        lean: radians by which the palm leans away from the nut, towards the handle's end; negative leans over the nut.
-        yaw: of the nut on the peg, radians in the peg's frame.
+        hold: "handle", across it; "far_bar", the one opposite the handle; "side_bar", one of the two beside it.
+        lean: radians by which the palm leans, along what it holds: positive towards the handle's end, for the far bar to
+            either side.
     """
 
-    turned: bool
+    hold: Literal["handle", "far_bar", "side_bar"]
     lean: float
-    yaw: float
 
 
-# Nuts lie and pegs stand anywhere, so no single way is within reach everywhere. These, found by inverse kinematics over
-# many layouts, are possible on D0 and together cover D1 and D2; operators used the one that came handy.
-HALF_TURN = float(np.pi)
-SQUARE_STYLES = (
-    NutStyle(True, -0.3, HALF_TURN),
-    NutStyle(False, 0.3, HALF_TURN),
-    NutStyle(False, -0.42, 0.0),
-    NutStyle(True, 0.15, HALF_TURN),
-    NutStyle(False, 0.0, HALF_TURN),
+# Nuts lie and pegs stand anywhere, so no single way is within reach everywhere: a handle may point away from the robot,
+# beyond its reach. These, mirrored and turned, leave none of the layouts out; see benchmarks/reach.py.
+STYLES = (
+    NutStyle("handle", 0.0),
+    NutStyle("far_bar", 0.3),
+    NutStyle("side_bar", 0.3),
+    NutStyle("handle", 0.3),
+    NutStyle("side_bar", -0.3),
+    NutStyle("far_bar", 0.0),
+    NutStyle("handle", -0.3),
+    NutStyle("far_bar", 0.45),
+    NutStyle("side_bar", 0.0),
+    NutStyle("handle", 0.45),
 )
 
 
-# The round nut goes on at any yaw.
-ROUND_STYLES = (
-    NutStyle(False, 0.25, 0.75 * HALF_TURN),
-    NutStyle(True, -0.42, -0.25 * HALF_TURN),
-    NutStyle(True, 0.0, HALF_TURN),
-    NutStyle(False, 0.0, 0.5 * HALF_TURN),
-    NutStyle(True, -0.15, 0.75 * HALF_TURN),
-)
+def grasp_pose(rng: np.random.Generator, fit: Fit, style: NutStyle) -> Array:
+    """(4, 4) of the hand in the nut's frame: a little off, with fingers and sides that change places by chance.
+
+    A bar is taken near its upper edge: the finger in the hole must stay above the peg, beside which there is no room for it.
+    """
+    lean = style.lean + rng.normal(0.0, 0.03)
+    swapped, side = (float(sign) for sign in rng.choice([-1.0, 1.0], 2))
+    out, deep = rng.uniform(0.004, 0.01), rng.uniform(0.0, 0.003)
+    if style.hold != "handle":  # out of the hole, where the open finger is near the bar across
+        out, deep = rng.uniform(0.001, 0.004), rng.uniform(0.006, 0.008)
+    if style.hold == "far_bar":
+        closing, along, grip = [swapped, 0.0, 0.0], [0.0, side, 0.0], [-fit.bar - out, rng.normal(0, 0.001), deep]
+    else:
+        closing, along = [0.0, swapped, 0.0], [1.0, 0.0, 0.0]
+        grip = [fit.handle + out, rng.normal(0, 0.001), deep]
+        if style.hold == "side_bar":
+            grip = [rng.normal(0, 0.001), side * (fit.bar + out), deep]
+    approach = np.array([0.0, 0.0, -np.cos(lean)]) - np.sin(lean) * np.array(along)
+    return matrix_from(np.stack([closing, np.cross(approach, closing), approach], axis=1), np.array(grip))
 
 
 def nut_keyframes(rng: np.random.Generator, fit: Fit, stage: int, style: NutStyle) -> list[Keyframe]:
-    """Take a nut by its handle from above, hold it over the peg, lower it, let go and withdraw.
+    """Take a nut from above, hold it over the peg at one of four yaws, lower it, let go and withdraw.
 
     Args:
-        rng: draws pace, grasp and approach.
+        rng: draws pace, grasp, yaw and approach.
         fit: nut and peg.
         stage: index of the grasp stage; the insertion is the next one.
-        style: which grasp and which yaw on the peg.
+        style: how the nut is held.
     """
-    lean = style.lean + rng.normal(0.0, 0.03)
-    approach = np.array([-np.sin(lean), 0.0, -np.cos(lean)])
-    closing = np.array([0.0, -1.0 if style.turned else 1.0, 0.0])
-    grip = np.array([fit.handle + rng.uniform(0.004, 0.01), rng.normal(0, 0.001), rng.uniform(0.0, 0.003)])
-    grasp = matrix_from(np.stack([closing, np.cross(approach, closing), approach], axis=1), grip)
+    grasp = grasp_pose(rng, fit, style)
+    yaw = float(rng.integers(4)) * np.pi / 2
     pace = rng.uniform(0.8, 1.2)
     wobble = rotation(rng.normal(0.0, 0.03, 3))
 
     def nut_at(height: float, x: float = 0.0, y: float = 0.0) -> Array:
         """Nut pose in the peg's frame, ``height`` metres above the peg's top."""
-        return translation(x, y, PEG_TOP - PEG_HEIGHT + height) @ rotation([0.0, 0.0, style.yaw])
+        return translation(x, y, PEG_TOP - PEG_HEIGHT + height) @ rotation([0.0, 0.0, yaw])
 
-    # Once round the peg a nut falls down by itself; lowering it all the way would bring the palm to the peg.
-    low = nut_at(rng.uniform(-0.032, -0.024))
+    # Once round the peg a nut falls down by itself; lowering it all the way would bring the palm, or the finger in the hole,
+    # to the peg.
+    low = nut_at(rng.uniform(-0.032, -0.024) if style.hold == "handle" else rng.uniform(0.001, 0.004))
     skill_0 = {"stage": stage, "frame": fit.nut}
     skill_1 = {"stage": stage + 1, "frame": fit.peg}
     return [
@@ -279,7 +313,7 @@ def nut_keyframes(rng: np.random.Generator, fit: Fit, stage: int, style: NutStyl
         Keyframe(
             **skill_1, pose=nut_at(0.024), tool=fit.nut, gripper=CLOSE, speed=0.008 * pace, tolerance=(0.0025, 0.04)
         ),
-        Keyframe(**skill_1, pose=low, tool=fit.nut, gripper=CLOSE, speed=0.005 * pace, tolerance=(0.004, 0.06)),
+        Keyframe(**skill_1, pose=low, tool=fit.nut, gripper=CLOSE, speed=0.005 * pace, tolerance=(0.003, 0.06)),
         Keyframe(**skill_1, pose=low @ grasp, dwell=int(rng.integers(3, 6)), tolerance=(0.012, 0.1)),
         Keyframe(
             **skill_1,

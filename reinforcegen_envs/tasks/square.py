@@ -11,7 +11,7 @@ from reinforcegen_envs.models.nuts import SQUARE, SQUARE_NUT, SQUARE_PEG, TABLE_
 from reinforcegen_envs.models.scene import Scene
 from reinforcegen_envs.sim.simulation import Simulation
 from reinforcegen_envs.tasks.base import Placement
-from reinforcegen_envs.tasks.nuts import NUT_SHAPE, SQUARE_STYLES, NutTask, nut_keyframes, nut_stages, peg_shape
+from reinforcegen_envs.tasks.nuts import NUT_SHAPE, STYLES, NutTask, nut_keyframes, nut_stages, peg_shape
 from reinforcegen_envs.tasks.recipe import Keyframe
 
 PI = float(np.pi)
@@ -51,12 +51,13 @@ class SquareTask(NutTask):
     stages = nut_stages(SQUARE, "", last=True)
     horizon = 400
     camera = "agentview_full"
+    styles = len(STYLES)
     reference_speed = 144.0
 
     def predicates(self, sim: Simulation) -> dict[str, bool]:
         return self.nut_predicates(sim, SQUARE)
 
     @classmethod
-    def recipe(cls, rng: np.random.Generator) -> list[Keyframe]:
+    def recipe(cls, rng: np.random.Generator, style: int = 0) -> list[Keyframe]:
         """The nut on the peg."""
-        return nut_keyframes(rng, SQUARE, 0, SQUARE_STYLES[rng.integers(len(SQUARE_STYLES))])
+        return nut_keyframes(rng, SQUARE, 0, STYLES[style])

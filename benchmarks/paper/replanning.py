@@ -1,0 +1,188 @@
+"""What is replanning worth? Success with replanning off and on, when the goal of a connect turns out to be elsewhere.
+
+    python benchmarks/paper/replanning.py                                  # goes on where it was stopped
+    python benchmarks/paper/replanning.py --tasks Threading --episodes 20
+
+Two causes, whole tasks on D2 as deployed:
+- *belief*: every object's believed position starts wrong, by a normal error per axis, and gets better as the hand comes nearer
+  (`ApproachErrors`: whole from 35 cm on, none within 20 cm of the object's nearest part).
+- *push*: the object that the first skill takes is slid over the table by a distance in a random direction, within half a second
+  that begins anywhere in the first two thirds of the first connect, while the hand is under way. Where it is stays known.
+
+Without replanning the hand goes where the goal was when the connect began, and the skill starts off by what has changed since.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from cells import POLICIES, RESULTS, Table, checked_names, deployed, fill, line, policies_of, save_panels
+
+from reinforcegen_envs import cli
+from reinforcegen_envs.arguments import Count, CountOrZero, NotNegative, checked
+from reinforcegen_envs.engine import Engine
+from reinforcegen_envs.evaluation.play import Agent
+from reinforcegen_envs.perception import ApproachErrors
+from reinforcegen_envs.planning.motion import Plan
+from reinforcegen_envs.statistics import EVALUATION_SEED
+from reinforcegen_envs.tasks import TASKS
+
+CAUSES = ("belief", "push")
+PUSH_STEPS = 10  # control steps
+PUSH_BEGINS = 2 / 3  # of the connect, at the latest
+
+
+@dataclass
+class Args:
+    """Success with replanning off and on."""
+
+    tasks: tuple[str, ...] = tuple(TASKS)
+    """task names"""
+    policies: tuple[str, ...] = ("tuned",)
+    """"base" (imitation alone), "tuned"; where a task has no residual weights, tuned means base"""
+    variant: str = "D2"
+    """reset range"""
+    belief: tuple[NotNegative, ...] = (0.0, 0.02, 0.04, 0.08)
+    """standard deviations of the first believed positions, metres per axis"""
+    push: tuple[NotNegative, ...] = (0.02, 0.04, 0.08)
+    """distances that the object is pushed, metres"""
+    episodes: Count = 100
+    """episodes a cell"""
+    first_seed: CountOrZero = EVALUATION_SEED
+    """episode i is reset with first_seed + i"""
+    weights: str | None = None
+    """folder of weights, with {task} for the task's name in lower case; default: the shipped ones"""
+    csv: Path = RESULTS / "replanning.csv"
+    """the table; the plot lies beside it as PNG"""
+    workers: CountOrZero = 0
+    """processes; 0 means one a core"""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A task, a policy, why and by how much the goal is elsewhere, and whether there is replanning."""
+
+    task: str
+    variant: str
+    policy: str
+    cause: str
+    metres: float
+    replan: int
+
+
+class Push(gym.Wrapper[Any, Any, Any, Any]):
+    """Slides the object that the first skill takes, while the hand is on its way to it.
+
+    It acts where listeners may only look: on the world's behalf. An object that lies on another one's path pushes it along or is
+    stopped by it, as physics says.
+
+    Args:
+        env: an environment with hybrid control.
+        metres: how far.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any], metres: float):
+        super().__init__(env)
+        self._engine: Engine = env.unwrapped.engine  # type: ignore[attr-defined]
+        self._metres = metres
+        self._step = self._begin = 0
+        self._pushed = True
+        self._velocity = np.zeros(2)
+        self._engine.events.subscribe("connect_begun", self._connect_begun)
+        self._engine.events.subscribe("control_step", self._control_step)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
+        """Push in the connect that this begins; from where and when is drawn from the seed."""
+        self._rng = np.random.default_rng(seed)
+        self._pushed, self._step = False, -1
+        return self.env.reset(seed=seed, options=options)
+
+    def _connect_begun(self, plan: Plan) -> None:
+        """The first plan tells how long there is; those after it belong to the same connect."""
+        if self._step < 0 and not self._pushed and plan.solved:
+            angle = self._rng.uniform(0.0, 2 * np.pi)
+            self._velocity = self._metres / PUSH_STEPS * np.array([np.cos(angle), np.sin(angle)])
+            self._begin = int(self._rng.uniform(0.0, PUSH_BEGINS) * len(plan.path))
+            self._step = 0
+
+    def _control_step(self) -> None:
+        if self._step < 0 or self._pushed:
+            return
+        if self._begin <= self._step < self._begin + PUSH_STEPS:
+            task, sim = self._engine.task, self._engine.sim
+            name = task.stages[0].reference
+            pose = task.root_pose7(sim, name).copy()
+            pose[:2] += self._velocity
+            task.write_pose7(sim, name, pose)
+        self._step += 1
+        self._pushed = self._step >= self._begin + PUSH_STEPS
+
+
+def make(cell: Cell, weights: str | None) -> tuple[gym.Env, Agent]:
+    """Environment and policy of a cell."""
+    more: dict[str, Any] = {"replan": bool(cell.replan)}
+    if cell.cause == "belief":
+        more["perception"] = ApproachErrors(metres=cell.metres)
+    env, agent = deployed(cell.task, cell.variant, cell.policy, weights, **more)
+    return (Push(env, cell.metres) if cell.cause == "push" else env), agent
+
+
+def cells_of(args: Args) -> list[Cell]:
+    """All cells, those of all tasks that are to be compared together."""
+    there = {task: policies_of(task, args.policies, args.weights) or ["base"] for task in args.tasks}
+    causes = [*(("belief", metres) for metres in args.belief), *(("push", metres) for metres in args.push)]
+    return [
+        Cell(task, args.variant, policy, *cause, replan)
+        for cause in dict.fromkeys(causes)
+        for task in args.tasks
+        for policy in there[task]
+        for replan in (0, 1)
+    ]
+
+
+def plot(table: Table[Cell], path: Path, variant: str) -> None:
+    """A column a task; errors of belief, and pushes. Without either there is nothing to tell them apart."""
+    tasks = [task for task in TASKS if table.of(task)]
+
+    def draw(axis, row: int, column: int) -> None:
+        for i, policy in enumerate(POLICIES):
+            for replan in (0, 1):
+                points = {
+                    100 * c.metres: o
+                    for c, o in table.of(tasks[column]).items()
+                    if (c.policy, c.variant, c.replan) == (policy, variant, replan)
+                    and (c.cause == CAUSES[row] or not c.metres)
+                }
+                if points:
+                    label = f"{policy}, replanning {('off', 'on')[replan]}"
+                    style = {"marker": "os"[replan], "color": f"C{replan}", "linestyle": ("--", "-")[i]}
+                    line(axis, points, label, shift=0.06 * replan, **style)
+
+    labels = ("first error of belief, cm per axis", "push, cm")
+    save_panels(path, labels, tasks, draw, f"Replanning, {variant}, 95% intervals")
+
+
+def main(args: Args) -> None:
+    """Play what is missing, and draw all that is there.
+
+    Raises:
+        InvalidArgument: unknown tasks, policies or variant, or a table that does not fit.
+    """
+    args = checked(args)
+    checked_names(args.tasks, args.policies, args.variant)
+    table = Table(args.csv, Cell)
+    fill(table, cells_of(args), make, args.weights, args.episodes, args.first_seed, args.workers)
+    table.tidy(lambda cell: (cell.variant, cell.policy, cell.cause, cell.metres, cell.replan))
+    plot(table, args.csv.with_suffix(".png"), args.variant)
+
+
+if __name__ == "__main__":
+    cli.run(main, Args)
