@@ -66,7 +66,7 @@ CABINET_HEIGHT = 0.005  # of the cabinet's origin over the table
 MACHINE = "coffee_machine"
 # Directions in which the hand leans back when it takes the mug, radians; the handle is free from 36 to 324 degrees.
 PALMS = np.deg2rad(36.0 + 32.0 * np.arange(10))
-EDGE_X = 0.013  # metres, in the machine's frame, of where the fingers lift the lid's edge
+EDGE_X = 0.0145  # metres, in the machine's frame, of where the fingers lift the lid's edge
 OUTSIDE = (
     0.8  # part of the edge's way towards the hinge that they go with it: inside its circle they would push the machine
 )
@@ -259,7 +259,7 @@ class CoffeePreparationTask(CoffeeMachineTask):
         The mug is taken at any angle round it that leaves its handle free, so that one of several demonstrations reaches a mug
         that is turned any way; at the machine the hand is always in front, in its plane of symmetry, whatever the mug's yaw.
         """
-        pace = rng.uniform(0.95, 1.2)
+        pace = rng.uniform(1.0, 1.2)
         lean = rng.uniform(0.55, 0.6)
         palm = PALMS[style] + rng.uniform(-0.1, 0.1)
         mug = at_rim(palm, lean, rng.uniform(0.0005, 0.0015), rng.uniform(0.0035, 0.0045))
@@ -377,7 +377,7 @@ def open_lid(rng: np.random.Generator, stage: int, pace: float) -> list[Keyframe
     closing = np.cross(-upper, approach)
     hand = np.stack([closing, -upper, approach], axis=1)
     flush = np.arctan2(-upper[1], upper[2])
-    reach = rng.uniform(0.0135, 0.0145)  # metres of finger beyond the edge, beside the holder
+    reach = rng.uniform(0.016, 0.017)  # metres of finger beyond the edge, beside the holder
     edge = np.array([EDGE_X + rng.normal(0, 0.001), 2 * LID_HALF_LENGTH, -LID_HALF_HEIGHT])  # over the hinge's middle
     hinge = LID_POSITION + np.array([0.0, -LID_HALF_LENGTH, 0.0])
     start = hinge + edge + (reach - FINGER_TIP[0]) * approach - FINGER_TIP[1] * upper
@@ -398,18 +398,18 @@ def open_lid(rng: np.random.Generator, stage: int, pace: float) -> list[Keyframe
     opened = rng.uniform(1.85, 1.95)
     return [
         Keyframe(
-            stage, MACHINE, fingers_at(0.0, (0.035, -0.025)), speed=0.02 * pace, gripper=CLOSE, tolerance=(0.015, 0.15)
+            stage, MACHINE, fingers_at(0.0, (0.04, -0.032)), speed=0.02 * pace, gripper=CLOSE, tolerance=(0.015, 0.15)
         ),
         Keyframe(
             stage,
             MACHINE,
-            fingers_at(0.0, (0.0, -0.006)),
+            fingers_at(0.0, (0.0, -0.013)),
             speed=0.012 * pace,
             gripper=CLOSE,
             tolerance=(0.0025, 0.06),
             dwell=2,
         ),
-        *(Keyframe(stage, MACHINE, fingers_at(angle), **lift) for angle in (0.3, 0.65, 1.0, 1.35, 1.65)),
+        *(Keyframe(stage, MACHINE, fingers_at(angle), **lift) for angle in (0.15, 0.4, 0.7, 1.0, 1.35, 1.65)),
         Keyframe(stage, MACHINE, fingers_at(opened), dwell=3, **lift),
         Keyframe(
             stage,
