@@ -7,7 +7,7 @@ from helpers import assert_strict_implies_reference, play, visit
 from reinforcegen_envs.demos.hdf5 import read_demos
 from reinforcegen_envs.demos.sources import source_file
 from reinforcegen_envs.env import ManipulationEnv
-from reinforcegen_envs.models.coffee import DRAWER_JOINT, LID_JOINT, MUG_AXIS, MUG_ON_PLATE
+from reinforcegen_envs.models.coffee import DRAWER_JOINT, LID_JOINT, MUG_AXIS, MUG_ON_PLATE, MUG_RIM, MUG_WALL_RADIUS
 from reinforcegen_envs.models.scene import load_scene
 from reinforcegen_envs.poses import from_pose7, invert, rotation, to_pose7, translation
 from reinforcegen_envs.sim.simulation import INITIAL_JOINTS, Simulation
@@ -241,6 +241,28 @@ def test_stages_are_not_done_too_early(env, visited):
             low_pod += 1
             assert not done[3]
     assert min(held_mug, shut_lid, held_drawer, low_pod) > 2
+
+
+def test_sources_take_the_mug_by_its_rim_all_round_it(demos):
+    grasps = []
+    for demo in demos:
+        closing = int(np.argmax(demo.gripper_action[:, 0] > 0))
+        x, y, z = (invert(demo.object_poses["mug"][closing]) @ demo.eef_pose[closing])[:3, 3]
+        assert np.hypot(x, y - MUG_AXIS) == pytest.approx(MUG_WALL_RADIUS, abs=0.004)
+        assert z == pytest.approx(MUG_RIM - 0.004, abs=0.004)
+        grasps.append(np.arctan2(y - MUG_AXIS, x))
+    around = np.sort(grasps)
+    gaps = np.diff(np.append(around, around[0] + 2 * PI))
+    assert gaps.max() < np.deg2rad(90) and np.sort(gaps)[-2] < np.deg2rad(50)  # the widest is the handle's
+
+
+def test_the_lid_is_opened_without_moving_the_machine(env, visited):
+    moved = []
+    for state, stage, *_ in visited:
+        env.set_state(state)
+        if stage == 1:
+            moved.append(env.task.upright(env.sim, "coffee_machine", np.cos(np.deg2rad(2))))
+    assert all(moved) and len(moved) > 50
 
 
 def test_pod_still_held_does_not_count(env, visited):

@@ -25,6 +25,8 @@ from reinforcegen_envs.models.coffee import (
     MUG_GRIP,
     MUG_HALF_HEIGHT,
     MUG_ON_PLATE,
+    MUG_RIM,
+    MUG_WALL_RADIUS,
     POD,
     POD_HALF_HEIGHT,
     POD_RADIUS,
@@ -62,8 +64,13 @@ TRAY_HEIGHT = float((TRAY_POSITION + TRAY_FLOOR)[2]) + TRAY_FLOOR_HALF[2]  # of 
 CABINET_HEIGHT = 0.005  # of the cabinet's origin over the table
 # Of the scripted teleoperator:
 MACHINE = "coffee_machine"
+# Directions in which the hand leans back when it takes the mug, radians; the handle is free from 36 to 324 degrees.
+PALMS = np.deg2rad(36.0 + 32.0 * np.arange(10))
+EDGE_X = 0.0145  # metres, in the machine's frame, of where the fingers lift the lid's edge
+OUTSIDE = (
+    0.8  # part of the edge's way towards the hinge that they go with it: inside its circle they would push the machine
+)
 FINGERS_HALF = 0.0153  # metres: half the width of the closed finger tips, along the closing axis
-HOOK = 0.016  # metres in height by which the finger tips reach under the lid's edge
 HANDLE_ASIDE = 0.012  # metres in front of the drawer's handle that the open hand comes down
 
 
@@ -75,7 +82,7 @@ class CoffeePreparationTask(CoffeeMachineTask):
     the end; it opens by 0.198 m, until the tray meets the cabinet's posts.
 
     Stages:
-        mug_grasp: take the mug, lift; finished when both pads touch it and it is 3 cm off the table
+        mug_grasp: take the mug, by its rim or its handle, lift; finished when both pads touch it and it is 3 cm off the table
         mug_place: put the mug on the machine's base plate, let go, open the lid; finished when the mug is placed and
             not touched, and the lid is open by more than 2.08 rad
         drawer_open: pull the drawer by its handle, let go; finished when it is more than 19 cm open and not touched
@@ -101,9 +108,11 @@ class CoffeePreparationTask(CoffeeMachineTask):
         The pod's x and y are relative to the middle of the drawer's floor and turn with the drawer. **D2 is our
         definition**: MimicGen never had one and SkillGen's was not published; known is that drawer and mug stand at
         opposite ends of the table. The drawer is mirrored to the other end and the mug to its
-        end; the machine is D1's, less what the hand hardly reaches when it opens the lid. The mug's x leaves out the
+        end; the machine is D1's, less yaws and places where its lid is hard to reach. The mug's x leaves out the
         machine's front and the arm's limit, where its handle cannot be gripped, and a layout is drawn again when the
         handle is more than 0.73 m from the robot's base axis, or in front of the machine where the hand would touch it.
+        The source demonstrations take the mug by its rim, at ten angles round it, and reach all of that; the ranges were
+        drawn for hands that take the handle, and are kept.
 
     Version history:
         v0: first version.
@@ -156,6 +165,7 @@ class CoffeePreparationTask(CoffeeMachineTask):
     horizon = 800
     camera = "agentview_full"
     reference_speed = 80.0
+    styles = len(PALMS)
 
     def __init__(self, model: mujoco.MjModel):
         super().__init__(model)
@@ -243,18 +253,19 @@ class CoffeePreparationTask(CoffeeMachineTask):
         return ""
 
     @classmethod
-    def recipe(cls, rng: np.random.Generator) -> list[Keyframe]:
-        """Mug onto the plate, lid open, drawer open, and then as in Coffee."""
-        pace = rng.uniform(0.95, 1.2)
-        rng.random()  # once chose one of two ways to take the mug; the shipped demonstrations come from a stream with it
-        lean = rng.uniform(0.25, 0.45)
-        yaw = rng.uniform(-0.25, 0.25)
-        height = MUG_GRIP + np.array([rng.normal(0, 0.001), rng.normal(0, 0.001), rng.uniform(-0.004, 0.004)])
-        mug = matrix_from(hand_down(np.pi, lean), height)
-        spin = np.pi + rng.uniform(-0.5, 0.5)
+    def recipe(cls, rng: np.random.Generator, style: int = 0) -> list[Keyframe]:
+        """Mug by its rim onto the plate, lid open, drawer open, and then as in Coffee.
+
+        The mug is taken at any angle round it that leaves its handle free, so that one of several demonstrations reaches a mug
+        that is turned any way; at the machine the hand is always in front, in its plane of symmetry, whatever the mug's yaw.
+        """
+        pace = rng.uniform(1.0, 1.2)
+        lean = rng.uniform(0.55, 0.6)
+        palm = PALMS[style] + rng.uniform(-0.1, 0.1)
+        mug = at_rim(palm, lean, rng.uniform(0.0005, 0.0015), rng.uniform(0.0035, 0.0045))
 
         turned = rng.random() < 0.5  # of the two ways to take the drawer's handle
-        across = rng.random() < 0.5
+        across = rng.random() < 0.5  # of the two ways over the machine
         tilt = rng.uniform(0.1, 0.2) if across else -rng.uniform(0.0, 0.1)
         angle = rng.uniform(0.0, 0.8) + (np.pi if across else 0.0)  # of the closing axis in the pod's frame
         over = (0.0 if across else np.pi) + rng.uniform(-0.08, 0.08)  # of the closing axis over the machine
@@ -263,8 +274,8 @@ class CoffeePreparationTask(CoffeeMachineTask):
         )
         return [
             *grasp_mug(rng, 0, mug, pace),
-            *set_down(rng, 1, mug, yaw, pace),
-            *open_lid(rng, 1, spin, pace),
+            *set_down(rng, 1, mug, palm, pace),
+            *open_lid(rng, 1, pace),
             *pull_drawer(rng, 2, turned, pace),
             *grasp_pod(rng, 3, pod, pace, lift=rng.uniform(0.09, 0.1)),
             *brew(rng, 4, pod, tilt, over - angle, pace),
@@ -274,98 +285,140 @@ class CoffeePreparationTask(CoffeeMachineTask):
 # --- the scripted teleoperator ---
 
 
+def at_rim(palm: float, lean: float, out: float, depth: float) -> Array:
+    """(4, 4) hand in the mug's frame that has the mug's wall between its fingers, one in the cup.
+
+    Args:
+        palm: direction, about the mug's axis, in which the hand leans back from straight down, radians; it takes the wall a
+            quarter turn on, so that it leans along the wall.
+        lean: radians.
+        out: metres that the middle between the fingers is farther out than the middle of the wall.
+        depth: metres of the grip site under the rim.
+    """
+    side = palm + np.pi / 2
+    radius = MUG_WALL_RADIUS + out
+    return matrix_from(
+        hand_down(side, lean),
+        np.array([radius * np.cos(side), MUG_AXIS + radius * np.sin(side), MUG_RIM - depth]),
+    )
+
+
 def grasp_mug(rng: np.random.Generator, stage: int, grasp: Array, pace: float) -> list[Keyframe]:
-    """Take the mug by its handle and lift it. ``grasp`` is the hand in the mug's frame."""
+    """Take the mug and lift it. ``grasp`` is the hand in the mug's frame."""
     wobble = rotation(rng.normal(0.0, 0.03, 3))
-    above = translation(rng.normal(0, 0.004), rng.normal(0, 0.004), 0.075) @ grasp @ wobble
+    above = translation(rng.normal(0, 0.003), rng.normal(0, 0.003), 0.035) @ grasp @ wobble
     return [
-        Keyframe(stage, "mug", translation(0, 0, 0.06) @ above, skill=False, speed=0.018 * pace, tolerance=(0.03, 0.3)),
-        Keyframe(stage, "mug", above, skill=False, speed=0.016 * pace, tolerance=(0.012, 0.12)),
-        Keyframe(stage, "mug", translation(0, 0, 0.02) @ grasp, speed=0.011 * pace, tolerance=(0.006, 0.08)),
-        Keyframe(stage, "mug", grasp, speed=0.006 * pace, tolerance=(0.004, 0.05)),
-        Keyframe(stage, "mug", grasp, gripper=CLOSE, dwell=int(rng.integers(11, 14)), track_frame=False),
+        Keyframe(stage, "mug", translation(0, 0, 0.06) @ above, skill=False, speed=0.03 * pace, tolerance=(0.03, 0.3)),
+        Keyframe(stage, "mug", above, skill=False, speed=0.022 * pace, tolerance=(0.012, 0.12)),
+        Keyframe(stage, "mug", translation(0, 0, 0.016) @ grasp, speed=0.010 * pace, tolerance=(0.005, 0.08)),
+        Keyframe(stage, "mug", grasp, speed=0.008 * pace, tolerance=(0.003, 0.05)),
+        Keyframe(stage, "mug", grasp, gripper=CLOSE, dwell=int(rng.integers(9, 12)), track_frame=False),
         Keyframe(
             stage,
             "mug",
             translation(0, 0, rng.uniform(0.06, 0.075)) @ grasp,
             gripper=CLOSE,
-            speed=0.009 * pace,
+            speed=0.010 * pace,
             tolerance=(0.012, 0.1),
             track_frame=False,
         ),
     ]
 
 
-def set_down(rng: np.random.Generator, stage: int, grasp: Array, yaw: float, pace: float) -> list[Keyframe]:
-    """Put the mug on the front of the base plate, handle to the front, and let go of it upwards.
+def set_down(rng: np.random.Generator, stage: int, grasp: Array, palm: float, pace: float) -> list[Keyframe]:
+    """Put the mug on the front of the base plate, where the holder and the lid leave room for the hand, and let go.
 
     Args:
         rng, stage, pace: as elsewhere.
         grasp: the hand in the mug's frame.
-        yaw: of the mug in the machine's frame, radians; 0 has its handle straight in front.
+        palm: direction in which it leans, see `at_rim`; at the machine that is straight to the front.
     """
-    axis = np.array([rng.normal(0, 0.003), rng.uniform(0.126, 0.133)])
+    axis = np.array([rng.normal(0, 0.002), rng.uniform(0.136, 0.14)])
+    turn = rotation([0.0, 0.0, np.pi / 2 - palm + rng.uniform(-0.08, 0.08)])
 
     def mug_at(z: float, out: float = 0.0) -> Array:
         """Mug pose in the machine's frame, ``z`` metres over its place and ``out`` metres in front of it."""
-        turn = rotation([0.0, 0.0, yaw])
         return translation(axis[0], axis[1] + out, MUG_ON_PLATE + z) @ turn @ translation(0, -MUG_AXIS, 0)
 
     down = mug_at(0.0)
     carry = {"gripper": CLOSE, "tool": "mug"}
-    before = mug_at(0.06, 0.06) @ rotation(rng.normal(0, 0.04, 3))
+    before = mug_at(0.05, 0.06) @ rotation(rng.normal(0, 0.04, 3))
     return [
         Keyframe(
             stage,
             MACHINE,
             translation(0, 0.03, 0.08) @ before,
             skill=False,
-            speed=0.018 * pace,
+            speed=0.03 * pace,
             tolerance=(0.03, 0.3),
             **carry,
         ),
-        Keyframe(stage, MACHINE, before, skill=False, speed=0.016 * pace, tolerance=(0.012, 0.1), **carry),
+        Keyframe(stage, MACHINE, before, skill=False, speed=0.022 * pace, tolerance=(0.012, 0.1), **carry),
         Keyframe(stage, MACHINE, mug_at(0.02, 0.01), speed=0.010 * pace, tolerance=(0.006, 0.06), **carry),
-        Keyframe(stage, MACHINE, mug_at(0.001), speed=0.005 * pace, tolerance=(0.0035, 0.04), **carry),
-        Keyframe(stage, MACHINE, down @ grasp, dwell=int(rng.integers(8, 11)), tolerance=(0.01, 0.1)),
-        Keyframe(stage, MACHINE, down @ translation(0, 0, 0.07) @ grasp, speed=0.012 * pace, tolerance=(0.015, 0.1)),
+        Keyframe(stage, MACHINE, mug_at(0.001), speed=0.006 * pace, tolerance=(0.0035, 0.04), **carry),
+        Keyframe(stage, MACHINE, down @ grasp, dwell=int(rng.integers(7, 9)), tolerance=(0.01, 0.1)),
+        Keyframe(
+            stage, MACHINE, translation(0, 0.035, 0.06) @ down @ grasp, speed=0.014 * pace, tolerance=(0.015, 0.1)
+        ),
     ]
 
 
-def open_lid(rng: np.random.Generator, stage: int, spin: float, pace: float) -> list[Keyframe]:
-    """Reach under the lid's front edge with closed finger tips, lift it and push it over.
+def open_lid(rng: np.random.Generator, stage: int, pace: float) -> list[Keyframe]:
+    """Lift the lid's front edge on closed finger tips that point in under it, and push it over.
 
-    Args:
-        rng, stage, pace: as elsewhere.
-        spin: of the hand about its approach, radians; 0 has it close along the machine's x axis.
+    The fingers are flat enough for the edge to lie still on them, by friction, until the lid leans as they do; from then on their
+    tips bear on its underside. So they follow circles about the hinge, and next to no force is left that could move the machine.
+    Their upper face holds the hinge's direction: the lid's torsional friction, about the contact's normal, would stop the hinge.
     """
-    lean = rng.uniform(0.6, 0.7)  # the palm is out in front of the machine, the finger tips point at it
-    approach = np.array([0.0, -np.sin(lean), -np.cos(lean)])
-    closing = np.array([1.0, 0.0, 0.0])
-    hand = np.stack([closing, np.cross(approach, closing), approach], axis=1) @ rotation([0.0, 0.0, spin])[:3, :3]
-    x = rng.normal(0, 0.003)
+    lean = rng.uniform(0.98, 1.03)  # the palm is out in front of the machine; with less, the edge slides on the fingers
+    askew = rng.uniform(0.44, 0.52)  # else the wrist of a robot beside the machine has no room
+    approach = rotation([0.0, 0.0, -askew])[:3, :3] @ np.array([0.0, -np.sin(lean), -np.cos(lean)])
+    upper = np.array([0.0, approach[2], -approach[1]]) / np.hypot(approach[1], approach[2])
+    closing = np.cross(-upper, approach)
+    hand = np.stack([closing, -upper, approach], axis=1)
+    flush = np.arctan2(-upper[1], upper[2])
+    reach = rng.uniform(0.016, 0.017)  # metres of finger beyond the edge, beside the holder
+    edge = np.array([EDGE_X + rng.normal(0, 0.001), 2 * LID_HALF_LENGTH, -LID_HALF_HEIGHT])  # over the hinge's middle
+    hinge = LID_POSITION + np.array([0.0, -LID_HALF_LENGTH, 0.0])
+    start = hinge + edge + (reach - FINGER_TIP[0]) * approach - FINGER_TIP[1] * upper
+    tip = edge - np.array([0.0, reach * abs(approach[1]) + FINGERS_HALF * abs(closing[1]), 0.0])
 
-    # How far the closed fingers' upper side stands off their middle, along the machine's y axis.
-    thick = (FINGER_TIP[1] * abs(np.cos(spin)) + FINGERS_HALF * abs(np.sin(spin))) / np.cos(lean)
-    edge = LID_POSITION + np.array([0.0, LID_HALF_LENGTH, -LID_HALF_HEIGHT])  # lower front edge of the shut lid
+    def moved(angle: float, point: Array) -> Array:
+        """Where a point of the lid is, over the hinge's middle, when it is open by ``angle`` radians."""
+        return rotation([angle, 0.0, 0.0])[:3, :3] @ point
 
-    def fingers_at(y: float, z: float) -> Array:
-        """Grip-site pose, in the machine's frame, that has the fingers' upper side at the lid's edge, moved by y and z."""
-        reach = FINGER_TIP[0] - HOOK / np.cos(lean)  # the edge is met this far behind the finger tips
-        return matrix_from(hand, edge + np.array([x, y + thick, z]) - reach * approach)
+    def fingers_at(angle: float, offset: tuple[float, float] = (0.0, 0.0)) -> Array:
+        """Grip-site pose, in the machine's frame, that bears a lid that is open by ``angle``; ``offset`` metres along y and z."""
+        place = start + (moved(min(angle, flush), edge) - edge) * [1.0, OUTSIDE, 1.0]
+        if angle > flush:
+            place = place + moved(angle, tip) - moved(flush, tip)
+        return matrix_from(hand, place + np.array([0.0, *offset]))
 
-    push = {"gripper": CLOSE, "tolerance": (0.015, 0.12)}
-    # The fingers press on a little, so that they do not pass in front of the edge; more would push the machine away.
+    lift = {"gripper": CLOSE, "speed": 0.012 * pace, "tolerance": (0.012, 0.12)}
+    opened = rng.uniform(1.85, 1.95)
     return [
-        Keyframe(stage, MACHINE, fingers_at(0.04, -0.01), speed=0.018 * pace, gripper=CLOSE, tolerance=(0.015, 0.15)),
-        Keyframe(stage, MACHINE, fingers_at(-0.008, -0.004), speed=0.012 * pace, dwell=2, **push),
-        Keyframe(stage, MACHINE, fingers_at(-0.023, 0.045), speed=0.010 * pace, **push),
-        Keyframe(stage, MACHINE, fingers_at(-0.07, 0.085), speed=0.012 * pace, **push),
         Keyframe(
-            stage, MACHINE, fingers_at(-0.1, 0.085), speed=0.014 * pace, gripper=CLOSE, tolerance=(0.03, 0.12), dwell=2
+            stage, MACHINE, fingers_at(0.0, (0.04, -0.032)), speed=0.02 * pace, gripper=CLOSE, tolerance=(0.015, 0.15)
         ),
         Keyframe(
-            stage, MACHINE, fingers_at(0.0, 0.11), speed=0.02 * pace, gripper=CLOSE, tolerance=(0.02, 0.2), dwell=12
+            stage,
+            MACHINE,
+            fingers_at(0.0, (0.0, -0.013)),
+            speed=0.012 * pace,
+            gripper=CLOSE,
+            tolerance=(0.0025, 0.06),
+            dwell=2,
+        ),
+        *(Keyframe(stage, MACHINE, fingers_at(angle), **lift) for angle in (0.15, 0.4, 0.7, 1.0, 1.35, 1.65)),
+        Keyframe(stage, MACHINE, fingers_at(opened), dwell=3, **lift),
+        Keyframe(
+            stage,
+            MACHINE,
+            fingers_at(opened, (0.05, 0.04)),
+            speed=0.02 * pace,
+            gripper=CLOSE,
+            tolerance=(0.02, 0.2),
+            dwell=8,
         ),
     ]
 
@@ -381,8 +434,8 @@ def pull_drawer(rng: np.random.Generator, stage: int, turned: bool, pace: float)
     above = translation(rng.normal(0, 0.004), rng.normal(0, 0.004), 0.07) @ aside @ wobble
     drawer = "drawer"
     return [
-        Keyframe(stage, drawer, translation(0, 0, 0.12) @ above, skill=False, speed=0.02 * pace, tolerance=(0.03, 0.3)),
-        Keyframe(stage, drawer, above, skill=False, speed=0.018 * pace, tolerance=(0.012, 0.12)),
+        Keyframe(stage, drawer, translation(0, 0, 0.12) @ above, skill=False, speed=0.03 * pace, tolerance=(0.03, 0.3)),
+        Keyframe(stage, drawer, above, skill=False, speed=0.022 * pace, tolerance=(0.012, 0.12)),
         Keyframe(stage, drawer, aside, speed=0.010 * pace, tolerance=(0.005, 0.06)),
         Keyframe(stage, drawer, aside, gripper=CLOSE, dwell=int(rng.integers(8, 11)), tolerance=(0.02, 0.06)),
         Keyframe(stage, drawer, out @ aside, gripper=CLOSE, speed=0.011 * pace, tolerance=(0.012, 0.12)),
