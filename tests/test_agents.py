@@ -4,6 +4,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -24,7 +25,7 @@ from reinforcegen_envs.statistics import EVALUATION_SEED  # noqa: E402
 
 def torch_actions(module, folder, args, obs):
     """Actions of the checkpoint's actor."""
-    agent = getattr(module, "Agent", ppo_residual.Agent)(args, obs.shape[1], 2)
+    agent: Any = getattr(module, "Agent", ppo_residual.Agent)(args, obs.shape[1], 2)
     agent.load_state_dict(torch.load(folder / "checkpoint.pt", weights_only=True)["parts"]["agent"])
     if module is td3_residual:
         return agent.act(obs)

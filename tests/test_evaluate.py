@@ -211,7 +211,7 @@ def test_a_missing_video_library_is_named(weights, tmp_path, monkeypatch):
         evaluate.main(arguments(weights, video=tmp_path / "episode.mp4"))
 
 
-def test_tuned_is_what_the_folder_holds_and_shipped_what_the_package_does(weights, tmp_path):
+def test_tuned_is_what_the_folder_holds_and_shipped_what_the_package_does(weights, tmp_path, monkeypatch):
     folder = tmp_path / "weights"
     shutil.copytree(weights, folder)
     alike = {"episodes": 1, "seeds": 1}
@@ -224,8 +224,10 @@ def test_tuned_is_what_the_folder_holds_and_shipped_what_the_package_does(weight
         file.unlink()
     with pytest.raises(WeightsError, match=f"no residual weights in {folder}.*base"):
         evaluate.make(arguments(folder, policy="tuned"))
-    with pytest.raises(WeightsError, match="no residual weights are shipped for Coffee; use --policy base"):
-        evaluate.make(evaluate.Args(env_id="ReinforceGen/D0-Coffee-Residual-v0"))
+    monkeypatch.setattr("reinforcegen_envs.policies.bundle.SHIPPED", tmp_path)
+    folder.rename(tmp_path / "threading")
+    with pytest.raises(WeightsError, match="no residual weights are shipped for Threading; use --policy base"):
+        evaluate.make(evaluate.Args(env_id="ReinforceGen/D0-Threading-Residual-v0"))
 
 
 def test_failures_are_counted_by_stage_and_reason(weights):

@@ -1,6 +1,7 @@
 """Full reinforcement learning: the imitation policy as the agent that training starts from, and the frame it acts in."""
 
 import dataclasses
+from typing import cast
 
 import gymnasium as gym
 import numpy as np
@@ -10,6 +11,7 @@ torch = pytest.importorskip("torch")
 
 from reinforcegen_envs.agents import common, ppo  # noqa: E402
 from reinforcegen_envs.agents.arguments import checked  # noqa: E402
+from reinforcegen_envs.env import ManipulationEnv  # noqa: E402
 from reinforcegen_envs.errors import InvalidArgument  # noqa: E402
 from reinforcegen_envs.wrappers.reference import ReferenceActions  # noqa: E402
 
@@ -28,7 +30,7 @@ def test_an_untrained_imitator_does_what_the_base_policy_does():
     env = envs.envs[0]
     obs, _ = env.reset(seed=3)
     base.reset(seed=3)
-    command = env.unwrapped.layout.slices["gripper"].start + 1
+    command = cast(ManipulationEnv, env.unwrapped).layout.slices["gripper"].start + 1
     seen = set()
     for _ in range(80):
         action = network(obs)
