@@ -12,7 +12,7 @@ from reinforcegen_envs.demos.hdf5 import Demo, DemoFileError
 from reinforcegen_envs.planning.skeleton import Skeleton
 from reinforcegen_envs.poses import distance, invert, rotation
 from reinforcegen_envs.tasks import Task
-from reinforcegen_envs.tasks.base import Stage
+from reinforcegen_envs.tasks.base import Stage, source_run
 
 PAUSE = (0.0008, 0.01)  # metres and radians: a target that moves less since the last kept step pauses
 FINGER_STEPS = 12  # control steps that the fingers may need after a command
@@ -179,11 +179,8 @@ def variants(segments: list[Segment], stages: Sequence[Stage]) -> list[list[Segm
         segments: one a stage.
         stages: a task's.
     """
-    first = [i for i, stage in enumerate(stages) if i == 0 or stage.new_source]
-    runs = [
-        _combinations(segments[begin:end], stages[begin:end])
-        for begin, end in zip(first, [*first[1:], len(stages)], strict=True)
-    ]
+    parts = dict.fromkeys(source_run(stages, i) for i in range(len(stages)))
+    runs = [_combinations(segments[part.start : part.stop], stages[part.start : part.stop]) for part in parts]
     count = max(len(run) for run in runs)
     return [[segment for run in runs for segment in run[i % len(run)]] for i in range(count)]
 

@@ -15,7 +15,7 @@ from reinforcegen_envs.files import atomic_path
 from reinforcegen_envs.planning.ik import ArmKinematics
 from reinforcegen_envs.poses import invert
 from reinforcegen_envs.sim.simulation import CellState
-from reinforcegen_envs.tasks.base import Task
+from reinforcegen_envs.tasks.base import Task, source_run
 from reinforcegen_envs.typing import Array, Flags
 
 GOOD_MARGIN = 0.4  # radians to a joint limit beyond which more does not count
@@ -72,9 +72,7 @@ class Skeleton:
 
         What is in the hand after this source's grasp, theirs would have put there too.
         """
-        first = stage
-        while first > 0 and not task.stages[first].new_source:
-            first -= 1
+        first = source_run(task.stages, stage).start
         return (self._kinds[:, first:stage] == self._kinds[source, first:stage]).all(axis=1)
 
     def margins(self, cell: CellState, task: Task, kinematics: ArmKinematics, stage: int) -> Array:
@@ -90,9 +88,7 @@ class Skeleton:
         if (held := task.stages[stage].held) is not None:
             in_hand = invert(cell.eef_pose()) @ task.object_pose(cell, held)
         margins = np.full(len(self.tools), np.inf)
-        end = stage + 1
-        while end < len(task.stages) and not task.stages[end].new_source:
-            end += 1
+        end = source_run(task.stages, stage).stop
         # What led to a stage -> whether it is within reach, and the margin, what is in the hand and what was moved then.
         judged: dict[tuple[int, ...], tuple[float, Array, dict[str, Array]]] = {(): (np.inf, in_hand, {})}
         for source, kinds in enumerate(self._kinds[:, stage:end].tolist()):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -77,6 +77,16 @@ class Stage:
     turns: int = 1
     mirrored: bool = False
     half_turn: bool = False
+
+
+def source_run(stages: Sequence[Stage], index: int) -> range:
+    """Indices of the stages that copy one source demonstration with stage ``index``: from one with ``new_source`` to the next."""
+    first, end = index, index + 1
+    while first > 0 and not stages[first].new_source:
+        first -= 1
+    while end < len(stages) and not stages[end].new_source:
+        end += 1
+    return range(first, end)
 
 
 class Task(ABC):
