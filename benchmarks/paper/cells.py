@@ -25,13 +25,14 @@ from matplotlib.axes import Axes
 from tqdm import tqdm
 
 from reinforcegen_envs import evaluate
+from reinforcegen_envs.arguments import Count, CountOrZero
 from reinforcegen_envs.errors import InvalidArgument
 from reinforcegen_envs.evaluation import Episode, play
 from reinforcegen_envs.evaluation.play import Agent
 from reinforcegen_envs.files import atomic_path
 from reinforcegen_envs.policies.bundle import Bundle
 from reinforcegen_envs.registration import VARIANTS, env_id
-from reinforcegen_envs.statistics import wilson_interval
+from reinforcegen_envs.statistics import EVALUATION_SEED, wilson_interval
 from reinforcegen_envs.tasks import TASKS
 from reinforcegen_envs.workers import Workers
 
@@ -40,6 +41,24 @@ POLICIES = ("base", "tuned")
 PIECE = 5  # episodes a job
 
 CellType = TypeVar("CellType")
+
+
+@dataclass
+class PlayArgs:
+    """Arguments of every experiment that plays whole tasks in a table of cells."""
+
+    tasks: tuple[str, ...] = tuple(TASKS)
+    """task names"""
+    variant: str = "D2"
+    """reset range"""
+    episodes: Count = 100
+    """episodes a cell"""
+    first_seed: CountOrZero = EVALUATION_SEED
+    """episode i is reset with first_seed + i"""
+    weights: str | None = None
+    """folder of weights, with {task} for the task's name in lower case; default: the shipped ones"""
+    workers: CountOrZero = 0
+    """processes; 0 means one a core"""
 
 
 @dataclass(frozen=True)
@@ -66,41 +85,51 @@ class Outcome:
     @classmethod
     def of(cls, episodes: Sequence[Episode], weights: str) -> Outcome:
         """Sum up a cell's episodes."""
-        successes = sum(episode.success for episode in episodes)
-        low, high = wilson_interval(successes, len(episodes))
-        failures = Counter(episode.failure or "truncated" for episode in episodes if not episode.success)
-        return cls(
-            episodes=len(episodes),
-            first_seed=min(episode.seed for episode in episodes),
-            weights=weights,
-            successes=successes,
-            success=round(successes / len(episodes), 4),
-            low=round(low, 4),
-            high=round(high, 4),
-            reference_success=round(sum(episode.reference_success for episode in episodes) / len(episodes), 4),
-            control_steps=round(sum(episode.control_steps for episode in episodes) / len(episodes), 1),
-            failures=json.dumps(dict(failures.most_common())),
+        return cls._summed(
+            len(episodes),
+            min(episode.seed for episode in episodes),
+            weights,
+            sum(episode.success for episode in episodes),
+            sum(episode.reference_success for episode in episodes),
+            sum(episode.control_steps for episode in episodes),
+            Counter(episode.failure or "truncated" for episode in episodes if not episode.success),
         )
 
     def __add__(self, other: Outcome) -> Outcome:
         """With the episodes that follow."""
-        episodes, successes = self.episodes + other.episodes, self.successes + other.successes
+        return self._summed(
+            self.episodes + other.episodes,
+            self.first_seed,
+            self.weights,
+            self.successes + other.successes,
+            self.episodes * self.reference_success + other.episodes * other.reference_success,
+            self.episodes * self.control_steps + other.episodes * other.control_steps,
+            Counter(json.loads(self.failures)) + Counter(json.loads(other.failures)),
+        )
+
+    @classmethod
+    def _summed(
+        cls,
+        episodes: int,
+        first_seed: int,
+        weights: str,
+        successes: int,
+        reference_successes: float,
+        control_steps: float,
+        failures: Counter[str],
+    ) -> Outcome:
+        """From sums over all episodes."""
         low, high = wilson_interval(successes, episodes)
-        failures = Counter(json.loads(self.failures)) + Counter(json.loads(other.failures))
-
-        def mean(a: float, b: float) -> float:
-            return (self.episodes * a + other.episodes * b) / episodes
-
-        return Outcome(
+        return cls(
             episodes=episodes,
-            first_seed=self.first_seed,
-            weights=self.weights,
+            first_seed=first_seed,
+            weights=weights,
             successes=successes,
             success=round(successes / episodes, 4),
             low=round(low, 4),
             high=round(high, 4),
-            reference_success=round(mean(self.reference_success, other.reference_success), 4),
-            control_steps=round(mean(self.control_steps, other.control_steps), 1),
+            reference_success=round(reference_successes / episodes, 4),
+            control_steps=round(control_steps / episodes, 1),
             failures=json.dumps(dict(failures.most_common())),
         )
 

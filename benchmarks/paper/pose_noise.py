@@ -19,41 +19,28 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import gymnasium as gym
-from cells import POLICIES, RESULTS, Table, checked_names, deployed, fill, line, policies_of, save_panels
+from cells import POLICIES, RESULTS, PlayArgs, Table, checked_names, deployed, fill, line, policies_of, save_panels
 
 from reinforcegen_envs import cli
-from reinforcegen_envs.arguments import Count, CountOrZero, NotNegative, checked
+from reinforcegen_envs.arguments import NotNegative, checked
 from reinforcegen_envs.evaluation.play import Agent
-from reinforcegen_envs.statistics import EVALUATION_SEED
 from reinforcegen_envs.tasks import TASKS
 
 
 @dataclass
-class Args:
+class Args(PlayArgs):
     """Success against noise on initiation poses."""
 
-    tasks: tuple[str, ...] = tuple(TASKS)
-    """task names"""
     policies: tuple[str, ...] = POLICIES
     """"base" (imitation alone), "tuned" """
-    variant: str = "D2"
-    """reset range"""
     metres: tuple[NotNegative, ...] = (0.0, 0.005, 0.01, 0.02, 0.03, 0.04)
     """standard deviations per axis, without rotation"""
     radians: tuple[NotNegative, ...] = (0.05, 0.1, 0.2, 0.3)
     """standard deviations per axis, without translation"""
     together: tuple[tuple[NotNegative, NotNegative], ...] = ((0.005, 0.025), (0.01, 0.05), (0.02, 0.1), (0.04, 0.2))
     """both: metres, radians"""
-    episodes: Count = 100
-    """episodes a cell"""
-    first_seed: CountOrZero = EVALUATION_SEED
-    """episode i is reset with first_seed + i"""
-    weights: str | None = None
-    """folder of weights, with {task} for the task's name in lower case; default: the shipped ones"""
     csv: Path = RESULTS / "pose_noise.csv"
     """the table; the plot lies beside it as PNG"""
-    workers: CountOrZero = 0
-    """processes; 0 means one a core"""
 
 
 @dataclass(frozen=True)

@@ -24,15 +24,14 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from cells import POLICIES, RESULTS, Table, checked_names, deployed, fill, line, policies_of, save_panels
+from cells import POLICIES, RESULTS, PlayArgs, Table, checked_names, deployed, fill, line, policies_of, save_panels
 
 from reinforcegen_envs import cli
-from reinforcegen_envs.arguments import Count, CountOrZero, NotNegative, checked
+from reinforcegen_envs.arguments import NotNegative, checked
 from reinforcegen_envs.engine import Engine
 from reinforcegen_envs.evaluation.play import Agent
 from reinforcegen_envs.perception import ApproachErrors
 from reinforcegen_envs.planning.motion import Plan
-from reinforcegen_envs.statistics import EVALUATION_SEED
 from reinforcegen_envs.tasks import TASKS
 
 CAUSES = ("belief", "push")
@@ -41,29 +40,17 @@ PUSH_BEGINS = 2 / 3  # of the connect, at the latest
 
 
 @dataclass
-class Args:
+class Args(PlayArgs):
     """Success with replanning off and on."""
 
-    tasks: tuple[str, ...] = tuple(TASKS)
-    """task names"""
     policies: tuple[str, ...] = ("tuned",)
     """"base" (imitation alone), "tuned"; where a task has no residual weights, tuned means base"""
-    variant: str = "D2"
-    """reset range"""
     belief: tuple[NotNegative, ...] = (0.0, 0.02, 0.04, 0.08)
     """standard deviations of the first believed positions, metres per axis"""
     push: tuple[NotNegative, ...] = (0.02, 0.04, 0.08)
     """distances that the object is pushed, metres"""
-    episodes: Count = 100
-    """episodes a cell"""
-    first_seed: CountOrZero = EVALUATION_SEED
-    """episode i is reset with first_seed + i"""
-    weights: str | None = None
-    """folder of weights, with {task} for the task's name in lower case; default: the shipped ones"""
     csv: Path = RESULTS / "replanning.csv"
     """the table; the plot lies beside it as PNG"""
-    workers: CountOrZero = 0
-    """processes; 0 means one a core"""
 
 
 @dataclass(frozen=True)
