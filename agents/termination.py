@@ -222,20 +222,14 @@ def evaluate(args: Args) -> Judged:
         WeightsError: unusable weights.
         NothingFinishedError: no episode finished some stage.
     """
-    task = _task_of(args.weights)
-    networks, card = load_mlps(args.weights / "termination.safetensors", kind="termination", task=task.name)
+    networks, card = load_mlps(args.weights / "termination.safetensors", kind="termination", version=CARD_VERSION)
+    if card["task"] not in TASKS:
+        raise WeightsError(f"{args.weights} holds weights for task {card['task']!r}; choose from {sorted(TASKS)}")
+    task = TASKS[card["task"]]
     Bundle.open(task, args.weights).check()
     names = [stage.name for stage in task.stages]
     now = (networks, float(card.get("threshold", 0.5)))
     return compare(names, collect(args, task, held_out=True), {"now": now}, args.out)
-
-
-def _task_of(weights: Path) -> type[Task]:
-    """The task that a folder of weights is for."""
-    _, card = load_mlps(weights / "termination.safetensors", kind="termination", version=CARD_VERSION)
-    if card["task"] not in TASKS:
-        raise WeightsError(f"{weights} holds weights for task {card['task']!r}; choose from {sorted(TASKS)}")
-    return TASKS[card["task"]]
 
 
 def train(args: Args) -> Judged:

@@ -118,8 +118,8 @@ def fill(args: Args) -> StartPool:
     """
     args = checked(args)
     check_output(args.out)
-    make(args)  # complain before any process starts
-    in_turn = ranges(args)
+    envs = make(args)  # complain before any process starts
+    in_turn = args.variant or tuple(envs)
     drawn = [(in_turn[i % len(in_turn)], args.seed + i) for i in range(args.count)]
     with Workers(args.workers, make, (args,), jobs=args.count) as workers:
         snapshots = list(tqdm(workers.map(_work, drawn), total=args.count, unit="snapshot", disable=args.quiet))
