@@ -35,8 +35,8 @@ LIMIT_MARGIN = 0.06  # radians kept from every joint limit
 DAMPING = 1e-6
 NULL_GAIN = 0.5  # part of the way to the posture taken in one iteration
 MAX_STEP = 0.4  # radians a joint may move in one iteration
-# What is reached at all is nearly reached after so many iterations (measured over all tasks: within 0.5 mm and 0.02 rad);
-# what is farther off than this, metres and radians, is given up.
+# What is reached at all is nearly reached after so many iterations (within 0.5 mm and 0.012 rad, measured on Square, Nut
+# Assembly, Coffee Preparation and Threading); what is farther off than this, metres and radians, is given up.
 STALL_ITERATION, STALL_POSITION, STALL_ROTATION = 20, 0.02, 0.1
 
 
