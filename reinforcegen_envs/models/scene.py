@@ -1,7 +1,8 @@
 """Scenes: robosuite's Panda, mount and arena plus our objects, compiled once and kept on disk as MJB files.
 
-A scene has two forms with the same joints, bodies and dynamics: ``physics`` (no visual geoms, meshes or textures) and
-``rendered``. Only building one imports robosuite; loading a cached one does not.
+A scene has three forms with the same joints and bodies: ``physics`` (no visual geoms, meshes or textures), ``rendered`` (as
+robosuite draws it) and ``light`` (the robot as its collision hulls, objects and table as they look: what cameras see for
+observations, thirty times as fast). Only building one imports robosuite; loading a cached one does not.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import mujoco
+import numpy as np
 
 from reinforcegen_envs.caching import cache_folder
 from reinforcegen_envs.errors import InvalidArgument, ReinforceGenError
 from reinforcegen_envs.files import atomic_path
 from reinforcegen_envs.models.objects import Body, body_element
 
-FORMS = ("physics", "rendered")
+FORMS = ("physics", "rendered", "light")
 TABLE_SIZE = (0.8, 0.8, 0.05)
 TABLE_FRICTION = (1.0, 0.005, 1e-4)
 # Texture files of robosuite's arena assets, used by the rendered form alone.
@@ -40,6 +42,41 @@ MATERIALS = {
 
 # A camera of the rendered form alone, for tasks that robosuite's agentview would crop: MimicGen's, position and quaternion.
 AGENTVIEW_FULL = (0.753, 0.0, 1.519), (0.64324, 0.29367, 0.29367, 0.64324)
+
+
+# The light form's robot, by parts of geoms' names: robosuite's white arm and hand, grey fingers.
+LIGHT_COLOURS = {
+    "robot0_link": "0.9 0.9 0.9 1",
+    "gripper0_right_hand": "0.9 0.9 0.9 1",
+    "gripper0_right_finger": "0.35 0.35 0.35 1",
+}
+
+
+@dataclass(frozen=True)
+class View:
+    """Where the front camera stands and looks.
+
+    Args:
+        pos: of the camera, metres, world frame.
+        target: the point in the middle of its picture, metres, world frame.
+        fovy: field of view, degrees.
+    """
+
+    pos: tuple[float, float, float]
+    target: tuple[float, float, float]
+    fovy: float
+
+    @property
+    def axes(self) -> str:
+        """MJCF's ``xyaxes``: the picture's right and up, world frame; up is where the world's z axis is."""
+        forward = np.subtract(self.target, self.pos)
+        right = np.cross(forward, [0.0, 0.0, 1.0])
+        up = np.cross(right, forward)
+        return " ".join(repr(float(x)) for x in (*right / np.linalg.norm(right), *up / np.linalg.norm(up)))
+
+
+# Ours: all of the table that any task's resets use, and what is lifted over it. robosuite's agentview crops it.
+FRONT = View((0.55, 0.0, 1.5), (0.0, 0.0, 0.86), 42.0)
 
 
 class SceneCacheError(ReinforceGenError, RuntimeError):
@@ -58,11 +95,13 @@ class Scene:
         name: cache name, one a task.
         bodies: the task's objects.
         table_height: z of the table top, metres, world frame.
+        front: the front camera of observations.
     """
 
     name: str
     bodies: tuple[Body, ...]
     table_height: float = 0.8
+    front: View = FRONT
 
 
 def _cache_file(scene: Scene, form: str) -> Path:
@@ -80,7 +119,7 @@ def load_scene(scene: Scene, form: str = "physics") -> mujoco.MjModel:
 
     Args:
         scene: what to load (frozen dataclass: equal scenes share a model).
-        form: "physics" or "rendered".
+        form: "physics", "rendered" or "light".
 
     Raises:
         InvalidArgument: unknown form.
@@ -187,10 +226,50 @@ def scene_xml(scene: Scene, form: str) -> str:
         worldbody.append(body_element(body))
     if form == "physics":
         _strip_visuals(root, asset)
+    elif form == "light":
+        _lighten(root, asset, scene)
     else:
         position, quat = (" ".join(map(str, numbers)) for numbers in AGENTVIEW_FULL)
         ET.SubElement(worldbody, "camera", name="agentview_full", mode="fixed", pos=position, quat=quat)
     return ET.tostring(root, encoding="unicode")
+
+
+def _lighten(root: ET.Element, asset: ET.Element, scene: Scene) -> None:
+    """Leave of what is drawn the objects, the table and, as collision hulls, the robot; add the front camera."""
+    worldbody = root.find("worldbody")
+    assert worldbody is not None
+    objects = {id(g) for body in scene.bodies for g in worldbody.findall(f"body[@name='{body.name}']//geom")}
+    for parent in list(root.iter("body")) + [worldbody]:
+        for geom in parent.findall("geom"):
+            name = geom.get("name", "")
+            if colour := next((c for part, c in LIGHT_COLOURS.items() if name.startswith(part)), None):
+                if name.endswith("_collision") and "pad" not in name:
+                    geom.set("group", "1")
+                    geom.set("rgba", colour)
+                    continue
+            if id(geom) not in objects and name != "table_visual":
+                geom.attrib.pop("material", None)
+                if geom.get("contype") == "0" and geom.get("conaffinity") == "0":
+                    parent.remove(geom)
+    for kind in ("material", "mesh"):
+        used = {geom.get(kind) for geom in root.iter("geom")}
+        for element in asset.findall(kind):
+            if element.get("name") not in used:
+                asset.remove(element)
+    textures = {material.get("texture") for material in asset.findall("material")}
+    for element in asset.findall("texture"):
+        if element.get("name") not in textures:
+            asset.remove(element)
+    view = scene.front
+    ET.SubElement(
+        worldbody,
+        "camera",
+        name="front",
+        mode="fixed",
+        pos=" ".join(map(str, view.pos)),
+        xyaxes=view.axes,
+        fovy=str(view.fovy),
+    )
 
 
 def _strip_visuals(root: ET.Element, asset: ET.Element) -> None:

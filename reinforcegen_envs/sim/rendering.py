@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import os
 import weakref
+from typing import Any
 
 import mujoco
 import numpy as np
@@ -36,12 +37,21 @@ def check_camera(model: mujoco.MjModel, camera: str, width: int, height: int) ->
     if camera not in cameras:
         raise InvalidArgument(f"unknown camera {camera!r}; choose one of {cameras}")
     for name, pixels in (("width", width), ("height", height)):
-        try:
-            good = 1 <= operator.index(pixels) <= MAX_PIXELS and not isinstance(pixels, bool)
-        except TypeError:
-            good = False
-        if not good:
-            raise InvalidArgument(f"{name} {pixels!r} must be an integer from 1 to {MAX_PIXELS} (pixels)")
+        check_size(name, pixels)
+
+
+def check_size(name: str, pixels: int, least: int = 1) -> None:
+    """Check one side of a picture.
+
+    Raises:
+        InvalidArgument: not an integer from ``least`` to `MAX_PIXELS`; the message calls it ``name``.
+    """
+    try:
+        good = least <= operator.index(pixels) <= MAX_PIXELS and not isinstance(pixels, bool)
+    except TypeError:
+        good = False
+    if not good:
+        raise InvalidArgument(f"{name} {pixels!r} must be an integer from {least} to {MAX_PIXELS} (pixels)")
 
 
 class SceneRenderer:
@@ -93,19 +103,7 @@ class _Canvas:
         self._options.geomgroup[0] = 0  # collision geoms; their visual copies are in group 1
         self._options.sitegroup[:] = 0
         self._viewport = mujoco.MjrRect(0, 0, width, height)
-        # The offscreen buffer's size belongs to the model, which all canvases share; only opening a context reads it.
-        model.vis.global_.offwidth, model.vis.global_.offheight = width, height
-        try:
-            self._context = mujoco.GLContext(width, height)
-        except Exception as error:  # the back-ends raise ImportError, AttributeError, GLError, RuntimeError ...
-            raise _no_context(error) from error
-        try:
-            self._context.make_current()
-            self._buffers = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_150)
-        except Exception as error:
-            self._context.free()
-            raise _no_context(error) from error
-        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._buffers)
+        self._context, self._buffers = open_context(model, width, height)
         self._freed = False
         gl_thread.opened(self)
 
@@ -134,6 +132,32 @@ class _Canvas:
         self._buffers.free()
         self._context.free()
         gl_thread.freed(self)
+
+
+def open_context(model: mujoco.MjModel, width: int, height: int) -> tuple[Any, mujoco.MjrContext]:
+    """An OpenGL context, and in it a model's buffers for pictures of a size; for the drawing thread.
+
+    Args:
+        model: what is drawn.
+        width, height: pixels.
+
+    Raises:
+        RenderingError: no OpenGL library can be loaded.
+    """
+    # The offscreen buffer's size belongs to the model, which all canvases share; only opening a context reads it.
+    model.vis.global_.offwidth, model.vis.global_.offheight = width, height
+    try:
+        context = mujoco.GLContext(width, height)
+    except Exception as error:  # the back-ends raise ImportError, AttributeError, GLError, RuntimeError ...
+        raise _no_context(error) from error
+    try:
+        context.make_current()
+        buffers = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_150)
+    except Exception as error:
+        context.free()
+        raise _no_context(error) from error
+    mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, buffers)
+    return context, buffers
 
 
 def _no_context(error: Exception) -> RenderingError:

@@ -1,6 +1,6 @@
 """The tasks, by name; `registration.register_task` adds others."""
 
-from reinforcegen_envs.tasks.base import Placement, PlacementError, Shape, Stage, Task
+from reinforcegen_envs.tasks.base import Placement, PlacementError, Shape, Stage, Symmetry, Task
 from reinforcegen_envs.tasks.coffee import CoffeeTask
 from reinforcegen_envs.tasks.coffee_preparation import CoffeePreparationTask
 from reinforcegen_envs.tasks.nut_assembly import NutAssemblyTask
@@ -29,6 +29,7 @@ __all__ = [
     "Shape",
     "SquareTask",
     "Stage",
+    "Symmetry",
     "Task",
     "ThreadingTask",
     "ThreePieceAssemblyTask",

@@ -46,6 +46,19 @@ class Shape:
 
 
 @dataclass(frozen=True)
+class Symmetry:
+    """An object that looks the same when it is turned about its z axis; its yaw is then known up to such turns only.
+
+    Args:
+        turns: equal turns in a full one that leave it looking the same; 0 for every turn.
+        yaw: radians; which of the yaws that look the same is meant when nothing else tells: the one from here on, upwards.
+    """
+
+    turns: int
+    yaw: float = 0.0
+
+
+@dataclass(frozen=True)
 class Stage:
     """One connect segment followed by one skill segment.
 
@@ -93,12 +106,13 @@ class Task(ABC):
     """A task reads and places objects in a `Simulation`; it holds no state of its own.
 
     Class attributes declare it: ``name``, ``scene``, ``objects`` (body names, in observation order and as demonstration files
-    call them), ``shapes``, ``joints`` (joints of objects that are observed, with their reset positions), ``variants``
-    (variant -> object -> Placement), ``stages``, ``horizon`` (control steps), ``success_steps`` (consecutive control steps
-    for which the predicates must hold), ``camera`` (the one that shows all of it), ``sources`` (file of the source
-    demonstrations that come with it; None if they are in the package's folder, or not there), ``styles`` (how many ways the
-    scripted teleoperator has) and ``reference_speed`` (control steps a second published of the same task in MimicGen on
-    robosuite 1.4.1, one thread, no rendering; None if there is no such). What the scripted teleoperator does is its `recipe`.
+    call them), ``shapes``, ``joints`` (joints of objects that are observed, with their reset positions), ``symmetries`` (of
+    objects that look the same when turned: cameras cannot tell), ``variants`` (variant -> object -> Placement), ``stages``,
+    ``horizon`` (control steps), ``success_steps`` (consecutive control steps for which the predicates must hold), ``camera``
+    (the one that shows all of it), ``sources`` (file of the source demonstrations that come with it; None if they are in the
+    package's folder, or not there), ``styles`` (how many ways the scripted teleoperator has) and ``reference_speed`` (control
+    steps a second published of the same task in MimicGen on robosuite 1.4.1, one thread, no rendering; None if there is no
+    such). What the scripted teleoperator does is its `recipe`.
 
     Its docstring is the prose of its page in docs/tasks, see docs/generate.py: every stage and predicate is described there.
     `registration.register_task` makes the ids.
@@ -108,6 +122,7 @@ class Task(ABC):
     scene: ClassVar[Scene]
     objects: ClassVar[tuple[str, ...]]
     joints: ClassVar[Mapping[str, float]] = {}
+    symmetries: ClassVar[Mapping[str, Symmetry]] = {}
     shapes: ClassVar[Mapping[str, Shape]]
     variants: ClassVar[Mapping[str, Mapping[str, Placement]]]
     stages: ClassVar[tuple[Stage, ...]]

@@ -27,7 +27,7 @@ from reinforcegen_envs.models.coffee import (
 from reinforcegen_envs.models.scene import Scene
 from reinforcegen_envs.poses import matrix_from, rotation, translation
 from reinforcegen_envs.sim.simulation import Simulation
-from reinforcegen_envs.tasks.base import Placement, Shape, Stage, Task
+from reinforcegen_envs.tasks.base import Placement, Shape, Stage, Symmetry, Task
 from reinforcegen_envs.tasks.checks import mask_of, slow, touching
 from reinforcegen_envs.tasks.recipe import CLOSE, Keyframe, hand_down
 from reinforcegen_envs.typing import Array
@@ -154,6 +154,7 @@ class CoffeeTask(CoffeeMachineTask):
     name = "Coffee"
     scene = Scene("coffee", (machine(cup=True), POD))
     objects = ("coffee_pod", "coffee_machine")
+    symmetries = {"coffee_pod": Symmetry(0)}
     shapes = {
         "coffee_machine": Shape(MACHINE_HALF_HEIGHT, 0.15805),
         "coffee_pod": Shape(POD_HALF_HEIGHT, POD_RADIUS),

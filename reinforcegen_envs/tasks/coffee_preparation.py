@@ -6,6 +6,7 @@ ours: of MimicGen's is only known that drawer and mug stand at opposite ends of 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
 import mujoco
@@ -35,10 +36,10 @@ from reinforcegen_envs.models.coffee import (
     TRAY_POSITION,
     machine,
 )
-from reinforcegen_envs.models.scene import Scene
+from reinforcegen_envs.models.scene import FRONT, Scene
 from reinforcegen_envs.poses import from_pose7, invert, matrix_from, rotation, to_pose7, translation
 from reinforcegen_envs.sim.simulation import Simulation
-from reinforcegen_envs.tasks.base import BASE_X, MAX_PLACEMENT_TRIES, Placement, PlacementError, Shape, Stage
+from reinforcegen_envs.tasks.base import BASE_X, MAX_PLACEMENT_TRIES, Placement, PlacementError, Shape, Stage, Symmetry
 from reinforcegen_envs.tasks.checks import touching
 from reinforcegen_envs.tasks.coffee import (
     FINGER_TIP,
@@ -120,8 +121,9 @@ class CoffeePreparationTask(CoffeeMachineTask):
 
     name = "CoffeePreparation"
     joints: ClassVar = {LID_JOINT: 0.0, DRAWER_JOINT: 0.0}
-    scene = Scene("coffee_preparation", (MUG, machine(cup=False), CABINET, POD))
+    scene = Scene("coffee_preparation", (MUG, machine(cup=False), CABINET, POD), front=replace(FRONT, fovy=48.0))
     objects = ("mug", "coffee_machine", "drawer", "coffee_pod")
+    symmetries = {"coffee_pod": Symmetry(0)}
     shapes = {
         "drawer": Shape(CABINET_HEIGHT, 0.15),
         "coffee_machine": Shape(MACHINE_HALF_HEIGHT, 0.14782),

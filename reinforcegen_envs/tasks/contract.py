@@ -57,6 +57,7 @@ def _problems(task: type[Task]) -> Iterator[str]:
         if not isinstance(task.shapes.get(name), Shape):
             yield f"shapes[{name!r}] must be a Shape: how high and how wide the object is"
     yield from _variant_problems(task)
+    yield from _unknown("symmetries", task.symmetries, task.objects)
     yield from _stage_problems(task)
 
 

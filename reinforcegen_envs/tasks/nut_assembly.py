@@ -22,9 +22,10 @@ from reinforcegen_envs.models.nuts import (
 from reinforcegen_envs.models.scene import Scene
 from reinforcegen_envs.poses import yaw_quat
 from reinforcegen_envs.sim.simulation import Simulation
-from reinforcegen_envs.tasks.base import BASE_X, MAX_PLACEMENT_TRIES, Placement, PlacementError
+from reinforcegen_envs.tasks.base import BASE_X, MAX_PLACEMENT_TRIES, Placement, PlacementError, Symmetry
 from reinforcegen_envs.tasks.nuts import (
     NUT_SHAPE,
+    SQUARE_PEG_SYMMETRY,
     STYLES,
     NutTask,
     nut_keyframes,
@@ -68,6 +69,7 @@ class NutAssemblyTask(NutTask):
     scene = Scene("nut_assembly", (SQUARE_NUT, ROUND_NUT, SQUARE_PEG, ROUND_PEG), table_height=TABLE_HEIGHT)
     fits = (SQUARE, ROUND)
     objects = ("square_nut", "square_peg", "round_nut", "round_peg")
+    symmetries = {"square_peg": SQUARE_PEG_SYMMETRY, "round_peg": Symmetry(0)}
     shapes = {
         "square_nut": NUT_SHAPE,
         "round_nut": NUT_SHAPE,

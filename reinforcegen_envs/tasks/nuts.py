@@ -12,7 +12,7 @@ import numpy as np
 from reinforcegen_envs.models.nuts import NUT_HALF_THICKNESS, NUT_RADIUS, PEG_HEIGHT, PEG_TOP, TABLE_HEIGHT, Fit
 from reinforcegen_envs.poses import matrix_from, rotation, translation
 from reinforcegen_envs.sim.simulation import Simulation
-from reinforcegen_envs.tasks.base import Shape, Stage, Task
+from reinforcegen_envs.tasks.base import Shape, Stage, Symmetry, Task
 from reinforcegen_envs.tasks.checks import mask_of, slow, touching
 from reinforcegen_envs.tasks.recipe import CLOSE, Keyframe
 from reinforcegen_envs.typing import Array
@@ -30,6 +30,8 @@ LIFT_HEIGHT = 0.02  # metres that a grasped nut must have left the table
 DROPPED_HEIGHT = 0.02  # nut this near above the table ...
 DROPPED_DISTANCE = 0.05  # ... and this far from its peg while it should be carried or on it: dropped
 
+# D0 and D1 have the peg at yaw 0, D2 up to a quarter turn: a little below 0, so that no estimate of 0 becomes a quarter turn.
+SQUARE_PEG_SYMMETRY = Symmetry(4, -0.1)
 NUT_SHAPE = Shape(NUT_HALF_THICKNESS, NUT_RADIUS)
 
 

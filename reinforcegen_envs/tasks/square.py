@@ -11,7 +11,15 @@ from reinforcegen_envs.models.nuts import SQUARE, SQUARE_NUT, SQUARE_PEG, TABLE_
 from reinforcegen_envs.models.scene import Scene
 from reinforcegen_envs.sim.simulation import Simulation
 from reinforcegen_envs.tasks.base import Placement
-from reinforcegen_envs.tasks.nuts import NUT_SHAPE, STYLES, NutTask, nut_keyframes, nut_stages, peg_shape
+from reinforcegen_envs.tasks.nuts import (
+    NUT_SHAPE,
+    SQUARE_PEG_SYMMETRY,
+    STYLES,
+    NutTask,
+    nut_keyframes,
+    nut_stages,
+    peg_shape,
+)
 from reinforcegen_envs.tasks.recipe import Keyframe
 
 PI = float(np.pi)
@@ -32,6 +40,7 @@ class SquareTask(NutTask):
     scene = Scene("square", (SQUARE_NUT, SQUARE_PEG), table_height=TABLE_HEIGHT)
     fits = (SQUARE,)
     objects = ("square_nut", "square_peg")
+    symmetries = {"square_peg": SQUARE_PEG_SYMMETRY}
     shapes = {"square_nut": NUT_SHAPE, "square_peg": peg_shape(0.0226)}
     # The peg comes first: where the nut would overlap it, the nut is drawn again.
     variants = {

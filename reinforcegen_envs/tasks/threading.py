@@ -5,10 +5,12 @@ Geometry, reset ranges and the reference check follow MimicGen's Threading task;
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numba
 import numpy as np
 
-from reinforcegen_envs.models.scene import Scene
+from reinforcegen_envs.models.scene import FRONT, Scene
 from reinforcegen_envs.models.threading import (
     NEEDLE,
     RING_CENTRE,
@@ -117,7 +119,7 @@ class ThreadingTask(Task):
     """
 
     name = "Threading"
-    scene = Scene("threading", (NEEDLE, TRIPOD))
+    scene = Scene("threading", (NEEDLE, TRIPOD), front=replace(FRONT, fovy=36.0))
     objects = ("needle", "tripod")
     shapes = {"needle": Shape(0.02, 0.08246), "tripod": Shape(0.101, 0.07071)}
     variants = {
