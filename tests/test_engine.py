@@ -173,7 +173,7 @@ def test_the_planner_plans_to_where_an_object_is_believed_to_be():
     needle = engine.task.object_pose(engine.sim, "needle")
     pose = engine.task.root_pose7(engine.belief, "needle").copy()
     pose[2] += 0.06
-    engine.perception.update = lambda truth, belief, task: _keep(belief, truth, task, pose)  # type: ignore[method-assign]
+    engine.perception.update = lambda truth, belief, task, stage=0: _keep(belief, truth, task, pose)  # type: ignore[method-assign]
     engine.perception.update(engine.sim, engine.belief, engine.task)
     engine.belief.evaluate()
     tool = np.linalg.inv(needle) @ engine.sim.eef_pose()

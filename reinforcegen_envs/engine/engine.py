@@ -65,7 +65,7 @@ class Engine:
         self.task = task(self.sim.model)
         self.variant = variant
         self.perception = perception or Truth()
-        self.belief = self.perception.believe(self.sim)
+        self.belief = self.perception.believe(self.sim, self.task)
         self.judge = Judge(self.sim, self.task)
         self.events = Events()
         self.rng = np.random.default_rng()
@@ -213,7 +213,7 @@ class Engine:
 
     def _perceive(self) -> None:
         if self.belief is not self.sim:
-            self.perception.update(self.sim, self.belief, self.task)
+            self.perception.update(self.sim, self.belief, self.task, self.stage)
             self.belief.evaluate()
 
     def refresh(self) -> None:

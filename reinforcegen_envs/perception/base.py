@@ -7,14 +7,11 @@ perception fills a `Belief`, a state of the same cell in which objects are where
 
 from __future__ import annotations
 
-import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 
 import mujoco
 import numpy as np
 
-from reinforcegen_envs.errors import InvalidArgument
 from reinforcegen_envs.policies.policy import Memory
 from reinforcegen_envs.sim.simulation import CellState, Simulation
 from reinforcegen_envs.tasks.base import Task
@@ -59,8 +56,8 @@ class Perception(ABC):
 
     name: str
 
-    def believe(self, truth: Simulation) -> CellState:
-        """The state that it will fill: one over the simulation's model."""
+    def believe(self, truth: Simulation, task: Task) -> CellState:
+        """The state that it will fill, of a task: one over the simulation's model."""
         return Belief(truth.model)
 
     @abstractmethod
@@ -75,8 +72,8 @@ class Perception(ABC):
         """
 
     @abstractmethod
-    def update(self, truth: Simulation, belief: CellState, task: Task) -> None:
-        """Fill the belief one control step later; arguments as in `reset`."""
+    def update(self, truth: Simulation, belief: CellState, task: Task, stage: int = 0) -> None:
+        """Fill the belief one control step later; arguments as in `reset`, and the index of the current stage."""
 
     def get_memory(self) -> Memory:
         """What it remembers, as a copy."""
@@ -91,34 +88,12 @@ class Truth(Perception):
 
     name = "truth"
 
-    def believe(self, truth: Simulation) -> CellState:
+    def believe(self, truth: Simulation, task: Task) -> CellState:
         """The simulation itself."""
         return truth
 
     def reset(self, truth: Simulation, belief: CellState, task: Task, rng: np.random.Generator) -> None:
         """Nothing to fill."""
 
-    def update(self, truth: Simulation, belief: CellState, task: Task) -> None:
+    def update(self, truth: Simulation, belief: CellState, task: Task, stage: int = 0) -> None:
         """Nothing to fill."""
-
-
-def as_perception(perception: str | Perception | Callable[[], Perception]) -> Perception:
-    """A perception for one environment.
-
-    Args:
-        perception: "truth", a perception (copied: environments share no memory), or a function or class that makes one.
-
-    Raises:
-        InvalidArgument: it is none of these.
-    """
-    if isinstance(perception, Perception):
-        return copy.deepcopy(perception)
-    if perception == "truth":
-        return Truth()
-    made = perception() if callable(perception) else None
-    if not isinstance(made, Perception):
-        raise InvalidArgument(
-            f"unknown perception {perception!r}; give 'truth', a Perception such as PoseErrors(metres=0.002), "
-            "or a function that makes one"
-        )
-    return made

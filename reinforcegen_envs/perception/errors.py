@@ -45,7 +45,7 @@ class PoseErrors(Perception):
         self._errors = self._draw(self._constant, len(task.objects))
         self.update(truth, belief, task)
 
-    def update(self, truth: Simulation, belief: CellState, task: Task) -> None:
+    def update(self, truth: Simulation, belief: CellState, task: Task, stage: int = 0) -> None:
         """Put every object where it is, and the errors on top."""
         assert isinstance(belief, Belief)
         belief.follow(truth)

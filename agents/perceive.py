@@ -1,0 +1,343 @@
+"""Train the estimator that tells from two cameras where objects are: privileged distillation.
+
+    python -m reinforcegen_envs.agents.perceive --task Threading --weights weights --out runs/perceive
+
+The teacher is the simulator, which knows all poses. First the policies play with true poses, and pictures are taken of the
+states that they visit, objects moved about in them; then, round by round, they play with what the estimator makes them believe,
+and pictures of those states are added. The estimator is written into the folder of weights after every round.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from reinforcegen_envs import cli
+from reinforcegen_envs.agents.estimator import Data, Estimator, arrays, predict, train
+from reinforcegen_envs.arguments import Count, CountOrZero, Positive, checked
+from reinforcegen_envs.errors import InvalidArgument
+from reinforcegen_envs.evaluation.play import play
+from reinforcegen_envs.files import atomic_path, check_output_folder
+from reinforcegen_envs.models.scene import load_scene
+from reinforcegen_envs.perception.accuracy import Accuracy, Row, summarise
+from reinforcegen_envs.perception.camera import CameraPerception, card_of, output_size, proprio_size
+from reinforcegen_envs.perception.frames import Frames, Recorder, States
+from reinforcegen_envs.perception.network import save_estimator
+from reinforcegen_envs.policies.bundle import Bundle
+from reinforcegen_envs.policies.policy import act_one
+from reinforcegen_envs.registration import make_env
+from reinforcegen_envs.sim.cameras import CAMERAS, SIZE
+from reinforcegen_envs.tasks import TASKS
+from reinforcegen_envs.workers import Workers
+
+CHUNK = 250  # frames a worker takes at a time
+HELD_OUT = 0.02  # part of the frames that nothing is learned from: for the calibration
+SKILL_WEIGHT = 1.5  # of a skill's frames together, against 1 of a connect's
+# In turn: start-pose noise (metres, radians) of the episodes that are played, and size of a disturbance of the actions.
+SETTINGS = (((0.0, 0.0), 0.0), ((0.01, 0.05), 0.5), ((0.0, 0.0), 0.0), ((0.02, 0.1), 1.5))
+QUANTILES = {0.5: 0.6745, 0.9: 1.6449, 0.99: 2.5758}  # of the normal distribution, two-sided
+FIRST_SEED = 600_000  # of episodes that are played; evaluation begins at 1,000,000
+
+
+@dataclass
+class Args:
+    """Train a task's camera estimator."""
+
+    task: str = "Threading"
+    """task name"""
+    weights: Path = Path("runs/weights")
+    """folder of the policies that play; the estimator is written there"""
+    out: Path = Path("runs/perceive")
+    """folder for states, frames, curves and accuracy"""
+    variant: tuple[str, ...] = ("D2", "D0", "D2", "D1")
+    """reset ranges of the episodes, in turn"""
+    episodes: Count = 160
+    """episodes of the first round, played with true poses"""
+    own_episodes: Count = 100
+    """episodes of every further round, played with the estimator's"""
+    rounds: CountOrZero = 2
+    """further rounds"""
+    frames: Count = 40_000
+    """pictures taken in the first round, and half as many in every further one"""
+    passes: Positive = 8.0
+    """how often a picture is learned from in the first round; in a further one, half as often"""
+    batch_size: Count = 128
+    """frames in a batch"""
+    learning_rate: Positive = 1e-3
+    """of AdamW, one cycle a round; further rounds have half"""
+    size: Count = SIZE
+    """pixels a side of the pictures"""
+    seed: CountOrZero = 0
+    """seed of weights, batches, and moved objects"""
+    workers: CountOrZero = 0
+    """processes that play and take pictures; 0: one for every core that this process may use"""
+    quiet: bool = False
+    """no progress bars"""
+
+
+class Player:
+    """Plays episodes in one process, and keeps the states and, with cameras, the errors of what was believed."""
+
+    def __init__(self, args: Args, cameras: bool):
+        self._args, self._cameras = args, cameras
+        self._bundle = Bundle.open(TASKS[args.task], args.weights)
+        self._players: dict[tuple[str, tuple[float, float]], tuple[Any, Recorder, Accuracy | None]] = {}
+        self._policy, self._scale = self._bundle.residual()
+
+    def play(self, job: tuple[int, int]) -> tuple[States, list[Row], bool]:
+        """Play episode ``index`` of a seed; returns its states, errors and success."""
+        seed, index = job
+        noise, disturbance = SETTINGS[index // len(self._args.variant) % len(SETTINGS)]
+        variant = self._args.variant[index % len(self._args.variant)]
+        env, recorder, accuracy = self._player(variant, noise)
+        recorder.seed = seed
+        rng = np.random.default_rng(seed)
+        disturbed = Disturbed(self._policy, disturbance, rng)
+        episode = play(env, disturbed, seed)
+        return recorder.taken(), [] if accuracy is None else accuracy.taken(), episode.success
+
+    def _player(self, variant: str, noise: tuple[float, float]) -> tuple[Any, Recorder, Accuracy | None]:
+        if (variant, noise) not in self._players:
+            env = make_env(
+                self._args.task,
+                variant,
+                "Residual",
+                perception=CameraPerception(self._args.weights) if self._cameras else "truth",
+                termination="predictor",
+                initiation="student",
+                pose_noise=noise,
+                weights=self._args.weights,
+                residual_scale=self._scale,
+            )
+            engine = env.unwrapped.engine  # type: ignore[attr-defined]
+            accuracy = Accuracy(engine) if self._cameras else None
+            self._players[variant, noise] = env, Recorder(engine), accuracy
+        return self._players[variant, noise]
+
+
+class Disturbed:
+    """A policy whose actions are off by something that stays for about ten control steps."""
+
+    def __init__(self, policy: Any, size: float, rng: np.random.Generator):
+        self._policy, self._size, self._rng = policy, size, rng
+        self._offset = np.zeros(7)
+
+    def __call__(self, obs: np.ndarray) -> np.ndarray:
+        action = act_one(self._policy, obs)
+        if not self._size:
+            return action
+        if self._rng.random() < 0.1:
+            self._offset[:6] = self._rng.normal(size=6) * 0.5 * self._size
+        return np.clip(action + self._offset, -1.0, 1.0)
+
+
+def start_player(args: Args, cameras: bool) -> Player:
+    """A worker that plays."""
+    torch.set_num_threads(1)
+    return Player(args, cameras)
+
+
+def start_frames(args: Args) -> Frames:
+    """A worker that takes pictures."""
+    task = TASKS[args.task]
+    return Frames(task, load_scene(task.scene), args.size)
+
+
+def take(frames: Frames, job: tuple[States, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pictures, proprioception and labels of some states, objects moved; drawn from the job's seed alone."""
+    states, seed = job
+    rng = np.random.default_rng(seed)
+    taken = []
+    for row in range(len(states)):
+        frames.load(states, row)
+        stage, connecting = int(states.stage[row]), bool(states.connecting[row])
+        frames.move(states.groups[row], stage, connecting, rng)
+        taken.append(frames.take(stage))
+    pictures, proprio, labels = zip(*taken, strict=True)
+    return np.array(pictures), np.array(proprio), np.array(labels)
+
+
+class Training:
+    """The rounds of one run; what is finished is not done again.
+
+    Args:
+        args: the command's.
+    """
+
+    def __init__(self, args: Args):
+        self.args, self.task = args, TASKS[args.task]
+        self.bundle = Bundle.open(self.task, args.weights)
+        self.log = args.out / "progress.csv"
+
+    def run(self) -> dict[str, Any]:
+        """All rounds; returns what the last one's accuracy was."""
+        args, summary, successes = self.args, {}, []
+        for number in range(args.rounds + 1):
+            done = args.out / f"round-{number}.json"
+            if done.is_file():
+                summary = json.loads(done.read_text())
+                successes.append(summary["success"])
+                continue
+            began = time.monotonic()
+            states, rows, success = self._states(number)
+            self._pictures(number, states)
+            nll, coverage = self._train(number)
+            successes.append(success)
+            summary = {
+                "round": number, "success": success, "states": len(states), "nll": nll, "coverage": coverage,
+                "accuracy": summarise(rows, self.task), "seconds": round(time.monotonic() - began),
+            }  # fmt: skip
+            with atomic_path(done) as temporary:
+                temporary.write_text(json.dumps(summary, indent=2) + "\n")
+            print(f"round {number}: played with success {success:.3f}, nll {nll:.3f}, coverage {coverage}", flush=True)
+        return summary
+
+    def _states(self, number: int) -> tuple[States, list[Row], float]:
+        """Play the round's episodes, unless they were."""
+        args, file, errors = self.args, self.args.out / f"states-{number}.npz", self.args.out / f"errors-{number}.json"
+        if not (file.is_file() and errors.is_file()):
+            count = args.own_episodes if number else args.episodes
+            first = FIRST_SEED + 10_000 * number
+            jobs = [(first + i, i) for i in range(count)]
+            parts, rows, successes = [], [], []
+            with Workers(args.workers, start_player, (args, number > 0), jobs=count) as workers:
+                results = workers.map(Player.play, jobs)
+                for states, errors_of, success in tqdm(
+                    results, total=count, unit="episode", desc="play", disable=args.quiet
+                ):
+                    parts.append(states)
+                    rows += errors_of
+                    successes.append(success)
+            States.joined(parts).save(file)
+            with atomic_path(errors) as temporary:
+                temporary.write_text(json.dumps({"success": float(np.mean(successes)), "rows": rows}))
+        saved = json.loads(errors.read_text())
+        return States.load(file), [Row(*row) for row in saved["rows"]], saved["success"]
+
+    def _pictures(self, number: int, states: States) -> None:
+        """Take the round's pictures, unless they were taken."""
+        args, target = self.args, self.args.out / f"labels-{number}.npz"
+        if target.is_file():
+            return
+        count = args.frames // 2 if number else args.frames
+        rng = np.random.default_rng([args.seed, number])
+        chosen = np.sort(rng.choice(len(states), count, p=weights_of(states)))
+        rng.shuffle(chosen)
+        jobs = [(states[chosen[i : i + CHUNK]], int(rng.integers(2**31))) for i in range(0, count, CHUNK)]
+        shape = (count, len(CAMERAS), args.size, args.size, 3)
+        pictures = np.lib.format.open_memmap(args.out / f"frames-{number}.npy", "w+", np.uint8, shape)
+        proprio, labels, at = [], [], 0
+        with (
+            Workers(args.workers, start_frames, (args,), jobs=len(jobs)) as workers,
+            tqdm(total=count, unit="frame", desc="pictures", disable=args.quiet) as bar,
+        ):
+            for some, own, label in workers.map(take, jobs):
+                pictures[at : at + len(some)] = some
+                at += len(some)
+                proprio.append(own)
+                labels.append(label)
+                bar.update(len(some))
+        pictures.flush()
+        with atomic_path(target) as temporary, open(temporary, "wb") as file:
+            np.savez(file, proprio=np.concatenate(proprio), labels=np.concatenate(labels))
+
+    def _data(self, number: int) -> Data:
+        """Everything that was taken up to a round."""
+        frames, proprio, labels = [], [], []
+        for i in range(number + 1):
+            frames.append(np.load(self.args.out / f"frames-{i}.npy", mmap_mode="r"))
+            with np.load(self.args.out / f"labels-{i}.npz") as file:
+                proprio.append(file["proprio"])
+                labels.append(file["labels"])
+        return Data(frames, np.concatenate(proprio), np.concatenate(labels))
+
+    def _train(self, number: int) -> tuple[float, dict[str, float]]:
+        """Train on all rounds' pictures, write the estimator; returns its likelihood and coverage on held-out pictures."""
+        args, task, data = self.args, self.task, self._data(number)
+        held_out = np.random.default_rng(args.seed).random(len(data)) < HELD_OUT
+        # Held-out pictures take the place of none: they are only left out when rows are drawn.
+        kept = np.flatnonzero(~held_out)
+        model = self._model(number)
+        part = 0.5 if number else 1.0
+        steps = max(1, int(part * args.passes * len(kept) / args.batch_size))
+
+        def note(step: int, nll: float, seconds: float) -> None:
+            fresh = not self.log.is_file()
+            with open(self.log, "a", newline="") as file:
+                if fresh:
+                    csv.writer(file).writerow(["round", "step", "nll", "seconds"])
+                csv.writer(file).writerow([number, step, round(nll, 4), round(seconds, 1)])
+
+        model = train(
+            model, data, kept, len(task.objects), steps, args.batch_size, part * args.learning_rate, args.seed + number,
+            args.out / f"training-{number}.pt", args.quiet, note,
+        )  # fmt: skip
+        mean, deviation = predict(model, data, np.flatnonzero(held_out), len(task.objects))
+        away = (mean - data.labels[held_out]) / deviation
+        nll = float(np.mean(0.5 * away**2 + np.log(deviation)))
+        coverage = {str(q): round(float(np.mean(np.abs(away) < z)), 3) for q, z in QUANTILES.items()}
+        card = {
+            **card_of(task, args.size), "command": f"reinforcegen perceive --task {args.task}", "seed": args.seed,
+            "round": number, "frames": len(kept), "steps": steps, "nll": round(nll, 4), "coverage": coverage,
+        }  # fmt: skip
+        save_estimator(self.bundle.path("estimator"), arrays(model), card)
+        with atomic_path(args.out / f"model-{number}.pt") as temporary:
+            torch.save(model.state_dict(), temporary)
+        return nll, coverage
+
+    def _model(self, number: int) -> Estimator:
+        """A new network, or that of the round before."""
+        torch.manual_seed(self.args.seed)
+        model = Estimator(self.args.size, proprio_size(self.task), output_size(self.task))
+        if number:
+            model.load_state_dict(torch.load(self.args.out / f"model-{number - 1}.pt", weights_only=True))
+        return model
+
+
+def weights_of(states: States) -> np.ndarray:
+    """How likely each state's picture is taken, so that every stage's skill and connect has its share, (n,)."""
+    weights = np.zeros(len(states))
+    for stage in np.unique(states.stage):
+        for connecting in (False, True):
+            mine = (states.stage == stage) & (states.connecting == connecting)
+            if mine.any():
+                weights[mine] = (1.0 if connecting else SKILL_WEIGHT) / mine.sum()
+    return weights / weights.sum()
+
+
+def main(args: Args) -> None:
+    """Train, and print how exact the last round's beliefs were.
+
+    Raises:
+        InvalidArgument: unknown task or variant, or a number out of its range.
+        WeightsError: there are no policies in the folder of weights.
+        RenderingError: no OpenGL on this machine.
+    """
+    args = checked(args)
+    if args.task not in TASKS:
+        raise InvalidArgument(f"unknown task {args.task!r}; choose one of {sorted(TASKS)}")
+    if unknown := set(args.variant) - set(TASKS[args.task].variants):
+        raise InvalidArgument(f"unknown variants {sorted(unknown)}; choose from {sorted(TASKS[args.task].variants)}")
+    check_output_folder(args.out)
+    args.out.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    summary = Training(args).run()
+    for line in summary["accuracy"]:
+        print("  ".join(f"{key} {value}" for key, value in line.items()))
+
+
+def command() -> None:
+    """The command line."""
+    cli.run(main, Args, __doc__, "--task Threading --weights runs/pipeline/weights --out runs/perceive")
+
+
+if __name__ == "__main__":
+    command()

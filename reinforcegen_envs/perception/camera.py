@@ -1,0 +1,255 @@
+"""Perception from the two cameras: a network's estimates with their uncertainty, fused in time into a belief."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from reinforcegen_envs.errors import InvalidArgument
+from reinforcegen_envs.perception import fusion
+from reinforcegen_envs.perception.base import Belief, Perception
+from reinforcegen_envs.perception.network import EstimatorNetwork, load_estimator
+from reinforcegen_envs.perception.vectors import decode, turns_of
+from reinforcegen_envs.policies.bundle import Bundle
+from reinforcegen_envs.policies.policy import Memory
+from reinforcegen_envs.poses import matrix_from, to_pose7
+from reinforcegen_envs.sim.cameras import CAMERAS, SIZE, Cameras
+from reinforcegen_envs.sim.kernel import GRIPPER
+from reinforcegen_envs.sim.simulation import CellState, Simulation
+from reinforcegen_envs.tasks.base import Task
+from reinforcegen_envs.typing import Array, Observations
+
+LOG_VARIANCES = (-12.0, 4.0)  # what a network's are cut to
+JOINT_FADING = 0.9  # part of a joint's precision that is left after a control step
+PER_OBJECT = 2 * 2 * 9  # outputs: (mean, log variance) x (world, hand) x three vectors
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a network says of one control step's pictures.
+
+    Args:
+        mean, variance: (objects, 2, 3, 3): frame (world, hand), vector, number; see `fusion.evidence`.
+        joints, joint_variance: (joints,) position as a part of the joint's range.
+    """
+
+    mean: Array
+    variance: Array
+    joints: Array
+    joint_variance: Array
+
+
+def output_size(task: type[Task] | Task) -> int:
+    """Number of a network's outputs: means and log variances of all objects' vectors in both frames, and of all joints."""
+    return len(task.objects) * PER_OBJECT + 2 * len(task.joints)
+
+
+def split(outputs: Observations, objects: int) -> Estimate:
+    """A network's outputs by what they say."""
+    vectors = outputs[: objects * PER_OBJECT].astype(np.float64).reshape(objects, 2, 2, 3, 3)
+    joints = outputs[objects * PER_OBJECT :].astype(np.float64).reshape(-1, 2)
+    return Estimate(
+        vectors[:, 0],
+        np.exp(np.clip(vectors[:, 1], *LOG_VARIANCES)),
+        joints[:, 0],
+        np.exp(np.clip(joints[:, 1], *LOG_VARIANCES)),
+    )
+
+
+def proprio_size(task: type[Task] | Task) -> int:
+    """Length of `proprio`."""
+    return 18 + len(task.stages)
+
+
+def proprio(cell: CellState, stages: int, stage: int) -> Observations:
+    """What the robot knows of itself, about 1 in size, float32.
+
+    Grip site's position from `fusion.CENTRE` (in 0.2 m) and first two axes, world frame; finger opening; joints (7, radians);
+    last gripper command; current stage, one-hot.
+    """
+    position, rotation = cell.data.site_xpos[cell.grip_site], cell.data.site_xmat[cell.grip_site].reshape(3, 3)
+    out = np.zeros(18 + stages, np.float32)
+    out[:3] = (position - fusion.CENTRE) / 0.2
+    out[3:6], out[6:9] = rotation[:, 0], rotation[:, 1]
+    out[9] = cell.gripper_opening()
+    out[10:17] = cell.joints
+    out[17] = cell.controller[GRIPPER]
+    out[18 + stage] = 1.0
+    return out
+
+
+class Carriers:
+    """Which objects move with the hand, as far as the robot itself can tell: what it holds, or has closed on to take it.
+
+    Args:
+        task: a task.
+    """
+
+    def __init__(self, task: Task):
+        taken = {stage.held for stage in task.stages} - {None}
+        self._candidates: list[int | None] = []  # by stage: index of the object that a closed hand has
+        for stage in task.stages:
+            name = stage.held or (stage.reference if stage.reference in taken else None)
+            self._candidates.append(None if name is None else task.objects.index(name))
+        self._count = len(task.objects)
+
+    def of(self, stage: int, gripper: float) -> Array:
+        """Carrier of every object, (objects,) int64, in a stage and with a gripper command (positive closes)."""
+        carriers = np.full(self._count, fusion.WORLD, np.int64)
+        candidate = self._candidates[stage]
+        if candidate is not None and gripper > 0:
+            carriers[candidate] = fusion.HAND
+        return carriers
+
+
+class CameraPerception(Perception):
+    """Objects are where a network sees them in the pictures of front and wrist camera, fused in time.
+
+    The pictures are all that it takes from the simulation, besides what a robot knows of itself.
+
+    Args:
+        weights: folder with ``estimator.safetensors``; None means the shipped one.
+        every: control steps between two looks.
+
+    Raises:
+        WeightsError: when it is put to use: no estimator, or one for another task or other cameras.
+        RenderingError: when it first looks: no OpenGL on this machine.
+    """
+
+    name = "camera"
+
+    def __init__(self, weights: str | os.PathLike[str] | None = None, every: int = 1):
+        if not (isinstance(every, int) and every >= 1):
+            raise InvalidArgument(f"every is {every!r}; it must be a number of control steps, at least 1")
+        self._weights = weights
+        self._every = every
+        self._cameras: Cameras | None = None
+        self._network: EstimatorNetwork | None = None
+        self.estimate: Estimate | None = None
+
+    def believe(self, truth: Simulation, task: Task) -> CellState:
+        """Load the estimator of a task."""
+        path = Bundle.open(type(task), self._weights).path("estimator")
+        self._network, card = load_estimator(path, **requirements(type(task)))
+        self._size = int(card["size"])
+        self._carriers = Carriers(task)
+        symmetries = [turns_of(task.symmetries.get(name)) for name in task.objects]
+        self._turns = [turns for turns, _ in symmetries]
+        self._lowest = [lowest for _, lowest in symmetries]
+        ranges = [truth.model.joint(name).range for name in task.joints]
+        self._joint_low = np.array([low for low, _ in ranges])
+        self._joint_span = np.array([high - low for low, high in ranges])
+        self._forget(len(task.objects), len(task.joints))
+        return Belief(truth.model)
+
+    def _forget(self, objects: int, joints: int) -> None:
+        self._means, self._precisions = np.zeros((objects, 3, 3)), np.zeros((objects, 3, 3, 3))
+        self._carrier = np.full(objects, fusion.NONE, np.int64)
+        self._yaws = np.full(objects, np.nan)
+        self._joints, self._joint_precision = np.zeros(joints), np.zeros(joints)
+        self._count = 0
+
+    def reset(self, truth: Simulation, belief: CellState, task: Task, rng: np.random.Generator) -> None:
+        """Look at a new scene."""
+        self._forget(len(task.objects), len(task.joints))
+        self.update(truth, belief, task, 0)
+
+    def update(self, truth: Simulation, belief: CellState, task: Task, stage: int = 0) -> None:
+        """Look, and believe what is seen together with what was known."""
+        assert isinstance(belief, Belief)
+        belief.follow_robot(truth)
+        carriers = self._carriers.of(stage, float(truth.controller[GRIPPER]))
+        rotation = truth.data.site_xmat[truth.grip_site].reshape(3, 3).copy()
+        position = (truth.data.site_xpos[truth.grip_site] - fusion.CENTRE) / fusion.UNIT
+        if self._count % self._every == 0:
+            self._fuse(self.look(truth, task, stage), position, rotation, carriers)
+        self._count += 1
+        for n, name in enumerate(task.objects):
+            vectors = fusion.in_world(self._means[n], position, rotation, self._carrier[n])
+            turned, self._yaws[n] = decode(vectors, self._turns[n], self._lowest[n], self._yaws[n])
+            task.write_pose7(belief, name, to_pose7(matrix_from(turned, vectors[0])))
+        belief.data.qpos[task.joint_qpos] = self._joint_low + self._joint_span * np.clip(self._joints, 0.0, 1.0)
+
+    def look(self, truth: Simulation, task: Task, stage: int) -> Estimate:
+        """What one pair of pictures says."""
+        assert self._network is not None
+        if self._cameras is None:
+            self._cameras = Cameras(task.scene, self._size)
+        outputs = self._network(self._cameras.frames(truth.data), proprio(truth, len(task.stages), stage))
+        self.estimate = split(outputs, len(task.objects))
+        return self.estimate
+
+    def _fuse(self, estimate: Estimate, position: Array, rotation: Array, carriers: Array) -> None:
+        fusion.fuse(
+            self._means,
+            self._precisions,
+            self._carrier,
+            estimate.mean,
+            estimate.variance,
+            position,
+            rotation,
+            carriers,
+            fusion.FADING[carriers],
+        )
+        kept, new = JOINT_FADING * self._joint_precision, 1.0 / estimate.joint_variance
+        self._joints = (kept * self._joints + new * estimate.joints) / (kept + new)
+        self._joint_precision = kept + new
+
+    def spread(self) -> Array:
+        """(objects, 3, 3) covariance of every object's believed position, square metres, in its carrier's frame.
+
+        Errors of consecutive pictures are alike, so the fused precision is taken as that of one fading time's first picture.
+        """
+        fading = fusion.FADING[np.maximum(self._carrier, 0)]
+        return np.linalg.inv(self._precisions[:, 0] * (1.0 - fading)[:, None, None]) * fusion.UNIT**2
+
+    def get_memory(self) -> Memory:
+        """What is known, and how well."""
+        return {
+            "means": self._means.copy(),
+            "precisions": self._precisions.copy(),
+            "carrier": self._carrier.copy(),
+            "yaws": self._yaws.copy(),
+            "joints": self._joints.copy(),
+            "joint_precision": self._joint_precision.copy(),
+            "count": self._count,
+        }
+
+    def set_memory(self, memory: Memory) -> None:
+        """Go on from what `get_memory` gave."""
+        self._means[:], self._precisions[:] = memory["means"], memory["precisions"]
+        self._carrier[:], self._yaws[:] = memory["carrier"], memory["yaws"]
+        self._joints[:], self._joint_precision[:] = memory["joints"], memory["joint_precision"]
+        self._count = int(memory["count"])
+
+    def __getstate__(self) -> dict[str, Any]:
+        # OpenGL contexts cannot be copied; a copy opens its own when it first looks.
+        return {**self.__dict__, "_cameras": None}
+
+
+def requirements(task: type[Task]) -> dict[str, Any]:
+    """Entries that an estimator's card must have to serve a task: what it sees, and what it says of which objects."""
+    return {
+        "task": task.name,
+        "kind": "estimator",
+        "cameras": list(CAMERAS),
+        "front": _plain(asdict(task.scene.front)),
+        "objects": list(task.objects),
+        "joints": list(task.joints),
+        "proprio_size": proprio_size(task),
+        "output_size": output_size(task),
+    }
+
+
+def card_of(task: type[Task], size: int = SIZE) -> dict[str, Any]:
+    """The entries of an estimator's card that say what it is for."""
+    return {**requirements(task), "size": size}
+
+
+def _plain(entries: Mapping[str, Any]) -> dict[str, Any]:
+    """As it comes back from JSON: lists for tuples."""
+    return {key: list(value) if isinstance(value, Sequence) else value for key, value in entries.items()}

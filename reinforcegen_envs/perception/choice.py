@@ -1,0 +1,35 @@
+"""A perception by name, or of one's own."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+from reinforcegen_envs.errors import InvalidArgument
+from reinforcegen_envs.perception.base import Perception, Truth
+from reinforcegen_envs.perception.camera import CameraPerception
+
+
+def as_perception(perception: str | Perception | Callable[[], Perception]) -> Perception:
+    """A perception for one environment.
+
+    Args:
+        perception: "truth", "camera" (with the shipped estimator), a perception (copied: environments share no memory), or a
+            function or class that makes one.
+
+    Raises:
+        InvalidArgument: it is none of these.
+    """
+    if isinstance(perception, Perception):
+        return copy.deepcopy(perception)
+    if perception == "truth":
+        return Truth()
+    if perception == "camera":
+        return CameraPerception()
+    made = perception() if callable(perception) else None
+    if not isinstance(made, Perception):
+        raise InvalidArgument(
+            f"unknown perception {perception!r}; give 'truth', 'camera', a Perception such as PoseErrors(metres=0.002), "
+            "or a function that makes one"
+        )
+    return made

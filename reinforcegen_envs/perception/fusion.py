@@ -1,0 +1,133 @@
+"""Estimates fused in time: every control step's evidence is added to what was known, which slowly fades.
+
+Each of an object's vectors (see `vectors`) has a mean and a precision (inverse covariance), kept in a *carrier* frame, the
+one that the object moves with: the world, or the hand once it has closed on the object. Evidence comes in both frames, as a
+network gives it, and is turned into the carrier's. Constants are ours, found on Threading's episodes (see docs/perception.md).
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+from reinforcegen_envs.typing import Array
+
+WORLD, HAND = 0, 1  # carriers
+NONE = -1  # nothing is known yet
+FADING = np.array([0.95, 0.97])  # part of the precision that is left after a control step, carried by world and hand
+HANDOVER = 0.2  # part that is left when the carrier changes: the fingers move what they close on
+SURPRISE = (
+    12.0  # squared Mahalanobis distance, of 3 numbers (p = 0.007), beyond which what was known fades twice as fast
+)
+UNIT = 0.1  # metres: positions are in this unit, so that all of a network's outputs are about 1
+CENTRE = np.array([0.0, 0.0, 0.88])  # metres, world frame: what positions are measured from
+
+
+@numba.njit(cache=True)
+def _turned(rotation, precision):
+    """R P R^T."""
+    return rotation @ precision @ rotation.T
+
+
+@numba.njit(cache=True)
+def evidence(
+    mean: Array, variance: Array, hand_position: Array, hand_rotation: Array, carrier: int
+) -> tuple[Array, Array]:
+    """One object's estimates in both frames as one, in a carrier's frame.
+
+    Args:
+        mean, variance: (2, 3, 3): frame (world, hand), vector, number; positions in `UNIT` from `CENTRE`, or from the hand.
+        hand_position, hand_rotation: (3,) in `UNIT` from `CENTRE`, and (3, 3), of the grip site.
+        carrier: `WORLD` or `HAND`.
+
+    Returns:
+        means (3, 3) and precisions (3, 3, 3), one a vector, in the carrier's frame.
+    """
+    means, precisions = np.empty((3, 3)), np.empty((3, 3, 3))
+    for k in range(3):
+        in_world, in_hand = np.diag(1.0 / variance[0, k]), np.diag(1.0 / variance[1, k])
+        if carrier == WORLD:
+            in_hand = _turned(hand_rotation, in_hand)
+            from_world, from_hand = mean[0, k].copy(), hand_rotation @ mean[1, k]
+            if k == 0:
+                from_hand += hand_position
+        else:
+            in_world = _turned(np.ascontiguousarray(hand_rotation.T), in_world)
+            from_world, from_hand = mean[0, k].copy(), mean[1, k].copy()
+            if k == 0:
+                from_world -= hand_position
+            from_world = hand_rotation.T @ from_world
+        precisions[k] = in_world + in_hand
+        means[k] = np.linalg.solve(precisions[k], in_world @ from_world + in_hand @ from_hand)
+    return means, precisions
+
+
+@numba.njit(cache=True)
+def carry(means: Array, precisions: Array, hand_position: Array, hand_rotation: Array, carrier: int) -> None:
+    """Turn what is known of an object, in place, from the other carrier's frame into ``carrier``'s."""
+    if carrier == HAND:
+        means[0] -= hand_position
+    rotation = np.ascontiguousarray(hand_rotation.T) if carrier == HAND else np.ascontiguousarray(hand_rotation)
+    for k in range(3):
+        means[k] = rotation @ means[k]
+        precisions[k] = _turned(rotation, precisions[k])
+    if carrier == WORLD:
+        means[0] += hand_position
+
+
+@numba.njit(cache=True)
+def fuse(
+    means: Array,
+    precisions: Array,
+    carriers: Array,
+    mean: Array,
+    variance: Array,
+    hand_position: Array,
+    hand_rotation: Array,
+    new_carriers: Array,
+    fading: Array,
+) -> None:
+    """Add a control step's evidence to what is known of all objects, in place.
+
+    Args:
+        means, precisions: (objects, 3, 3) and (objects, 3, 3, 3), in the frames of ``carriers``.
+        carriers: (objects,) int64; `NONE` where nothing is known yet.
+        mean, variance: (objects, 2, 3, 3), see `evidence`.
+        hand_position, hand_rotation: see `evidence`.
+        new_carriers: (objects,) int64, from now on.
+        fading: (objects,) part of the precision that is left after a control step.
+    """
+    for n in range(means.shape[0]):
+        new, weight = evidence(mean[n], variance[n], hand_position, hand_rotation, new_carriers[n])
+        if carriers[n] == NONE:
+            means[n], precisions[n], carriers[n] = new, weight, new_carriers[n]
+            continue
+        if carriers[n] != new_carriers[n]:
+            carry(means[n], precisions[n], hand_position, hand_rotation, new_carriers[n])
+            precisions[n] *= HANDOVER
+            carriers[n] = new_carriers[n]
+        left = fading[n]
+        for k in range(3):
+            # A long memory's precision says more than it knows, as errors of consecutive pictures are alike: it is judged
+            # by what one fading time adds.
+            away = new[k] - means[n, k]
+            spread = np.linalg.inv(weight[k]) + np.linalg.inv(precisions[n, k] * (1.0 - fading[n]))
+            if away @ np.linalg.solve(spread, away) > SURPRISE:
+                left = 0.5 * fading[n]
+        for k in range(3):
+            kept = left * precisions[n, k]
+            total = kept + weight[k]
+            means[n, k] = np.linalg.solve(total, kept @ means[n, k] + weight[k] @ new[k])
+            precisions[n, k] = total
+
+
+@numba.njit(cache=True)
+def in_world(means: Array, hand_position: Array, hand_rotation: Array, carrier: int) -> Array:
+    """An object's vectors (3, 3) in the world frame, the position in metres."""
+    out = means.copy()
+    if carrier == HAND:
+        for k in range(3):
+            out[k] = hand_rotation @ means[k]
+        out[0] += hand_position
+    out[0] = out[0] * UNIT + CENTRE
+    return out
