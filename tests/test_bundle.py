@@ -11,7 +11,7 @@ import pytest
 from reinforcegen_envs.errors import InvalidArgument, ReinforceGenError
 from reinforcegen_envs.observations import ObservationLayout
 from reinforcegen_envs.planning.skeleton import Skeleton
-from reinforcegen_envs.policies import mlp
+from reinforcegen_envs.policies import weights_file
 from reinforcegen_envs.policies.bundle import Bundle
 from reinforcegen_envs.policies.mlp import CARD_VERSION, MLP, WeightsError, load_mlps, save_mlps
 from reinforcegen_envs.policies.policy import act_one
@@ -216,7 +216,7 @@ def test_numbers_belong_to_a_mujoco_version(tmp_path, monkeypatch):
 
     def warnings_of(version):
         save_mlps(path, network, {"task": "Threading", "kind": "residual", "mujoco": version})
-        monkeypatch.setattr(mlp, "_warned_of_mujoco", False)
+        monkeypatch.setattr(weights_file, "_warned_of_mujoco", False)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             for _ in range(2):

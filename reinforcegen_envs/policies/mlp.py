@@ -6,25 +6,20 @@ the batch size, so these are loops whose order of additions is fixed: a row of a
 
 from __future__ import annotations
 
-import json
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import mujoco
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from reinforcegen_envs.errors import InvalidArgument, ReinforceGenError
-from reinforcegen_envs.files import atomic_path
+from reinforcegen_envs.errors import InvalidArgument
+from reinforcegen_envs.policies.weights_file import CARD_VERSION, WeightsError, read_weights, write_weights
 
 Array = NDArray[Any]
 FORMAT = "reinforcegen-mlp-1"
-CARD_VERSION = 0  # of the ids whose observations and actions networks are made for: raised when those change
 ACTIVATIONS = ("relu", "tanh")
 OUTPUTS = ("linear", "tanh", "clip")
 ADAPT = (
@@ -33,10 +28,6 @@ ADAPT = (
 )
 LINE = 16  # numbers in a cache line, where vector loads are fastest
 NEAR = 16  # inputs whose weights fit into the first-level cache
-
-
-class WeightsError(ReinforceGenError, ValueError):
-    """A weights file is missing, damaged, or made for something else."""
 
 
 @numba.njit(cache=True)
@@ -56,7 +47,7 @@ def _aligned(parts: Sequence[Array]) -> Array:
 
 
 @numba.njit(cache=True, nogil=True)
-def _dense(x: Array, weight_t: Array, bias: Array, out: Array) -> None:
+def dense(x: Array, weight_t: Array, bias: Array, out: Array) -> None:
     """out = x @ weight_t + bias; weight_t is (in, out), so that the inner loop is contiguous and vectorises.
 
     Every row adds its inputs in their order, one after the other, whatever the batch; those that are zero, as half of them
@@ -117,7 +108,7 @@ def _forward(x: Array, parameters: Array, row: Array) -> Array:
         weight_t = parameters[at : at + n_in * n_out].reshape(n_in, n_out)
         at += _padded(n_in * n_out)
         out = np.empty((x.shape[0], n_out), np.float32)
-        _dense(hidden, weight_t, parameters[at : at + n_out], out)
+        dense(hidden, weight_t, parameters[at : at + n_out], out)
         at += _padded(n_out)
         last = layer == layers - 1
         for b in range(x.shape[0]):
@@ -338,8 +329,6 @@ def save_mlps(path: str | os.PathLike[str], mlps: Mapping[str, MLP], card: Mappi
         card: what they are for and where they come from; at least "task" and "kind". "version" and "mujoco", the versions of
             the ids and of MuJoCo, are this package's and the running one unless the card has them.
     """
-    from safetensors.numpy import save_file  # pyright: ignore[reportUnknownVariableType] (no stubs)
-
     tensors: dict[str, Array] = {}
     shapes: dict[str, dict[str, Any]] = {}
     for name, mlp in mlps.items():
@@ -349,12 +338,7 @@ def save_mlps(path: str | os.PathLike[str], mlps: Mapping[str, MLP], card: Mappi
         tensors[f"{name}.mean"] = np.asarray(mlp.mean, np.float32)
         tensors[f"{name}.std"] = np.asarray(mlp.std, np.float32)
         shapes[name] = {"activation": mlp.activation, "output": mlp.output, "clip": mlp.clip}
-    card = {"version": CARD_VERSION, "mujoco": mujoco.__version__, **card, "format": FORMAT, "networks": shapes}
-    path = Path(path)
-    with atomic_path(path) as temporary:
-        save_file(tensors, str(temporary), metadata={"card": json.dumps(card, sort_keys=True)})
-    with atomic_path(path.with_suffix(".json")) as temporary:
-        temporary.write_text(json.dumps(card, indent=2, sort_keys=True) + "\n")
+    write_weights(path, tensors, {"version": CARD_VERSION, **card, "format": FORMAT, "networks": shapes})
 
 
 def load_mlps(path: str | os.PathLike[str], **expected: Any) -> tuple[dict[str, MLP], dict[str, Any]]:
@@ -371,56 +355,13 @@ def load_mlps(path: str | os.PathLike[str], **expected: Any) -> tuple[dict[str, 
         WeightsError: no such file, not a readable safetensors file, not of this format, or made for another task,
             version or observation.
     """
-    from safetensors import SafetensorError, safe_open
-
-    path = Path(path)
-    if not path.is_file():
-        raise WeightsError(f"no weights file {path}; train one, or name a file that exists")
-    try:
-        opened: Any = safe_open(str(path), framework="numpy")  # without types
-        with opened as file:
-            metadata: dict[str, str] = file.metadata() or {}
-            tensors: dict[str, Array] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError) as error:
-        if path.suffix != ".safetensors":
-            raise WeightsError(f"{path} is not a safetensors file of this package ({error}); {ADAPT}") from error
-        raise WeightsError(f"{path} is not a complete safetensors file ({error}); copy or train it again") from error
-    try:
-        card: dict[str, Any] = json.loads(metadata.get("card", "{}"))
-    except json.JSONDecodeError:
-        card = {}
-    if card.get("format") != FORMAT:
-        raise WeightsError(
-            f"{path} is of format {card.get('format')!r}, not {FORMAT!r}; it was not written by this package; {ADAPT}"
-        )
-    for key, value in expected.items():
-        if card.get(key) != value:
-            raise WeightsError(
-                f"{path} was made for {key} {card.get(key)!r}, but {value!r} is needed; train or choose weights for it"
-            )
-    _warn_of_mujoco(path, card)
+    tensors, card = read_weights(path, FORMAT, ADAPT, expected)
     try:
         return {name: _mlp(name, settings, tensors) for name, settings in card["networks"].items()}, card
     except (KeyError, IndexError, TypeError, AttributeError, WeightsError) as error:
         raise WeightsError(
             f"{path} does not hold the networks that its card names ({error}); train it again"
         ) from error
-
-
-_warned_of_mujoco = False
-
-
-def _warn_of_mujoco(path: Path, card: Mapping[str, Any]) -> None:
-    """Warn, once a process, that numbers were made with another MuJoCo: contacts differ from one minor version to the next."""
-    global _warned_of_mujoco
-    made, running = str(card.get("mujoco", mujoco.__version__)), mujoco.__version__
-    if not _warned_of_mujoco and made.split(".")[:2] != running.split(".")[:2]:
-        _warned_of_mujoco = True
-        warnings.warn(
-            f"{path} was made with MuJoCo {made}, this is {running}: success may differ from what is published; "
-            f"install mujoco=={made}, or evaluate again",
-            stacklevel=3,
-        )
 
 
 def _mlp(name: str, settings: Mapping[str, Any], tensors: Mapping[str, Array]) -> MLP:
