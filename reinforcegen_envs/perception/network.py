@@ -26,7 +26,7 @@ STRIDE = 2
 EPSILON = 1e-5  # torch's in layer normalisation
 BLOCK = 16  # channels that are computed together: a cache line; others are filled up with zeros
 TILE = 6  # pixels that are computed together: each weight that is loaded serves them all
-FOREIGN = "write it with perception.network.save_estimator"
+FOREIGN = "train one with python -m reinforcegen_envs.agents.perceive"
 
 
 @numba.njit(cache=True, nogil=True)
