@@ -17,7 +17,7 @@ from tqdm import trange
 from reinforcegen_envs.files import atomic_path
 from reinforcegen_envs.perception.camera import LOG_VARIANCES, PER_OBJECT
 from reinforcegen_envs.sim.cameras import CAMERAS
-from reinforcegen_envs.typing import Array
+from reinforcegen_envs.typing import Array, Integers
 
 BETA = (
     0.5  # of the beta-NLL (Seitzer et al. 2022): 0 is the NLL, whose gradients starve what is hard; 1 the squared error
@@ -104,7 +104,7 @@ class Data:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def pictures(self, rows: Array) -> Tensor:
+    def pictures(self, rows: Integers) -> Tensor:
         """Frames of some rows, which may lie in several arrays."""
         starts = np.cumsum([0, *map(len, self.frames)])
         out = np.empty((len(rows), *self.frames[0].shape[1:]), np.uint8)
@@ -123,7 +123,7 @@ def losses(outputs: Tensor, labels: Tensor, objects: int) -> tuple[Tensor, Tenso
 
 
 def train(
-    model: Estimator, data: Data, rows: Array, objects: int, steps: int, batch_size: int, learning_rate: float, seed: int,
+    model: Estimator, data: Data, rows: Integers, objects: int, steps: int, batch_size: int, learning_rate: float, seed: int,
     checkpoint: Path, quiet: bool, note: Callable[[int, float, float], object],
 ) -> Estimator:  # fmt: skip
     """Train for some steps; goes on from the checkpoint if there is one.
@@ -191,7 +191,7 @@ def train(
 
 
 @torch.no_grad()
-def predict(model: Estimator, data: Data, rows: Array, objects: int, batch_size: int = 256) -> tuple[Array, Array]:
+def predict(model: Estimator, data: Data, rows: Integers, objects: int, batch_size: int = 256) -> tuple[Array, Array]:
     """Means and standard deviations of some rows' frames, (rows, numbers) each, in the order of `Frames.labels`."""
     parts = []
     for some in np.array_split(rows, max(1, len(rows) // batch_size)):

@@ -22,14 +22,14 @@ from tqdm import tqdm
 
 from reinforcegen_envs import cli
 from reinforcegen_envs.agents.estimator import Data, Estimator, arrays, predict, train
+from reinforcegen_envs.agents.recording import Accuracy, Recorder
 from reinforcegen_envs.arguments import Count, CountOrZero, Positive, checked
 from reinforcegen_envs.errors import InvalidArgument
-from reinforcegen_envs.evaluation.play import play
 from reinforcegen_envs.files import atomic_path, check_output_folder
 from reinforcegen_envs.models.scene import load_scene
-from reinforcegen_envs.perception.accuracy import Accuracy, Row, summarise
+from reinforcegen_envs.perception.accuracy import Row, summarise
 from reinforcegen_envs.perception.camera import CameraPerception, card_of, output_size, proprio_size
-from reinforcegen_envs.perception.frames import Frames, Recorder, States
+from reinforcegen_envs.perception.frames import Frames, States
 from reinforcegen_envs.perception.network import save_estimator
 from reinforcegen_envs.policies.bundle import Bundle
 from reinforcegen_envs.policies.policy import act_one
@@ -92,7 +92,7 @@ class Player:
         self._players: dict[tuple[str, tuple[float, float]], tuple[Any, Recorder, Accuracy | None]] = {}
         self._policy, self._scale = self._bundle.residual()
 
-    def play(self, job: tuple[int, int]) -> tuple[States, list[Row], bool]:
+    def play(self, job: tuple[int, int]) -> tuple[States | None, list[Row], bool]:
         """Play episode ``index`` of a seed; returns its states, errors and success."""
         seed, index = job
         noise, disturbance = SETTINGS[index // len(self._args.variant) % len(SETTINGS)]
@@ -100,9 +100,13 @@ class Player:
         env, recorder, accuracy = self._player(variant, noise)
         recorder.seed = seed
         rng = np.random.default_rng(seed)
-        disturbed = Disturbed(self._policy, disturbance, rng)
-        episode = play(env, disturbed, seed)
-        return recorder.taken(), [] if accuracy is None else accuracy.taken(), episode.success
+        policy = Disturbed(self._policy, disturbance, rng)
+        obs, info = env.reset(seed=seed)
+        done = bool(info["failure"])  # the first connect failed
+        while not done:
+            obs, _, terminated, truncated, info = env.step(policy(obs))
+            done = terminated or truncated
+        return recorder.taken(), [] if accuracy is None else accuracy.taken(), bool(info["success"])
 
     def _player(self, variant: str, noise: tuple[float, float]) -> tuple[Any, Recorder, Accuracy | None]:
         if (variant, noise) not in self._players:
@@ -213,7 +217,7 @@ class Training:
                 for states, errors_of, success in tqdm(
                     results, total=count, unit="episode", desc="play", disable=args.quiet
                 ):
-                    parts.append(states)
+                    parts += [] if states is None else [states]
                     rows += errors_of
                     successes.append(success)
             States.joined(parts).save(file)

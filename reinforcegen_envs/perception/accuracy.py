@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from reinforcegen_envs.engine import Engine
 from reinforcegen_envs.perception.vectors import decode, encode, turns_of
 from reinforcegen_envs.poses import matrix_from, rotation_angle
+from reinforcegen_envs.sim.simulation import CellState
 from reinforcegen_envs.tasks.base import Task
 
 
@@ -30,55 +30,21 @@ class Row(NamedTuple):
     radians: float
 
 
-def errors(engine: Engine) -> list[tuple[float, float]]:
+def errors(truth: CellState, belief: CellState, task: Task) -> list[tuple[float, float]]:
     """Metres and radians by which each object's believed pose is off; poses that look the same count as one."""
     out = []
-    task = engine.task
     for name, body in zip(task.objects, task.bodies, strict=True):
         turns, lowest = turns_of(task.symmetries.get(name))
-        poses = []
-        for cell in (engine.sim, engine.belief):
-            position, rotation = cell.data.xpos[body], cell.data.xmat[body].reshape(3, 3)
-            vectors = encode(position, rotation, turns)
-            # The believed yaw goes the same way, so both are taken from where yaws begin: the nearest of those that look alike.
-            poses.append((position, decode(vectors, turns, lowest, np.nan)[0], vectors))
-        (true_position, true_rotation, _), (position, _, vectors) = poses
-        yaw = float(np.arctan2(true_rotation[1, 0], true_rotation[0, 0])) if turns > 1 else np.nan
-        believed = decode(vectors, turns, lowest, yaw)[0]
-        angle = rotation_angle(matrix_from(true_rotation, position), matrix_from(believed, position))
-        out.append((float(np.linalg.norm(true_position - position)), angle))
+        position, rotation = truth.data.xpos[body], truth.data.xmat[body].reshape(3, 3)
+        true, yaw = decode(encode(position, rotation, turns), turns, lowest, np.nan)
+        believed_position, believed_rotation = belief.data.xpos[body], belief.data.xmat[body].reshape(3, 3)
+        last_yaw = (
+            yaw if turns > 1 else np.nan
+        )  # of the poses that look like the believed one, the nearest to the true one
+        believed, _ = decode(encode(believed_position, believed_rotation, turns), turns, lowest, last_yaw)
+        angle = rotation_angle(matrix_from(true, position), matrix_from(believed, position))
+        out.append((float(np.linalg.norm(position - believed_position)), float(angle)))
     return out
-
-
-class Accuracy:
-    """Keeps the errors of an engine's belief at every control step, until they are `taken`.
-
-    Args:
-        engine: what is played in.
-    """
-
-    def __init__(self, engine: Engine):
-        self._engine = engine
-        self._rows: list[Row] = []
-        self._connecting = False
-        engine.events.subscribe("connect_begun", lambda *_: self._set(True))
-        engine.events.subscribe("connect_ended", lambda *_: self._arrived())
-        engine.events.subscribe("control_step", lambda: self._keep("connect" if self._connecting else "skill"))
-
-    def _set(self, connecting: bool) -> None:
-        self._connecting = connecting
-
-    def _arrived(self) -> None:
-        self._set(False)
-        self._keep("arrived")
-
-    def _keep(self, phase: str) -> None:
-        self._rows += [Row(self._engine.stage, phase, n, *error) for n, error in enumerate(errors(self._engine))]
-
-    def taken(self) -> list[Row]:
-        """What was kept, which is then forgotten."""
-        rows, self._rows = self._rows, []
-        return rows
 
 
 def summarise(rows: Sequence[Row], task: type[Task]) -> list[dict[str, Any]]:

@@ -21,7 +21,7 @@ from reinforcegen_envs.sim.cameras import CAMERAS, SIZE, Cameras
 from reinforcegen_envs.sim.kernel import GRIPPER
 from reinforcegen_envs.sim.simulation import CellState, Simulation
 from reinforcegen_envs.tasks.base import Task
-from reinforcegen_envs.typing import Array, Observations
+from reinforcegen_envs.typing import Array, Integers, Observations
 
 LOG_VARIANCES = (-12.0, 4.0)  # what a network's are cut to
 JOINT_FADING = 0.9  # part of a joint's precision that is left after a control step
@@ -97,7 +97,7 @@ class Carriers:
             self._candidates.append(None if name is None else task.objects.index(name))
         self._count = len(task.objects)
 
-    def of(self, stage: int, gripper: float) -> Array:
+    def of(self, stage: int, gripper: float) -> Integers:
         """Carrier of every object, (objects,) int64, in a stage and with a gripper command (positive closes)."""
         carriers = np.full(self._count, fusion.WORLD, np.int64)
         candidate = self._candidates[stage]
@@ -183,7 +183,7 @@ class CameraPerception(Perception):
         self.estimate = split(outputs, len(task.objects))
         return self.estimate
 
-    def _fuse(self, estimate: Estimate, position: Array, rotation: Array, carriers: Array) -> None:
+    def _fuse(self, estimate: Estimate, position: Array, rotation: Array, carriers: Integers) -> None:
         fusion.fuse(
             self._means,
             self._precisions,

@@ -14,7 +14,6 @@ from pathlib import Path
 import mujoco
 import numpy as np
 
-from reinforcegen_envs.engine import Engine
 from reinforcegen_envs.files import atomic_path
 from reinforcegen_envs.perception import fusion
 from reinforcegen_envs.perception.camera import proprio
@@ -22,9 +21,9 @@ from reinforcegen_envs.perception.vectors import encode, turns_of
 from reinforcegen_envs.poses import from_pose7, invert, matrix_from, rotation, to_pose7, translation
 from reinforcegen_envs.sim.cameras import SIZE, Cameras
 from reinforcegen_envs.sim.kernel import GRIPPER
-from reinforcegen_envs.sim.simulation import CellState
+from reinforcegen_envs.sim.simulation import CellState, Simulation
 from reinforcegen_envs.tasks.base import Placement, Task
-from reinforcegen_envs.typing import Array, Observations, Pixels
+from reinforcegen_envs.typing import Array, Flags, Integers, Observations, Pixels
 
 FAR, NEAR = 0.3, 0.35  # part of the pictures in which what stands free is put elsewhere, and moved a little
 FAR_AT_WORK, NEAR_AT_WORK = (
@@ -58,15 +57,15 @@ class States:
     mocap_pos: Array
     mocap_quat: Array
     gripper: Array
-    stage: Array
-    connecting: Array
-    groups: Array
-    seed: Array
+    stage: Integers
+    connecting: Flags
+    groups: Integers
+    seed: Integers
 
     def __len__(self) -> int:
         return len(self.qpos)
 
-    def __getitem__(self, rows: Array | slice) -> States:
+    def __getitem__(self, rows: Integers | slice) -> States:
         return States(*(getattr(self, field.name)[rows] for field in fields(self)))
 
     @classmethod
@@ -87,54 +86,22 @@ class States:
             return cls(*(file[field.name] for field in fields(cls)))
 
 
-def touching_groups(engine: Engine) -> Array:
+def touching_groups(sim: Simulation, task: Task) -> Integers:
     """Which objects touch one another now, see `States.groups`; the table does not count."""
-    model, contact = engine.sim.model, engine.sim.data.contact
+    model, contact = sim.model, sim.data.contact
     roots = model.body_rootid[model.geom_bodyid]
-    bodies = engine.task.bodies
-    robot = model.body_rootid[model.site_bodyid[engine.sim.grip_site]]
+    bodies = task.bodies
+    robot = model.body_rootid[model.site_bodyid[sim.grip_site]]
     node = np.full(model.nbody, -1)  # body -> 0 robot, 1.. objects
     node[robot] = 0
     node[bodies] = np.arange(1, len(bodies) + 1)
     label = np.arange(len(bodies) + 1)
-    for first, second in contact.geom[: engine.sim.data.ncon]:
+    for first, second in contact.geom[: sim.data.ncon]:
         a, b = node[roots[first]], node[roots[second]]
         if a >= 0 and b >= 0 and label[a] != label[b]:
             low, high = sorted((label[a], label[b]))
             label[label == high] = low
     return label[1:]
-
-
-class Recorder:
-    """Keeps an engine's state at every control step, until it is `taken`.
-
-    Args:
-        engine: what is played in.
-    """
-
-    def __init__(self, engine: Engine):
-        self._engine = engine
-        self._rows: list[tuple] = []
-        self._connecting = False
-        self.seed = 0
-        engine.events.subscribe("connect_begun", lambda *_: self._set(True))
-        engine.events.subscribe("connect_ended", lambda *_: self._set(False))
-        engine.events.subscribe("control_step", self._keep)
-
-    def _set(self, connecting: bool) -> None:
-        self._connecting = connecting
-
-    def _keep(self) -> None:
-        engine, data = self._engine, self._engine.sim.data
-        self._rows.append((
-            data.qpos.astype(np.float64), data.mocap_pos.copy(), data.mocap_quat.copy(), engine.sim.controller[GRIPPER],
-            engine.stage, self._connecting, touching_groups(engine), self.seed,
-        ))  # fmt: skip
-
-    def taken(self) -> States:
-        """What was kept, which is then forgotten."""
-        rows, self._rows = self._rows, []
-        return States(*(np.array(column) for column in zip(*rows, strict=True)))
 
 
 class Frames:
@@ -184,7 +151,7 @@ class Frames:
         joints = (cell.data.qpos[task.joint_qpos] - self._joint_low) / self._joint_span
         return np.concatenate([out.ravel(), joints]).astype(np.float32)
 
-    def move(self, groups: Array, stage: int, connecting: bool, rng: np.random.Generator) -> None:
+    def move(self, groups: Integers, stage: int, connecting: bool, rng: np.random.Generator) -> None:
         """Move objects of the loaded state, as the constants of this module say.
 
         Args:

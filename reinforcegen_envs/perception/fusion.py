@@ -10,7 +10,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from reinforcegen_envs.typing import Array
+from reinforcegen_envs.typing import Array, Integers
 
 WORLD, HAND = 0, 1  # carriers
 NONE = -1  # nothing is known yet
@@ -79,12 +79,12 @@ def carry(means: Array, precisions: Array, hand_position: Array, hand_rotation: 
 def fuse(
     means: Array,
     precisions: Array,
-    carriers: Array,
+    carriers: Integers,
     mean: Array,
     variance: Array,
     hand_position: Array,
     hand_rotation: Array,
-    new_carriers: Array,
+    new_carriers: Integers,
     fading: Array,
 ) -> None:
     """Add a control step's evidence to what is known of all objects, in place.
