@@ -23,7 +23,7 @@ class RunArgs:
     env_id: str = "ReinforceGen/D2-Threading-Residual-v0"
     """environment id; any id with one flat observation and a continuous action works"""
     stage: str | None = None
-    """train this stage's skill alone; None: the whole task (this and the next eight: ReinforceGen ids only)"""
+    """train this stage's skill alone; None: the whole task (this and the next nine: ReinforceGen ids only)"""
     pose_noise: tuple[NotNegative, NotNegative] | None = None
     """noise on the initiation pose: metres, radians; None: the environment's own default"""
     pool: Path | None = None
@@ -39,6 +39,8 @@ class RunArgs:
     """"predicate", "sustained" or "predictor"; None: the environment's own default"""
     initiation: str | None = None
     """"teacher" or "student"; None: the environment's own default"""
+    perception: str | None = None
+    """"truth" or "camera" (object poses are estimated from pictures); None: the environment's own default"""
     foresight: bool = False
     """multiply a skill's reward with how likely the later stages succeed from its end, as the predictor in the folder of weights
     says (reinforcegen foresight); success is counted as ever"""

@@ -20,7 +20,8 @@ from reinforcegen_envs.workers import usable_cores
 from reinforcegen_envs.wrappers.vector import ThreadVectorEnv
 
 ENV_KWARGS = (
-    "stage", "pose_noise", "pool", "residual_scale", "base_policy", "weights", "termination", "initiation", "foresight"
+    "stage", "pose_noise", "pool", "residual_scale", "base_policy", "weights", "termination", "initiation",
+    "perception", "foresight",
 )  # fmt: skip
 
 

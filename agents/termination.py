@@ -66,6 +66,8 @@ class Args:
     """episodes, of every variant with base policies and residual policies, from noisy starts and others, in turn"""
     pose_noise: tuple[NotNegative, NotNegative] = (0.01, 0.0523599)
     """standard deviations of the noise on initiation poses, metres and radians per axis"""
+    perception: str = "truth"
+    """"truth" or "camera": what the classifiers are trained and judged on"""
     held_out: Count = 100
     """further episodes, of the policy as deployed (with residuals, if there are any), that judge the classifiers; seeds from
     1,000,000"""
@@ -141,7 +143,12 @@ class Player:
 
     def __init__(self, args: Args, task: type[Task], deployed: bool = False):
         self._truth = Truth(args.after)
-        kwargs: dict[str, Any] = {"weights": str(args.weights), "initiation": "student", "termination": self._truth}
+        kwargs: dict[str, Any] = {
+            "weights": str(args.weights),
+            "initiation": "student",
+            "termination": self._truth,
+            "perception": args.perception,
+        }
         noises = [(0.0, 0.0), tuple(args.pose_noise)]
         policies = [ResidualPolicy(task, {})]
         bundle = Bundle.open(task, args.weights)

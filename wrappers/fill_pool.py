@@ -16,6 +16,7 @@ from reinforcegen_envs.engine import Snapshot
 from reinforcegen_envs.env import ManipulationEnv
 from reinforcegen_envs.errors import InvalidArgument
 from reinforcegen_envs.files import check_output
+from reinforcegen_envs.perception import CameraPerception
 from reinforcegen_envs.policies.bundle import Bundle
 from reinforcegen_envs.tasks import TASKS
 from reinforcegen_envs.workers import Workers
@@ -49,6 +50,8 @@ class Args:
     """who plays the stages before: "base", or "tuned", which adds the residual weights that are in the weights' folder"""
     earlier_pool: Path | None = None
     """file of starts of an earlier stage to play on from, which is cheaper than a new scene every time"""
+    perception: str = "truth"
+    """"truth", or "camera": beliefs from pictures, which the snapshots hold"""
     initiation: str = "teacher"
     """"teacher" or "student" chooses initiation poses"""
     out: Path = Path("pool.npz")
@@ -73,7 +76,11 @@ def make(args: Args) -> dict[str, Skill]:
     bundle = Bundle.open(TASKS[args.task], args.weights)
     return {
         variant: Skill(
-            ManipulationEnv(args.task, variant),
+            ManipulationEnv(
+                args.task,
+                variant,
+                perception=CameraPerception(args.weights) if args.perception == "camera" else args.perception,
+            ),
             stage=args.stage,
             pose_noise=args.pose_noise,
             weights=args.weights,

@@ -60,6 +60,8 @@ class Args:
     """"student" (learned) or "teacher" (kinematic reach of the whole skill) chooses initiation poses"""
     pose_noise: tuple[NotNegative, NotNegative] = (0.0, 0.0)
     """standard deviations of the noise on initiation poses, metres and radians per axis"""
+    perception: str = "truth"
+    """"truth" (object poses are known) or "camera" (they are estimated from pictures; needs OpenGL)"""
     stage: str | None = None
     """evaluate this stage's skill alone"""
     weights: Path | None = None
@@ -84,7 +86,7 @@ def make(args: Args, render_mode: str | None = None, **more: Any) -> tuple[gym.E
     Args:
         args: the command's.
         render_mode: of the environment.
-        more: further arguments of the environment that the command does not have: perception, replan.
+        more: further arguments of the environment, over the command's, e.g. replan.
 
     Raises:
         InvalidArgument: an id or a policy that this command cannot evaluate.
@@ -94,6 +96,7 @@ def make(args: Args, render_mode: str | None = None, **more: Any) -> tuple[gym.E
     kwargs: dict[str, Any] = {
         "termination": args.termination,
         "initiation": args.initiation,
+        "perception": args.perception,
         "pose_noise": tuple(args.pose_noise),
         "weights": None if args.weights is None else str(args.weights),
         "render_mode": render_mode,
