@@ -23,6 +23,7 @@ COMMANDS = {
     "tune": ("", "a residual policy by reinforcement learning (--algorithm td3 or ppo)"),
     "termination": ("reinforcegen_envs.agents.termination", "termination predictors again, on what policies do"),
     "foresight": ("reinforcegen_envs.agents.foresight", "how likely later stages succeed, for tune --foresight"),
+    "perceive": ("reinforcegen_envs.agents.perceive", "an estimator that tells from two cameras where objects are"),
     "evaluate": ("reinforcegen_envs.evaluation.command", "a policy's success, with its interval"),
     "pipeline": ("reinforcegen_envs.agents.pipeline", "everything from source demonstrations to a tuned policy"),
 }

@@ -19,17 +19,28 @@ from reinforcegen_envs.commands import ALGORITHMS, COMMANDS
 
 # Name of an argument -> commands that must have it.
 SHARED = {
-    "task": ("collect", "generate", "pool", "tune", "foresight", "evaluate", "pipeline", "list"),
-    "variant": ("collect", "generate", "pool", "tune", "foresight", "evaluate", "pipeline"),
+    "task": ("collect", "generate", "pool", "tune", "foresight", "perceive", "evaluate", "pipeline", "list"),
+    "variant": ("collect", "generate", "pool", "tune", "foresight", "perceive", "evaluate", "pipeline"),
     "stage": ("pool", "tune", "evaluate"),
-    "weights": ("pool", "tune", "termination", "foresight", "evaluate", "list"),
+    "weights": ("pool", "tune", "termination", "foresight", "perceive", "evaluate", "list"),
     "data": ("clone", "termination"),
     "out": ("collect", "generate", "clone", "pool", "pipeline"),
-    "workers": ("generate", "clone", "pool", "termination", "foresight", "evaluate"),
-    "seed": ("collect", "generate", "clone", "pool", "tune", "termination", "foresight", "evaluate", "pipeline"),
+    "workers": ("generate", "clone", "pool", "termination", "foresight", "perceive", "evaluate"),
+    "seed": (
+        "collect",
+        "generate",
+        "clone",
+        "pool",
+        "tune",
+        "termination",
+        "foresight",
+        "perceive",
+        "evaluate",
+        "pipeline",
+    ),
     "pose-noise": ("pool", "tune", "termination", "foresight", "evaluate"),
-    "episodes": ("termination", "foresight", "evaluate", "pipeline"),
-    "quiet": ("collect", "generate", "clone", "pool", "tune", "termination", "foresight", "evaluate"),
+    "episodes": ("termination", "foresight", "perceive", "evaluate", "pipeline"),
+    "quiet": ("collect", "generate", "clone", "pool", "tune", "termination", "foresight", "perceive", "evaluate"),
     "task-module": tuple(COMMANDS),
 }
 
@@ -47,7 +58,7 @@ def run(monkeypatch, capsys, *words):
 
 
 def help_of(monkeypatch, capsys, *words):
-    if words[0] in ("clone", "tune", "termination", "foresight"):
+    if words[0] in ("clone", "tune", "termination", "foresight", "perceive"):
         pytest.importorskip("torch")
     code, out, _ = run(monkeypatch, capsys, *words, "--help")
     assert code == 0

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from reinforcegen_envs.perception.vectors import decode, encode, turns_of
-from reinforcegen_envs.poses import matrix_from, rotation_angle
+from reinforcegen_envs.poses import rotation_angle
 from reinforcegen_envs.sim.simulation import CellState
 from reinforcegen_envs.tasks.base import Task
 
@@ -42,8 +42,8 @@ def errors(truth: CellState, belief: CellState, task: Task) -> list[tuple[float,
             yaw if turns > 1 else np.nan
         )  # of the poses that look like the believed one, the nearest to the true one
         believed, _ = decode(encode(believed_position, believed_rotation, turns), turns, lowest, last_yaw)
-        angle = rotation_angle(matrix_from(true, position), matrix_from(believed, position))
-        out.append((float(np.linalg.norm(position - believed_position)), float(angle)))
+        metres = float(np.linalg.norm(position - believed_position))
+        out.append((metres, float(rotation_angle(true, believed))))
     return out
 
 

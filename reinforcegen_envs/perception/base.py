@@ -8,6 +8,7 @@ perception fills a `Belief`, a state of the same cell in which objects are where
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 import mujoco
 import numpy as np
@@ -25,6 +26,9 @@ class Belief(CellState):
         robot = [name for name in _joint_names(model) if name.startswith(("robot0_", "gripper0_"))]
         self._robot_qpos = np.array([model.joint(name).qposadr[0] for name in robot])
         self._robot_dof = np.array([model.joint(name).dofadr[0] for name in robot])
+
+    def _make(self, model: mujoco.MjModel, state: dict[str, Any]) -> None:
+        Belief.__init__(self, model)
 
     def follow_robot(self, truth: Simulation) -> None:
         """Take over what the robot knows of itself: joints, fingers, their velocities, and the controller's state."""

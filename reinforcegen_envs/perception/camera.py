@@ -53,7 +53,7 @@ def split(outputs: Observations, objects: int) -> Estimate:
     vectors = outputs[: objects * PER_OBJECT].astype(np.float64).reshape(objects, 2, 2, 3, 3)
     joints = outputs[objects * PER_OBJECT :].astype(np.float64).reshape(-1, 2)
     return Estimate(
-        vectors[:, 0],
+        np.ascontiguousarray(vectors[:, 0]),
         np.exp(np.clip(vectors[:, 1], *LOG_VARIANCES)),
         joints[:, 0],
         np.exp(np.clip(joints[:, 1], *LOG_VARIANCES)),

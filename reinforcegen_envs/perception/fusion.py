@@ -44,6 +44,7 @@ def evidence(
         means (3, 3) and precisions (3, 3, 3), one a vector, in the carrier's frame.
     """
     means, precisions = np.empty((3, 3)), np.empty((3, 3, 3))
+    to_hand = np.ascontiguousarray(hand_rotation.T)
     for k in range(3):
         in_world, in_hand = np.diag(1.0 / variance[0, k]), np.diag(1.0 / variance[1, k])
         if carrier == WORLD:
@@ -52,11 +53,11 @@ def evidence(
             if k == 0:
                 from_hand += hand_position
         else:
-            in_world = _turned(np.ascontiguousarray(hand_rotation.T), in_world)
+            in_world = _turned(to_hand, in_world)
             from_world, from_hand = mean[0, k].copy(), mean[1, k].copy()
             if k == 0:
                 from_world -= hand_position
-            from_world = hand_rotation.T @ from_world
+            from_world = to_hand @ from_world
         precisions[k] = in_world + in_hand
         means[k] = np.linalg.solve(precisions[k], in_world @ from_world + in_hand @ from_hand)
     return means, precisions

@@ -1,0 +1,339 @@
+"""Beliefs from cameras: what they may read, what they remember, what they learn from, and what they refuse."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from reinforcegen_envs.engine import Engine
+from reinforcegen_envs.errors import InvalidArgument
+from reinforcegen_envs.models.scene import load_scene
+from reinforcegen_envs.perception import CameraPerception, fusion
+from reinforcegen_envs.perception.accuracy import Row, errors, summarise
+from reinforcegen_envs.perception.camera import Carriers, card_of, output_size, proprio, proprio_size, split
+from reinforcegen_envs.perception.frames import ROBOT, Frames, States, touching_groups
+from reinforcegen_envs.perception.network import save_estimator
+from reinforcegen_envs.perception.vectors import decode
+from reinforcegen_envs.policies.bundle import SHIPPED
+from reinforcegen_envs.policies.weights_file import WeightsError
+from reinforcegen_envs.poses import from_pose7, rotation, to_pose7
+from reinforcegen_envs.sim.simulation import Simulation
+from reinforcegen_envs.tasks import TASKS, CoffeeTask, NutAssemblyTask, ThreadingTask
+from reinforcegen_envs.tasks.base import Task
+
+pytest.importorskip("torch")
+from reinforcegen_envs.agents.estimator import Estimator, arrays, losses, means_and_log_variances  # noqa: E402
+
+SMALL = 32  # pixels: what need not be exact
+
+
+def random_estimator(folder, task, size=SMALL, **entries):
+    """An estimator that knows nothing, in a copy of the task's shipped weights."""
+    import torch
+
+    shutil.copytree(SHIPPED / task.name.lower(), folder, dirs_exist_ok=True)
+    torch.manual_seed(0)
+    model = Estimator(size, proprio_size(task), output_size(task))
+    save_estimator(folder / "estimator.safetensors", arrays(model), {**card_of(task, size), **entries})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory):
+    return random_estimator(tmp_path_factory.mktemp("untrained") / "weights", ThreadingTask)
+
+
+def engine_of(task=ThreadingTask, perception=None, seed=0, variant="D0"):
+    engine = Engine(task, variant, perception=perception)
+    engine.rng = np.random.default_rng(seed)
+    engine.reset()
+    return engine
+
+
+def test_pictures_are_all_that_it_takes_from_the_simulation(untrained, monkeypatch):
+    """Two scenes that look the same are believed to be the same, whatever is true."""
+    engine, other = engine_of(perception=CameraPerception(untrained)), engine_of(seed=5)
+    other.sim.data.qpos[engine.sim.arm_qpos] = engine.sim.joints
+    other.sim.refresh()
+    perception = engine.perception
+    assert isinstance(perception, CameraPerception)
+    own = perception._cameras
+    believed = []
+    for scene in (engine.sim, other.sim):
+        monkeypatch.setattr(own, "frames", lambda data, of=scene: type(own).frames(own, of.data))
+        engine.perceive_anew()
+        believed.append({name: engine.task.object_pose(engine.belief, name) for name in engine.task.objects})
+    assert any(np.abs(believed[0][name] - believed[1][name]).max() > 1e-4 for name in believed[0])
+    monkeypatch.undo()
+    engine.perceive_anew()
+    for name, pose in believed[0].items():
+        np.testing.assert_array_equal(engine.task.object_pose(engine.belief, name), pose)
+
+
+def test_the_robot_is_where_it_is_and_objects_are_not_copied(untrained):
+    engine = engine_of(perception=CameraPerception(untrained))
+    engine.act(np.array([0.5, -0.2, -0.3, 0.1, 0.0, 0.2, 1.0]))
+    np.testing.assert_array_equal(engine.belief.joints, engine.sim.joints)
+    np.testing.assert_array_equal(engine.belief.controller, engine.sim.controller)
+    for name in engine.task.objects:
+        assert (
+            np.abs(engine.task.object_pose(engine.belief, name) - engine.task.object_pose(engine.sim, name)).max()
+            > 1e-3
+        )
+
+
+def test_snapshots_copies_and_seeds_repeat_the_belief(untrained):
+    rng = np.random.default_rng(0)
+    actions = rng.uniform(-1, 1, (6, 7))
+    engine = engine_of(perception=CameraPerception(untrained))
+    for action in actions[:3]:
+        engine.act(action)
+    snapshot, twin = engine.snapshot(), copy.deepcopy(engine)
+    ends = []
+    for one in (engine, twin):
+        for action in actions[3:]:
+            one.act(action)
+        ends.append(one.belief.get_state())
+    engine.restore(snapshot)
+    for action in actions[3:]:
+        engine.act(action)
+    ends.append(engine.belief.get_state())
+    again = engine_of(perception=CameraPerception(untrained))
+    for action in actions:
+        again.act(action)
+    ends.append(again.belief.get_state())
+    for end in ends[1:]:
+        np.testing.assert_array_equal(end, ends[0])
+
+
+def test_it_looks_as_often_as_it_is_told(untrained):
+    perception = CameraPerception(untrained, every=3)
+    engine = engine_of(perception=perception)
+    looks = []
+    look = perception.look
+    perception.look = lambda *args: looks.append(1) or look(*args)  # type: ignore[method-assign]
+    for _ in range(6):
+        engine.act(np.zeros(7))
+    assert len(looks) == 2
+    with pytest.raises(InvalidArgument, match="every is 0"):
+        CameraPerception(untrained, every=0)
+
+
+def test_estimators_of_something_else_are_refused(untrained, tmp_path):
+    with pytest.raises(WeightsError, match="no weights file.*estimator"):
+        engine_of(perception=CameraPerception(tmp_path))
+    coffee = random_estimator(tmp_path / "coffee", CoffeeTask)
+    with pytest.raises(WeightsError, match="'Coffee'.*'Threading'"):
+        engine_of(perception=CameraPerception(coffee))
+    for entry, value in (("front", {"pos": [1, 0, 1], "target": [0, 0, 1], "fovy": 45.0}), ("cameras", ["front"])):
+        other = random_estimator(tmp_path / entry, ThreadingTask, **{entry: value})
+        with pytest.raises(WeightsError, match=f"made for {entry}"):
+            engine_of(perception=CameraPerception(other))
+
+
+@pytest.mark.parametrize("mode", [None, "Hybrid", "Residual"])
+def test_every_mode_takes_it_by_name(untrained, mode):
+    suffix = f"-{mode}" if mode else ""
+    kwargs = {"weights": str(untrained)} if mode else {}
+    if mode is None and not (SHIPPED / "threading" / "estimator.safetensors").is_file():
+        pytest.skip("no estimator is shipped")
+    env = gym.make(f"ReinforceGen/D0-Threading{suffix}-v0", perception="camera", **kwargs)
+    obs, _ = env.reset(seed=0)
+    assert env.observation_space.contains(obs)
+    assert isinstance(env.unwrapped.engine.perception, CameraPerception)  # type: ignore[attr-defined]
+    env.close()
+
+
+def test_what_the_hand_carries_is_what_it_has_closed_on():
+    carriers = Carriers(NutAssemblyTask(load_scene(NutAssemblyTask.scene)))
+    square, peg, round_, _ = range(4)
+    world, hand = fusion.WORLD, fusion.HAND
+    assert carriers.of(0, -1.0).tolist() == [world] * 4
+    assert carriers.of(0, 0.5)[square] == hand
+    assert carriers.of(1, 1.0)[square] == hand and carriers.of(1, 1.0)[peg] == world
+    assert carriers.of(2, 1.0)[round_] == hand and carriers.of(2, 1.0)[square] == world
+    assert carriers.of(3, -1.0).tolist() == [world] * 4
+
+
+@pytest.fixture(scope="module", params=sorted(TASKS))
+def frames(request):
+    task = TASKS[request.param]
+    return Frames(task, load_scene(task.scene), SMALL)
+
+
+def states_of(engine, count=1):
+    data = engine.sim.data
+    return States(
+        np.repeat(data.qpos[None], count, 0), np.repeat(data.mocap_pos[None], count, 0),
+        np.repeat(data.mocap_quat[None], count, 0), np.full(count, -1.0), np.zeros(count, int), np.ones(count, bool),
+        np.repeat(touching_groups(engine.sim, engine.task)[None], count, 0), np.zeros(count, int),
+    )  # fmt: skip
+
+
+def test_labels_say_where_objects_are(frames):
+    """A network that gave its labels would be believed to the last bit, symmetric objects up to their symmetry."""
+    engine = engine_of(type(frames.task), seed=3, variant="D2")
+    frames.load(states_of(engine), 0)
+    labels = frames.labels()
+    count = len(frames.task.objects)
+    outputs = np.zeros(output_size(frames.task), np.float32)
+    for n in range(count):
+        outputs[n * 36 : n * 36 + 18] = labels[n * 18 : n * 18 + 18]
+    outputs[count * 36 :: 2] = labels[count * 18 :]
+    estimate = split(outputs, count)
+    hand = frames.cell.eef_pose()
+    position, turned = (hand[:3, 3] - fusion.CENTRE) / fusion.UNIT, np.ascontiguousarray(hand[:3, :3])
+    belief = copy.deepcopy(frames.cell)
+    for n, name in enumerate(frames.task.objects):
+        means, _ = fusion.evidence(estimate.mean[n], estimate.variance[n], position, turned, fusion.WORLD)
+        vectors = fusion.in_world(means, position, turned, fusion.WORLD)
+        symmetry = frames.task.symmetries.get(name)
+        turns, lowest = (1, 0.0) if symmetry is None else (symmetry.turns, symmetry.yaw)
+        pose = np.eye(4)
+        pose[:3, :3], pose[:3, 3] = decode(vectors, turns, lowest, np.nan)[0], vectors[0]
+        frames.task.write_pose7(belief, name, to_pose7(pose))
+    belief.evaluate()
+    for metres, radians in errors(engine.sim, belief, frames.task):
+        assert metres < 1e-6 and radians < 1e-3
+
+
+def test_moved_objects_keep_their_height_and_what_they_touch(frames):
+    engine = engine_of(type(frames.task), variant="D2")
+    for _ in range(5):
+        engine.act(np.array([0.0, 0, 0, 0, 0, 0, -1]))
+    states, rng = states_of(engine), np.random.default_rng(0)
+    moved = 0
+    for _ in range(20):
+        frames.load(states, 0)
+        before = [frames.task.object_pose(frames.cell, name) for name in frames.task.objects]
+        frames.move(states.groups[0], 0, True, rng)
+        after = [frames.task.object_pose(frames.cell, name) for name in frames.task.objects]
+        for old, new in zip(before, after, strict=True):
+            assert new[2, 3] == pytest.approx(old[2, 3], abs=1e-9)
+            np.testing.assert_allclose(new[2, :3], old[2, :3], atol=1e-9)  # leans the same way
+            moved += np.abs(new - old).max() > 1e-3
+        for group in set(states.groups[0].tolist()):
+            together = [n for n, number in enumerate(states.groups[0]) if number == group]
+            relative = [[np.linalg.inv(poses[together[0]]) @ poses[n] for n in together] for poses in (before, after)]
+            np.testing.assert_allclose(*relative, atol=1e-9)
+    assert moved > 10
+
+
+def test_frames_are_drawn_from_the_seed_alone(frames):
+    engine = engine_of(type(frames.task))
+    taken = []
+    for _ in range(2):
+        rng = np.random.default_rng(7)
+        frames.load(states_of(engine), 0)
+        frames.move(states_of(engine).groups[0], 0, False, rng)
+        taken.append(frames.take(0))
+    for one, other in zip(*taken, strict=True):
+        np.testing.assert_array_equal(one, other)
+    pictures, own, _ = taken[0]
+    assert pictures.shape == (2, SMALL, SMALL, 3) and own.shape == (proprio_size(frames.task),)
+
+
+def test_groups_are_what_touches():
+    engine = engine_of(CoffeeTask)
+    assert touching_groups(engine.sim, engine.task).tolist() == [1, 2]
+    hand = engine.sim.eef_pose()
+    engine.task.write_pose7(engine.sim, "coffee_pod", to_pose7(hand))
+    engine.sim.refresh()
+    groups = touching_groups(engine.sim, engine.task)
+    assert groups[0] == ROBOT and groups[1] != ROBOT
+    machine = engine.task.object_pose(engine.sim, "coffee_machine")
+    engine.task.write_pose7(engine.sim, "coffee_pod", to_pose7(machine))
+    engine.sim.refresh()
+    groups = touching_groups(engine.sim, engine.task)
+    assert groups[0] == groups[1] != ROBOT
+
+
+def test_states_survive_a_file(tmp_path):
+    states = States.joined([states_of(engine_of(), 3), states_of(engine_of(seed=1), 2)])
+    states.save(tmp_path / "states.npz")
+    loaded = States.load(tmp_path / "states.npz")
+    assert len(loaded) == 5
+    np.testing.assert_array_equal(loaded.qpos, states.qpos)
+    assert len(loaded[np.array([0, 4])]) == 2
+
+
+def test_errors_do_not_count_turns_that_nobody_can_see():
+    engine = engine_of(NutAssemblyTask, variant="D2")
+    belief = copy.deepcopy(engine.sim)
+    turn = rotation(np.array([0.0, 0.0, np.pi / 2]))
+    for name in engine.task.objects:
+        pose = from_pose7(engine.task.root_pose7(engine.sim, name)) @ turn
+        pose[0, 3] += 0.01
+        engine.task.write_pose7(belief, name, to_pose7(pose))
+    belief.refresh()
+    off = dict(zip(engine.task.objects, errors(engine.sim, belief, engine.task), strict=True))
+    for metres, _ in off.values():
+        assert metres == pytest.approx(0.01, abs=1e-6)
+    assert off["square_peg"][1] < 1e-6 and off["round_peg"][1] < 1e-6
+    assert off["square_nut"][1] == pytest.approx(np.pi / 2, abs=1e-6)
+
+
+def test_errors_are_summed_up_by_phase():
+    rows = [Row(0, "skill", 0, 0.001 * k, 0.01 * k) for k in range(1, 6)] + [Row(1, "arrived", 1, 0.002, 0.0)]
+    table = summarise(rows, ThreadingTask)
+    assert [line["phase"] for line in table] == ["skill", "arrived"]
+    assert table[0]["mm"] == 3.0 and table[0]["steps"] == 5 and table[0]["object"] == "needle"
+    assert table[1]["stage"] == "insert" and table[1]["mm_p95"] == 2.0
+
+
+def test_proprioception_holds_no_objects():
+    engine = engine_of()
+    before = proprio(engine.sim, 2, 1)
+    engine.task.write_pose7(engine.sim, "needle", np.array([0.0, 0.0, 0.9, 1.0, 0, 0, 0]))
+    engine.sim.refresh()
+    np.testing.assert_array_equal(proprio(engine.sim, 2, 1), before)
+
+
+def test_torch_and_numpy_read_outputs_alike():
+    import torch
+
+    rng = np.random.default_rng(0)
+    outputs = rng.normal(size=output_size(CoffeeTask)).astype(np.float32)
+    mean, log_variance = means_and_log_variances(torch.from_numpy(outputs[None]), 2)
+    estimate = split(outputs, 2)
+    np.testing.assert_allclose(mean[0, :36].numpy(), estimate.mean.ravel())
+    np.testing.assert_allclose(mean[0, 36:].numpy(), estimate.joints)
+    np.testing.assert_allclose(log_variance[0, :36].exp().numpy(), estimate.variance.ravel(), rtol=1e-6)
+    labels = mean.clone()
+    exact, _ = losses(torch.from_numpy(outputs[None]), labels, 2)
+    off, _ = losses(torch.from_numpy(outputs[None]), labels + 1, 2)
+    assert exact < off
+
+
+def test_no_true_pose_is_read_while_a_camera_episode_plays(untrained, monkeypatch):
+    """Everything that acts asks for poses of the belief; whoever asks for those of the simulation gets an error."""
+    env = gym.make("ReinforceGen/D0-Threading-Residual-v0", perception="camera", weights=str(untrained),
+                   termination="predictor", initiation="student")  # fmt: skip
+    for name in ("object_pose", "root_pose7"):
+        asked = getattr(Task, name)
+
+        def guarded(self, cell, object_name, asked=asked):
+            assert not isinstance(cell, Simulation), "asked for the truth"
+            return asked(self, cell, object_name)
+
+        monkeypatch.setattr(Task, name, guarded)
+    body_pose = Simulation.body_pose
+
+    def guarded_body(self, body):
+        raise AssertionError("asked for the truth")
+
+    monkeypatch.setattr(Simulation, "body_pose", guarded_body)
+    assert body_pose is not guarded_body
+    for seed in range(3):
+        _, info = env.reset(seed=seed)
+        done = bool(info["failure"])
+        for _ in range(20):
+            if done:
+                break
+            _, _, terminated, truncated, info = env.step(np.zeros(7))
+            done = terminated or truncated
+    env.close()
