@@ -1,8 +1,8 @@
 """Scenes: robosuite's Panda, mount and arena plus our objects, compiled once and kept on disk as MJB files.
 
 A scene has three forms with the same joints and bodies: ``physics`` (no visual geoms, meshes or textures), ``rendered`` (as
-robosuite draws it) and ``light`` (the robot as its collision hulls, objects and table as they look: what cameras see for
-observations, thirty times as fast). Only building one imports robosuite; loading a cached one does not.
+robosuite draws it) and ``light`` (the robot as its collision hulls, objects and table as they look, a mesh each: what cameras see
+for observations, a hundred times as fast). Only building one imports robosuite; loading a cached one does not.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import numpy as np
 from reinforcegen_envs.caching import cache_folder
 from reinforcegen_envs.errors import InvalidArgument, ReinforceGenError
 from reinforcegen_envs.files import atomic_path
+from reinforcegen_envs.models.merge import FLAT, merge_primitives
 from reinforcegen_envs.models.objects import Body, body_element
 
 FORMS = ("physics", "rendered", "light")
@@ -50,6 +51,10 @@ LIGHT_COLOURS = {
     "gripper0_right_hand": "0.9 0.9 0.9 1",
     "gripper0_right_finger": "0.35 0.35 0.35 1",
 }
+
+
+TEXTURE_SIZE = 256  # pixels a side, of the light form's; in observations objects are far smaller
+SMALL, RAW = ".small", "image/vnd.mujoco.texture"  # ending of their names, and MuJoCo's name of their format
 
 
 @dataclass(frozen=True)
@@ -105,7 +110,7 @@ class Scene:
 
 
 def _cache_file(scene: Scene, form: str) -> Path:
-    sources = [Path(__file__), Path(__file__).with_name("objects.py")]
+    sources = [Path(__file__).with_name(name) for name in ("scene.py", "objects.py", "merge.py")]
     digest = hashlib.sha256(repr(scene).encode())
     for source in sources:
         digest.update(source.read_bytes())
@@ -150,7 +155,8 @@ def _load(scene: Scene, form: str) -> mujoco.MjModel:
             return mujoco.MjModel.from_binary_path(str(path))
         except ValueError:
             pass  # damaged: built again and replaced below
-    model = mujoco.MjModel.from_xml_string(scene_xml(scene, form))
+    xml = scene_xml(scene, form)
+    model = mujoco.MjModel.from_xml_string(xml, _small_textures(xml))
     try:
         with atomic_path(path) as temporary:
             mujoco.mj_saveModel(model, str(temporary), None)
@@ -234,8 +240,27 @@ def scene_xml(scene: Scene, form: str) -> str:
     return ET.tostring(root, encoding="unicode")
 
 
+def _small_textures(xml: str) -> dict[str, bytes]:
+    """The files that the light form's textures name: robosuite's pictures, made small, as MuJoCo's raw format holds them."""
+    names = {texture.get("file", "") for texture in ET.fromstring(xml).iter("texture")}
+    files = {}
+    for name in names:
+        if name.endswith(SMALL):
+            with _quiet_import():
+                from PIL import Image
+                from robosuite.models import assets_root
+            picture = Image.open(Path(assets_root) / "textures" / name.removesuffix(SMALL)).convert("RGB")
+            picture = picture.resize((TEXTURE_SIZE, TEXTURE_SIZE), Image.Resampling.BOX)
+            files[name] = np.array(picture.size, np.int32).tobytes() + np.asarray(picture).tobytes()
+    return files
+
+
 def _lighten(root: ET.Element, asset: ET.Element, scene: Scene) -> None:
-    """Leave of what is drawn the objects, the table and, as collision hulls, the robot; add the front camera."""
+    """Leave of what is drawn the objects, the table and, as collision hulls, the robot; add the front camera.
+
+    Objects and table become one mesh for each body and material (`merge_primitives`), with small textures: a drawing
+    context holds its own, and with robosuite's takes 150 MB.
+    """
     worldbody = root.find("worldbody")
     assert worldbody is not None
     objects = {id(g) for body in scene.bodies for g in worldbody.findall(f"body[@name='{body.name}']//geom")}
@@ -251,6 +276,19 @@ def _lighten(root: ET.Element, asset: ET.Element, scene: Scene) -> None:
                 geom.attrib.pop("material", None)
                 if geom.get("contype") == "0" and geom.get("conaffinity") == "0":
                     parent.remove(geom)
+    for material in list(asset.findall("material")):
+        texture = asset.find(f"texture[@name='{material.get('texture')}']")
+        if texture is not None and texture.get("type") == "cube" and "file" in texture.attrib:
+            name, file = texture.get("name", "") + FLAT, Path(texture.get("file", "")).name
+            ET.SubElement(asset, "texture", name=name, type="2d", file=file + SMALL, content_type=RAW)
+            ET.SubElement(
+                asset, "material", {**material.attrib, "name": material.get("name", "") + FLAT, "texture": name}
+            )
+    for name in ("table", *(body.name for body in scene.bodies)):
+        element = worldbody.find(f"body[@name='{name}']")
+        assert element is not None
+        for part in element.iter("body"):
+            merge_primitives(part, asset)
     for kind in ("material", "mesh"):
         used = {geom.get(kind) for geom in root.iter("geom")}
         for element in asset.findall(kind):
