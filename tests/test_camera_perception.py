@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import shutil
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -31,14 +32,14 @@ from reinforcegen_envs.agents.estimator import Estimator, arrays, losses, means_
 SMALL = 32  # pixels: what need not be exact
 
 
-def random_estimator(folder, task, size=SMALL, **entries):
+def random_estimator(folder, task, **entries):
     """An estimator that knows nothing, in a copy of the task's shipped weights."""
     import torch
 
     shutil.copytree(SHIPPED / task.name.lower(), folder, dirs_exist_ok=True)
     torch.manual_seed(0)
-    model = Estimator(size, proprio_size(task), output_size(task))
-    save_estimator(folder / "estimator.safetensors", arrays(model), {**card_of(task, size), **entries})
+    model = Estimator(SMALL, proprio_size(task), output_size(task))
+    save_estimator(folder / "estimator.safetensors", arrays(model), {**card_of(task, SMALL), **entries})
     return folder
 
 
@@ -47,7 +48,7 @@ def untrained(tmp_path_factory):
     return random_estimator(tmp_path_factory.mktemp("untrained") / "weights", ThreadingTask)
 
 
-def engine_of(task=ThreadingTask, perception=None, seed=0, variant="D0"):
+def engine_of(task: type[Task] = ThreadingTask, perception=None, seed=0, variant="D0"):
     engine = Engine(task, variant, perception=perception)
     engine.rng = np.random.default_rng(seed)
     engine.reset()
@@ -62,9 +63,11 @@ def test_pictures_are_all_that_it_takes_from_the_simulation(untrained, monkeypat
     perception = engine.perception
     assert isinstance(perception, CameraPerception)
     own = perception._cameras
+    assert own is not None
+    see = own.frames
     believed = []
     for scene in (engine.sim, other.sim):
-        monkeypatch.setattr(own, "frames", lambda data, of=scene: type(own).frames(own, of.data))
+        monkeypatch.setattr(own, "frames", lambda data, of=scene: see(of.data))
         engine.perceive_anew()
         believed.append({name: engine.task.object_pose(engine.belief, name) for name in engine.task.objects})
     assert any(np.abs(believed[0][name] - believed[1][name]).max() > 1e-4 for name in believed[0])
@@ -138,7 +141,7 @@ def test_estimators_of_something_else_are_refused(untrained, tmp_path):
 @pytest.mark.parametrize("mode", [None, "Hybrid", "Residual"])
 def test_every_mode_takes_it_by_name(untrained, mode):
     suffix = f"-{mode}" if mode else ""
-    kwargs = {"weights": str(untrained)} if mode else {}
+    kwargs: dict[str, Any] = {"weights": str(untrained)} if mode else {}
     if mode is None and not (SHIPPED / "threading" / "estimator.safetensors").is_file():
         pytest.skip("no estimator is shipped")
     env = gym.make(f"ReinforceGen/D0-Threading{suffix}-v0", perception="camera", **kwargs)
@@ -219,7 +222,7 @@ def test_moved_objects_keep_their_height_and_what_they_touch(frames):
         for group in set(states.groups[0].tolist()):
             together = [n for n, number in enumerate(states.groups[0]) if number == group]
             relative = [[np.linalg.inv(poses[together[0]]) @ poses[n] for n in together] for poses in (before, after)]
-            np.testing.assert_allclose(*relative, atol=1e-9)
+            np.testing.assert_allclose(relative[0], relative[1], atol=1e-9)
     assert moved > 10
 
 
