@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -58,6 +59,9 @@ class Args:
     """evaluation seeds"""
     seed: CountOrZero = 1
     """training seed"""
+    cameras: bool = False
+    """then train an estimator of object poses from pictures, and the residual and termination again under what it makes the
+    robot believe; evaluates with cameras and nothing else (needs OpenGL)"""
     foresight: bool = False
     """reward a skill by how likely the later stages succeed from its end, as a predictor says, trained before residual RL"""
 
@@ -112,13 +116,14 @@ def call(command: list[str], log: IO[str]) -> int:
 
 
 def evaluation(
-    args: Args, weights: Path, policy: str, noise: tuple[str, str], name: str, variant: str | None = None
-) -> list[str]:
+    args: Args, weights: Path, policy: str, noise: tuple[str, str], name: str, variant: str | None = None,
+    perception: str = "truth",
+) -> list[str]:  # fmt: skip
     """The command that evaluates as deployed; its JSON line ends up in the step's log."""
     return [
         "-m", "reinforcegen_envs.evaluate", "--env-id", env_id(args.task, variant or args.variant, "Residual"),
         "--policy", policy, "--weights", str(weights), "--episodes", str(args.episodes), "--seeds", str(args.seeds),
-        "--pose-noise", *noise, "--csv", str(args.out / f"{name}.csv"), "--json", "--quiet",
+        "--pose-noise", *noise, "--perception", perception, "--csv", str(args.out / f"{name}.csv"), "--json", "--quiet",
     ]  # fmt: skip
 
 
@@ -127,48 +132,70 @@ def others(args: Args) -> list[str]:
     return [variant for variant in TASKS[args.task].variants if variant != args.variant and args.other_demos]
 
 
-def fine_tune(args: Args, steps: Steps, weights: Path, data: list[str]) -> None:
+def fine_tune(args: Args, steps: Steps, weights: Path, data: list[str], perception: str = "truth") -> None:
     """Residual RL stage by stage, from starts that are off and come from the tuned stages before; evaluation of the whole."""
+    mark = "" if perception == "truth" else f"{perception}-"  # of the steps' names
+    seeing = ["--perception", perception]
     # Half of the starts are of the reset range that is asked for, the rest of the others that the base policy knows.
     ranges = [name for other in others(args) for name in (args.variant, other)] or [args.variant]
     begin = ["--variant", *ranges]
     earlier: dict[str, str] = {}
-    if args.foresight:
+    if args.foresight and perception == "truth":
         steps.run(
             "foresight",
             ["-m", "reinforcegen_envs.agents.foresight", "--task", args.task, *begin, "--weights", str(weights),
              "--pose-noise", *NOISE],
         )  # fmt: skip
     for stage in (stage.name for stage in TASKS[args.task].stages):
-        pools = {kind: str(args.out / f"pool-{stage}-{kind}.npz") for kind in ("train", "held-out")}
+        pools = {kind: str(args.out / f"{mark}pool-{stage}-{kind}.npz") for kind in ("train", "held-out")}
         for kind, count, seed in (("train", args.pool, 0), ("held-out", max(1, args.pool // 4), 500_000)):
             steps.run(
-                f"pool-{stage}-{kind}",
+                f"{mark}pool-{stage}-{kind}",
                 ["-m", "reinforcegen_envs.wrappers.fill_pool", "--task", args.task, "--stage", stage,
                  *(["--earlier-pool", earlier[kind], "--earlier-policy", "tuned"] if earlier else begin),
                  "--count", str(count), "--pose-noise", *NOISE, "--initiation", "student", "--seed", str(seed),
-                 "--weights", str(weights), "--out", pools[kind]],
+                 *seeing, "--weights", str(weights), "--out", pools[kind]],
             )  # fmt: skip
         steps.run(
-            f"td3-{stage}",
+            f"{mark}td3-{stage}",
             ["-m", "reinforcegen_envs.agents.td3_residual",
              "--env-id", env_id(args.task, args.variant, "Residual"), "--stage", stage,
-             "--termination", "sustained", "--weights", str(weights), "--pool", pools["train"],
+             "--termination", "sustained", *seeing, "--weights", str(weights), "--pool", pools["train"],
              "--eval-pool", pools["held-out"], "--total-steps", str(args.td3_steps), "--num-threads", "1",
              "--eval-every", "20000", *(["--foresight"] if args.foresight else []),
-             "--seed", str(args.seed), "--runs-dir", str(args.out), "--run-name", f"td3-{stage}"],
+             "--seed", str(args.seed), "--runs-dir", str(args.out), "--run-name", f"{mark}td3-{stage}"],
         )  # fmt: skip
         earlier = pools
     steps.run(
-        "termination",
+        f"{mark}termination",
         ["-m", "reinforcegen_envs.agents.termination", "--weights", str(weights), "--data", *data,
-         "--pose-noise", *NOISE],
+         "--pose-noise", *NOISE, *seeing],
     )  # fmt: skip
-    steps.run("evaluate-tuned", evaluation(args, weights, "tuned", ("0", "0"), "tuned"))
-    steps.run("evaluate-tuned-noise", evaluation(args, weights, "tuned", NOISE, "tuned-noise"))
-    for variant in others(args):
-        name = f"tuned-{variant}"
-        steps.run(f"evaluate-{name}", evaluation(args, weights, "tuned", ("0", "0"), name, variant))
+    for suffix, noise, variant in tuned_evaluations(args):
+        name = f"{mark}tuned{suffix}"
+        steps.run(f"evaluate-{name}", evaluation(args, weights, "tuned", noise, name, variant, perception))
+
+
+def tuned_evaluations(args: Args) -> list[tuple[str, tuple[str, str], str]]:
+    """What tuned policies are evaluated on: end of the result's name, start-pose noise, variant."""
+    without = ("0", "0")
+    own = [("", without, args.variant), ("-noise", NOISE, args.variant)]
+    return own + [(f"-{variant}", without, variant) for variant in others(args)]
+
+
+def with_cameras(args: Args, steps: Steps, weights: Path, data: list[str]) -> Path:
+    """An estimator, and residual and termination under what it makes the robot believe; returns their folder of weights."""
+    folder = args.out / "weights-cameras"
+    if "perceive" not in steps.seconds:  # a copy that was cut short is made again
+        shutil.copytree(weights, folder, dirs_exist_ok=True)
+    ranges = [name for other in others(args) for name in (args.variant, other)] or [args.variant]
+    steps.run(
+        "perceive",
+        ["-m", "reinforcegen_envs.agents.perceive", "--task", args.task, "--weights", str(folder), "--variant", *ranges,
+         "--out", str(args.out / "perceive")],
+    )  # fmt: skip
+    fine_tune(args, steps, folder, data, "camera")
+    return folder
 
 
 def main(args: Args) -> None:
@@ -204,7 +231,10 @@ def main(args: Args) -> None:
     rows = ["base", "base-noise"]
     if args.td3_steps:
         fine_tune(args, steps, weights, data)
-        rows += ["tuned", "tuned-noise", *(f"tuned-{variant}" for variant in others(args))]
+        rows += [f"tuned{suffix}" for suffix, _, _ in tuned_evaluations(args)]
+        if args.cameras:
+            weights = with_cameras(args, steps, weights, data)
+            rows += [f"camera-tuned{suffix}" for suffix, _, _ in tuned_evaluations(args)]
 
     results = {}
     for name in rows:
@@ -213,7 +243,7 @@ def main(args: Args) -> None:
         low, high = results[name]["interval"]
         parts = "  ".join(f"{k} {v['success']:.3f}" for k, v in results[name]["stages"].items())
         print(
-            f"{name:<12} {results[name]['success']:.3f} [{low:.3f}, {high:.3f}]  {parts}  {results[name]['failures']}"
+            f"{name:<18} {results[name]['success']:.3f} [{low:.3f}, {high:.3f}]  {parts}  {results[name]['failures']}"
         )
     total = sum(steps.seconds.values())
     print(f"wall clock {total / 60:.1f} min: " + ", ".join(f"{k} {v:.0f} s" for k, v in steps.seconds.items()))

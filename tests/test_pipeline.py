@@ -63,6 +63,17 @@ def test_the_pipeline_with_foresight_trains_it_before_residual_rl(steps, monkeyp
         )
 
 
+def test_the_pipeline_with_cameras_trains_an_estimator_and_tunes_again_under_it(steps, tmp_path):
+    pipeline.main(pipeline.Args(task="Threading", out=tmp_path, cameras=True))
+    names = list(steps)
+    assert names.index("perceive") > names.index("termination")
+    for name in ("camera-pool-grasp-train", "camera-td3-insert", "camera-termination", "evaluate-camera-tuned"):
+        assert names.index(name) > names.index("perceive")
+        words = steps[name]
+        assert words[words.index("--perception") + 1] == "camera"
+        assert words[words.index("--weights") + 1] == str(tmp_path / "weights-cameras")
+
+
 def test_the_pipeline_without_residual_rl_ends_after_imitation(steps, tmp_path):
     pipeline.main(pipeline.Args(out=tmp_path, td3_steps=0))
     assert list(steps) == ["generate-D2", "bc", "evaluate-base", "evaluate-base-noise"]
