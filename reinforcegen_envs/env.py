@@ -12,6 +12,7 @@ from reinforcegen_envs.engine import Engine, Failure, Snapshot, SnapshotError
 from reinforcegen_envs.errors import InvalidArgument
 from reinforcegen_envs.observations import ObservationLayout
 from reinforcegen_envs.perception import Perception, as_perception
+from reinforcegen_envs.perception.ghosts import believed_ghosts
 from reinforcegen_envs.poses import to_pose7
 from reinforcegen_envs.sim.rendering import SceneRenderer, check_camera
 from reinforcegen_envs.sim.simulation import CONTROL_PERIOD, Simulation
@@ -263,6 +264,9 @@ class ManipulationEnv(gym.Env[Any, Any]):
     def render(self):
         """An RGB frame (height, width, 3) uint8, or None without a render mode.
 
+        Where perception is not truth, objects are drawn green where they are believed to be, too, and red ellipsoids of two
+        standard deviations of their positions, where perception knows those.
+
         Raises:
             RenderingError: no OpenGL library can be loaded; the message says what to install.
         """
@@ -270,7 +274,9 @@ class ManipulationEnv(gym.Env[Any, Any]):
             return None
         if self._renderer is None:
             self._renderer = SceneRenderer(self.task.scene, *self._camera)
-        return self._renderer.frame(self.sim.data)
+        return self._renderer.frame(
+            self.sim.data, believed_ghosts(self.engine.perception, self.engine.belief, self.task)
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         # OpenGL contexts cannot be copied; a copy opens its own when it first draws.

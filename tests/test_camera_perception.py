@@ -340,3 +340,39 @@ def test_no_true_pose_is_read_while_a_camera_episode_plays(untrained, monkeypatc
             _, _, terminated, truncated, info = env.step(np.zeros(7))
             done = terminated or truncated
     env.close()
+
+
+def test_what_is_believed_is_drawn_into_pictures(untrained):
+    plain = gym.make("ReinforceGen/D0-Threading-v0", render_mode="rgb_array", width=96, height=96)
+    env = gym.make(
+        "ReinforceGen/D0-Threading-v0",
+        render_mode="rgb_array",
+        width=96,
+        height=96,
+        perception=CameraPerception(untrained),
+    )
+    pictures = []
+    for one in (plain, env):
+        one.reset(seed=0)
+        if one is env:  # an estimator that knows nothing says so: the ellipsoids would fill the picture
+            env.unwrapped.engine.perception._precisions *= 1e4  # type: ignore[attr-defined]
+        frame = one.render()
+        assert isinstance(frame, np.ndarray)
+        pictures.append(frame.astype(int))
+        one.close()
+    changed = np.abs(pictures[1] - pictures[0]).max(2) > 8
+    assert 10 < changed.sum() < 0.5 * changed.size
+    greener = (pictures[1] - pictures[0])[changed]
+    assert (greener[:, 1] - greener[:, 0]).max() > 20
+
+
+def test_the_spread_is_that_of_the_positions(untrained):
+    engine = engine_of(perception=CameraPerception(untrained))
+    perception = engine.perception
+    assert isinstance(perception, CameraPerception)
+    first = perception.spread(engine.belief)
+    assert first.shape == (2, 3, 3)
+    assert (np.linalg.eigvalsh(first) > 0).all()
+    for _ in range(30):
+        engine.act(np.zeros(7))
+    assert np.trace(perception.spread(engine.belief)[0]) < np.trace(first[0])

@@ -199,13 +199,16 @@ class CameraPerception(Perception):
         self._joints = (kept * self._joints + new * estimate.joints) / (kept + new)
         self._joint_precision = kept + new
 
-    def spread(self) -> Array:
-        """(objects, 3, 3) covariance of every object's believed position, square metres, in its carrier's frame.
+    def spread(self, belief: CellState) -> Array:
+        """(objects, 3, 3) covariance of every object's believed position, square metres, world frame.
 
-        Errors of consecutive pictures are alike, so the fused precision is taken as that of one fading time's first picture.
+        Errors of consecutive pictures are alike, so the fused precision counts as no more than that of one picture.
         """
         fading = fusion.FADING[np.maximum(self._carrier, 0)]
-        return np.linalg.inv(self._precisions[:, 0] * (1.0 - fading)[:, None, None]) * fusion.UNIT**2
+        covariance = np.linalg.inv(self._precisions[:, 0] * (1.0 - fading)[:, None, None]) * fusion.UNIT**2
+        hand = belief.data.site_xmat[belief.grip_site].reshape(3, 3)
+        covariance[self._carrier == fusion.HAND] = hand @ covariance[self._carrier == fusion.HAND] @ hand.T
+        return covariance
 
     def get_memory(self) -> Memory:
         """What is known, and how well."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import operator
 import os
 import weakref
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import mujoco
 import numpy as np
@@ -16,7 +17,7 @@ from reinforcegen_envs.sim import gl_thread
 from reinforcegen_envs.sim.gl_thread import RenderingError
 from reinforcegen_envs.typing import Array, Pixels
 
-__all__ = ["MAX_PIXELS", "RenderingError", "SceneRenderer", "check_camera"]
+__all__ = ["MAX_PIXELS", "Ghost", "RenderingError", "SceneRenderer", "check_camera"]
 
 MAX_PIXELS = 16384  # a side: what OpenGL implementations allow of a frame buffer
 MAX_GEOMS = 10_000
@@ -54,6 +55,23 @@ def check_size(name: str, pixels: int, least: int = 1) -> None:
         raise InvalidArgument(f"{name} {pixels!r} must be an integer from {least} to {MAX_PIXELS} (pixels)")
 
 
+class Ghost(NamedTuple):
+    """Something drawn into a picture that is not in the scene.
+
+    Args:
+        type: MuJoCo's geom type, a primitive.
+        size: (3,) half sizes, metres.
+        pos, mat: (3,) metres and (9,) rotation, world frame.
+        rgba: colour.
+    """
+
+    type: int
+    size: Array
+    pos: Array
+    mat: Array
+    rgba: tuple[float, float, float, float]
+
+
 class SceneRenderer:
     """Draws frames of one scene; from any thread, as one of its own does the drawing (see `gl_thread`).
 
@@ -73,15 +91,15 @@ class SceneRenderer:
         self._free = weakref.finalize(self, gl_thread.post, canvas.free)
         self._free.atexit = False  # the drawing thread frees at exit, in time
 
-    def frame(self, data: mujoco.MjData) -> Pixels:
-        """The scene in the state of ``data`` (of the physics form), (height, width, 3) uint8.
+    def frame(self, data: mujoco.MjData, ghosts: Sequence[Ghost] = ()) -> Pixels:
+        """The scene in the state of ``data`` (of the physics form), and ghosts in it, (height, width, 3) uint8.
 
         Raises:
             RenderingError: after `close`, or in a forked child.
         """
         # Copies: whoever interrupts the wait for the frame may step the simulation while it is still being drawn.
         state = data.qpos.copy(), data.mocap_pos.copy(), data.mocap_quat.copy()
-        return gl_thread.call(lambda: self._canvas.draw(*state))
+        return gl_thread.call(lambda: self._canvas.draw(*state, ghosts))
 
     def close(self) -> None:
         """Free the OpenGL context; a second call does nothing. Does not wait, so any thread and destructor may call."""
@@ -107,7 +125,7 @@ class _Canvas:
         self._freed = False
         gl_thread.opened(self)
 
-    def draw(self, qpos: Array, mocap_pos: Array, mocap_quat: Array) -> Pixels:
+    def draw(self, qpos: Array, mocap_pos: Array, mocap_quat: Array, ghosts: Sequence[Ghost]) -> Pixels:
         """The frame of a state, (height, width, 3) uint8."""
         if self._freed:
             raise RenderingError("the renderer is closed; make a new one")
@@ -117,6 +135,9 @@ class _Canvas:
         mujoco.mj_camlight(self._model, data)
         every = mujoco.mjtCatBit.mjCAT_ALL
         mujoco.mjv_updateScene(self._model, data, self._options, None, self._camera, every, self._scene)
+        for ghost in ghosts[: self._scene.maxgeom - self._scene.ngeom]:
+            mujoco.mjv_initGeom(self._scene.geoms[self._scene.ngeom], *ghost[:4], np.array(ghost.rgba, np.float32))
+            self._scene.ngeom += 1
         self._context.make_current()
         mujoco.mjr_render(self._viewport, self._scene, self._buffers)
         pixels = np.empty((self._viewport.height, self._viewport.width, 3), np.uint8)
