@@ -15,6 +15,7 @@ from reinforcegen_envs.typing import Array, Pixels
 
 CAMERAS = {"front": "front", "wrist": "robot0_eye_in_hand"}  # name -> camera of the light form
 SIZE = 84  # pixels a side, as in robomimic's and MimicGen's image observations
+SAMPLES = 4  # a pixel: without them edges say nothing finer than a pixel, which is 5 to 9 mm on the table; they double the time
 MIN_SIZE = 16  # below it convolutions with four strides of two have nothing left to see (ours)
 MAX_GEOMS = 1_000
 DRAWN, HIDDEN = 1, 5  # groups of geoms; what collides is in group 0
@@ -79,7 +80,7 @@ class _Pair:
         self._radii = np.where(infinite, np.inf, model.geom_rbound[self._geoms])
         self._size = size
         self._pixels = np.empty((size, size * len(CAMERAS), 3), np.uint8)
-        model.vis.quality.offsamples = 0
+        model.vis.quality.offsamples = SAMPLES
         model.vis.quality.shadowsize = 0  # a map for shadows would take 64 MB, and none are drawn
         self._context, self._buffers = open_context(model, size * len(CAMERAS), size)
         self._freed = False
