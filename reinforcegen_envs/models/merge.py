@@ -94,8 +94,8 @@ def _box(x: float, y: float, z: float) -> Quads:
 
 def _cylinder(radius: float, half: float) -> Quads:
     profile = np.array([[0.0, -half], [radius, -half], [radius, half], [0.0, half]])
-    outward = np.array([[0.0, -1.0], [1.0, 0.0], [0.0, 1.0]])
-    return _turned(profile, np.stack([outward, outward], 1), np.array([radius, radius, half]))
+    outward: Array = np.array([[0.0, -1.0], [1.0, 0.0], [0.0, 1.0]])
+    return _turned(profile, outward[:, None].repeat(2, axis=1), np.array([radius, radius, half]))
 
 
 def _capsule(radius: float, half: float) -> Quads:

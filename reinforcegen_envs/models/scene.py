@@ -28,6 +28,7 @@ from reinforcegen_envs.models.merge import FLAT, merge_primitives
 from reinforcegen_envs.models.objects import Body, body_element
 
 FORMS = ("physics", "rendered", "light")
+DRAWN, HIDDEN = 1, 5  # groups of geoms: what is drawn, and what a picture leaves out; group 0 collides
 TABLE_SIZE = (0.8, 0.8, 0.05)
 TABLE_FRICTION = (1.0, 0.005, 1e-4)
 # Texture files of robosuite's arena assets, used by the rendered form alone.
@@ -269,7 +270,7 @@ def _lighten(root: ET.Element, asset: ET.Element, scene: Scene) -> None:
             name = geom.get("name", "")
             if colour := next((c for part, c in LIGHT_COLOURS.items() if name.startswith(part)), None):
                 if name.endswith("_collision") and "pad" not in name:
-                    geom.set("group", "1")
+                    geom.set("group", str(DRAWN))
                     geom.set("rgba", colour)
                     continue
             if id(geom) not in objects and name != "table_visual":
