@@ -101,8 +101,8 @@ def _cylinder(radius: float, half: float) -> Quads:
 def _capsule(radius: float, half: float) -> Quads:
     angles = np.linspace(0.0, np.pi / 2, CAP_BANDS + 1)
     upper = np.stack([np.cos(angles), np.sin(angles)], 1)
-    outward = np.concatenate([upper[::-1] * (1, -1), upper])  # from the lower pole to the upper one
-    profile = radius * outward + np.where(np.arange(len(outward)) <= CAP_BANDS, -half, half)[:, None] * (0, 1)
+    outward = np.concatenate([upper[::-1] * (1.0, -1.0), upper])  # from the lower pole to the upper one
+    profile = radius * outward + np.where(np.arange(len(outward)) <= CAP_BANDS, -half, half)[:, None] * (0.0, 1.0)
     normals = np.stack([outward[:-1], outward[1:]], 1)
     return _turned(profile, normals, np.array([radius, radius, radius + half]))
 

@@ -123,7 +123,7 @@ class _Pair:
         infinite = model.geom_type[self._geoms] == mujoco.mjtGeom.mjGEOM_PLANE
         self._radii = np.where(infinite, np.inf, model.geom_rbound[self._geoms])
         self._own = self._look = Look.own(model)
-        self._textures = model.mat_texid[:, ROLE].copy()
+        self._textures = model.mat_texid[:, ROLE].astype(np.int64)
         self._labels = _labels(model, objects)
         self._size = size
         self._whole = mujoco.MjrRect(0, 0, size * len(CAMERAS), size)

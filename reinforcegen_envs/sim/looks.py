@@ -12,7 +12,7 @@ import numpy as np
 
 from reinforcegen_envs.models.scene import DRAWN, HIDDEN, Scene, load_scene
 from reinforcegen_envs.poses import matrix_to_quat, quat_to_matrix, rotvec_to_matrix
-from reinforcegen_envs.typing import Array, Flags, Integers
+from reinforcegen_envs.typing import Array, Flags, Integers, Observations
 
 # Uniform ranges, all of them ours.
 BRIGHTNESS = (
@@ -45,12 +45,12 @@ class Look:
         fovy: (2,) degrees.
     """
 
-    colours: Array
+    colours: Observations
     textured: Flags
     light_pos: Array
     light_dir: Array
-    light: Array
-    headlight: Array
+    light: Observations
+    headlight: Observations
     camera_pos: Array
     camera_quat: Array
     fovy: Array
@@ -61,12 +61,12 @@ class Look:
         cameras = _cameras(model)
         headlight = model.vis.headlight
         return cls(
-            model.geom_rgba[drawn_geoms(model), :3].copy(),
+            np.array(model.geom_rgba[drawn_geoms(model), :3], np.float32),
             model.mat_texid[:, ROLE] >= 0,
             model.light_pos.copy(),
             model.light_dir.copy(),
-            model.light_diffuse.copy(),
-            np.array([headlight.ambient, headlight.diffuse]),
+            np.array(model.light_diffuse, np.float32),
+            np.array([headlight.ambient, headlight.diffuse], np.float32),
             model.cam_pos[cameras].copy(),
             model.cam_quat[cameras].copy(),
             model.cam_fovy[cameras].copy(),
@@ -77,7 +77,7 @@ class Look:
         """A random one, each of its numbers within the ranges above."""
         model = load_scene(scene, "light")
         own, paint = cls.own(model), _paint_of(scene)
-        textured = own.textured & (rng.uniform(size=model.nmat) >= PLAIN)
+        textured = own.textured & (rng.uniform(size=int(model.nmat)) >= PLAIN)
         shows = np.array([material >= 0 and bool(textured[material]) for material in paint.material])
         pots = int(paint.pot.max()) + 1
         factors = rng.uniform(*BRIGHTNESS, (pots, 1)) * rng.uniform(*TINT, (pots, 3))
@@ -153,8 +153,8 @@ def _paint_of(scene: Scene) -> _Paint:
         if m >= 0:
             tint[k] = plain[k] = model.mat_rgba[m, :3]
             if (texture := model.mat_texid[m, ROLE]) >= 0:
-                begin, channels = model.tex_adr[texture], model.tex_nchannel[texture]
-                count = model.tex_width[texture] * model.tex_height[texture] * channels
+                begin, channels = int(model.tex_adr[texture]), int(model.tex_nchannel[texture])
+                count = int(model.tex_width[texture] * model.tex_height[texture]) * channels
                 picture = model.tex_data[begin : begin + count].reshape(-1, channels)
                 plain[k] = tint[k] * picture[:, :3].mean(0) / 255.0
     return _Paint(pot, material, tint, plain)
