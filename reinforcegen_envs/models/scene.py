@@ -42,7 +42,7 @@ MATERIALS = {
 }
 
 
-# A camera of the rendered form alone, for tasks that robosuite's agentview would crop: MimicGen's, position and quaternion.
+# A camera for tasks that robosuite's agentview would crop: MimicGen's, position and quaternion.
 AGENTVIEW_FULL = (0.753, 0.0, 1.519), (0.64324, 0.29367, 0.29367, 0.64324)
 
 
@@ -235,9 +235,8 @@ def scene_xml(scene: Scene, form: str) -> str:
         _strip_visuals(root, asset)
     elif form == "light":
         _lighten(root, asset, scene)
-    else:
-        position, quat = (" ".join(map(str, numbers)) for numbers in AGENTVIEW_FULL)
-        ET.SubElement(worldbody, "camera", name="agentview_full", mode="fixed", pos=position, quat=quat)
+    position, quat = (" ".join(map(str, numbers)) for numbers in AGENTVIEW_FULL)
+    ET.SubElement(worldbody, "camera", name="agentview_full", mode="fixed", pos=position, quat=quat)
     return ET.tostring(root, encoding="unicode")
 
 
