@@ -2,7 +2,7 @@
 
 A scene has three forms with the same joints and bodies: ``physics`` (no visual geoms, meshes or textures), ``rendered`` (as
 robosuite draws it) and ``light`` (the robot as its collision hulls, objects and table as they look, a mesh each: what cameras see
-for observations, a hundred times as fast). Only building one imports robosuite; loading a cached one does not.
+for observations, fifty times as fast). Only building one imports robosuite; loading a cached one does not.
 """
 
 from __future__ import annotations
