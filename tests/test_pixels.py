@@ -60,7 +60,8 @@ def test_what_draws():
             break
     else:
         pytest.skip("neither libegl1 nor libosmesa6 is installed")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__]
+    done_here = "not (ranges or checked or camera_of_render or without_opengl)"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", done_here, __file__]
     process = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert process.returncode == 0, process.stdout
 
