@@ -161,7 +161,8 @@ class ManipulationEnv(gym.Env[Any, Any]):
     def _photograph(self, layout: ObservationLayout, observation: Observations) -> dict[str, Any]:
         """Pictures of the state as it truly is, proprio, and of the flat observation the base action alone, if it has one."""
         if self._cameras is None:
-            self._cameras = Cameras(self.task.scene, self._image_size, self.task.objects)
+            objects = None if self.obs_mode == "rgb" else self.task.objects
+            self._cameras = Cameras(self.task.scene, self._image_size, objects)
         depth, labels = self.obs_mode == "rgbd", self.obs_mode == "segmentation"
         pictures = self._cameras.pictures(self.sim.data, self.sim.look, depth, labels)
         seen: dict[str, Any] = {"proprio": self.engine.proprio()}

@@ -48,16 +48,17 @@ class Cameras:
     Args:
         scene: the task's scene.
         size: pixels a side.
-        objects: names of bodies, for segmentation: the first is labelled 2.
+        objects: names of bodies, the first of which is labelled 2 in a segmentation; None for colours alone. With depth and labels
+            a pixel has one sample, as these must not be averaged.
 
     Raises:
         InvalidArgument: a size that cannot be drawn.
         RenderingError: no OpenGL library can be loaded, or this process was forked from one that had drawn.
     """
 
-    def __init__(self, scene: Scene, size: int = SIZE, objects: Sequence[str] = ()):
+    def __init__(self, scene: Scene, size: int = SIZE, objects: Sequence[str] | None = None):
         check_image_size("size", size)
-        canvas = gl_thread.call(lambda: _Pair(scene, size, tuple(objects)))
+        canvas = gl_thread.call(lambda: _Pair(scene, size, None if objects is None else tuple(objects)))
         self._canvas = canvas
         self._free = weakref.finalize(self, gl_thread.post, canvas.free)
         self._free.atexit = False  # the drawing thread frees at exit, in time
@@ -103,7 +104,7 @@ def check_image_size(name: str, size: int) -> None:
 class _Pair:
     """The light form, an OpenGL context twice as wide as a picture. Lives in the drawing thread."""
 
-    def __init__(self, scene: Scene, size: int, objects: tuple[str, ...]):
+    def __init__(self, scene: Scene, size: int, objects: tuple[str, ...] | None):
         self._model = model = copy.copy(load_scene(scene, "light"))  # written to: what is drawn, and how
         self._data = mujoco.MjData(model)
         self._scene = mujoco.MjvScene(model, MAX_GEOMS)
@@ -125,10 +126,10 @@ class _Pair:
         self._radii = np.where(infinite, np.inf, model.geom_rbound[self._geoms])
         self._own = self._look = Look.own(model)
         self._textures = model.mat_texid[:, ROLE].astype(np.int64)
-        self._labels = _labels(model, objects)
+        self._labels = _labels(model, objects or ())
         self._size = size
         self._whole = mujoco.MjrRect(0, 0, size * len(CAMERAS), size)
-        model.vis.quality.offsamples = SAMPLES
+        model.vis.quality.offsamples = SAMPLES if objects is None else 0
         model.vis.quality.shadowsize = 0  # a map for shadows would take 64 MB, and none are drawn
         self._context, self._buffers = open_context(model, size * len(CAMERAS), size)
         self._buffers.readDepthMap = mujoco.mjtDepthMap.mjDEPTH_ZEROFAR  # as it is stored, most exact near by
