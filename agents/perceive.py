@@ -71,8 +71,8 @@ class Args:
     """how often every picture taken up to then is learned from in a round"""
     batch_size: Count = 128
     """frames in a batch"""
-    learning_rate: Positive = 1e-3
-    """of AdamW, one cycle a round; further rounds have half"""
+    learning_rate: Positive = 0.02
+    """of Muon, one cycle a round; further rounds have half"""
     size: Count = SIZE
     """pixels a side of the pictures"""
     seed: CountOrZero = 0

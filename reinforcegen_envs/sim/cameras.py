@@ -48,8 +48,8 @@ class Cameras:
     Args:
         scene: the task's scene.
         size: pixels a side.
-        objects: names of bodies, the first of which is labelled 2 in a segmentation; None for colours alone. With depth and labels
-            a pixel has one sample, as these must not be averaged.
+        objects: names of bodies, the first of which is labelled 2 in a segmentation; None for colours alone. With depth and
+            labels a pixel has one sample, as these must not be averaged.
 
     Raises:
         InvalidArgument: a size that cannot be drawn.
