@@ -67,9 +67,9 @@ class Args:
     """further rounds"""
     frames: Count = 40_000
     """pictures taken in every round"""
-    passes: Positive = 6.0
+    passes: Positive = 4.0
     """how often every picture taken up to then is learned from in a round"""
-    batch_size: Count = 128
+    batch_size: Count = 64
     """frames in a batch"""
     learning_rate: Positive = 0.02
     """of Muon, one cycle a round; further rounds have half"""
