@@ -276,8 +276,8 @@ def test_a_process_that_may_not_have_children_makes_one(tmp_path):
     queue = context.Queue()
     process = context.Process(target=_in_a_process, args=(str(tmp_path), queue), daemon=True)
     process.start()
-    assert queue.get(timeout=120) == (53,)
-    process.join()
+    process.join(50)
+    assert process.exitcode == 0 and queue.get(timeout=1) == (53,)
 
 
 # --- commands ---
