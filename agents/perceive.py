@@ -63,12 +63,12 @@ class Args:
     """episodes of the first round, played with true poses"""
     own_episodes: Count = 100
     """episodes of every further round, played with the estimator's"""
-    rounds: CountOrZero = 2
+    rounds: CountOrZero = 1
     """further rounds"""
     frames: Count = 40_000
-    """pictures taken in the first round, and half as many in every further one"""
-    passes: Positive = 8.0
-    """how often a picture is learned from in the first round; in a further one, half as often"""
+    """pictures taken in every round"""
+    passes: Positive = 6.0
+    """how often every picture taken up to then is learned from in a round"""
     batch_size: Count = 128
     """frames in a batch"""
     learning_rate: Positive = 1e-3
@@ -231,7 +231,7 @@ class Training:
         args, target = self.args, self.args.out / f"labels-{number}.npz"
         if target.is_file():
             return
-        count = args.frames // 2 if number else args.frames
+        count = args.frames
         rng = np.random.default_rng([args.seed, number])
         chosen = np.sort(rng.choice(len(states), count, p=weights_of(states)))
         rng.shuffle(chosen)
@@ -270,8 +270,8 @@ class Training:
         # Held-out pictures take the place of none: they are only left out when rows are drawn.
         kept = np.flatnonzero(~held_out)
         model = self._model(number)
-        part = 0.5 if number else 1.0
-        steps = max(1, int(part * args.passes * len(kept) / args.batch_size))
+        steps = max(1, int(args.passes * len(kept) / args.batch_size))
+        rate = args.learning_rate * (0.5 if number else 1.0)
 
         def note(step: int, nll: float, seconds: float) -> None:
             fresh = not self.log.is_file()
@@ -281,7 +281,7 @@ class Training:
                 csv.writer(file).writerow([number, step, round(nll, 4), round(seconds, 1)])
 
         model = train(
-            model, data, kept, len(task.objects), steps, args.batch_size, part * args.learning_rate, args.seed + number,
+            model, data, kept, len(task.objects), steps, args.batch_size, rate, args.seed + number,
             args.out / f"training-{number}.pt", args.quiet, note,
         )  # fmt: skip
         mean, deviation = predict(model, data, np.flatnonzero(held_out), len(task.objects))

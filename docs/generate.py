@@ -25,8 +25,9 @@ from reinforcegen_envs.engine.judge import STAGE_STEPS, STILL
 from reinforcegen_envs.env import ManipulationEnv
 from reinforcegen_envs.ids import MODES, STAGE_MODES, VERSION, env_id, stage_word
 from reinforcegen_envs.models.scene import load_scene
-from reinforcegen_envs.observations import ObservationLayout
+from reinforcegen_envs.observations import Layout, ObservationLayout, ProprioLayout, base_action_term
 from reinforcegen_envs.registration import ARGUMENTS
+from reinforcegen_envs.sim.cameras import MAX_DEPTH, OBJECTS
 from reinforcegen_envs.sim.kernel import POSITION_SCALE, ROTATION_SCALE
 from reinforcegen_envs.sim.simulation import INITIAL_JOINT_NOISE, PHYSICS_STEPS, Simulation
 from reinforcegen_envs.tasks import PACKAGE_TASKS, Task
@@ -201,7 +202,23 @@ def resets_table(task: type[Task]) -> str:
 
 
 def observation_table(task: type[Task]) -> str:
-    layout = ObservationLayout.of(task, base_action=True)
+    return terms_table(task, ObservationLayout.of(task, base_action=True))
+
+
+def pixels_text(task: type[Task]) -> str:
+    frame = base_action_term("world").frame
+    labels = ", ".join(f"{OBJECTS + i} `{name}`" for i, name in enumerate(task.objects))
+    return (
+        '`obs_mode="rgb"` gives a dictionary instead: `front` and `wrist`, pictures of the true state, uint8 (size, size, 3), '
+        "`image_size` pixels a side; `proprio`, what the robot knows of itself, float32, below; of `Residual` also "
+        f'`base_action`, here in the {frame} frame, as the residual is. `"rgbd"` adds `front_depth` and `wrist_depth`, '
+        f"float32 (size, size, 1), metres along the camera's axis, at most {number(MAX_DEPTH)}. "
+        '`"segmentation"` adds to the pictures `front_segmentation` and `wrist_segmentation`, uint8 (size, size, 1): '
+        f"0 table and background, 1 robot, {labels}."
+    )
+
+
+def terms_table(task: type[Task], layout: Layout) -> str:
     rows = []
     for term in layout.terms:
         part = layout.slices[term.name]
@@ -212,7 +229,7 @@ def observation_table(task: type[Task]) -> str:
 
 
 def action_table() -> str:
-    frame = "world; of `Residual` the reference object's"
+    frame = "world; of `Residual` without pictures the reference object's"
     rows = [(i, f"move the grip site along {axis}", f"{POSITION_SCALE} m", frame) for i, axis in enumerate("xyz")]
     rows += [
         (3 + i, f"turn the grip site: rotation vector, {axis}", f"{ROTATION_SCALE} rad", frame)
@@ -319,6 +336,8 @@ def page(task: type[Task]) -> str:
         "Flat float32. The reference object is the current stage's; in its frame, D2 looks like D0. Only `Residual` has "
         "`base_action`.",
         observation_table(task),
+        pixels_text(task),
+        terms_table(task, ProprioLayout(len(task.stages))),
         "## Action",
         f"Seven numbers in [-1, 1], cut to it, at {number(1 / step)} Hz. Of a `Residual` id, `residual_scale` times them "
         "is added to the base action.",

@@ -10,16 +10,18 @@ import numpy as np
 
 from reinforcegen_envs.engine import Engine, Failure, Snapshot, SnapshotError
 from reinforcegen_envs.errors import InvalidArgument
-from reinforcegen_envs.observations import ObservationLayout
+from reinforcegen_envs.observations import ObservationLayout, ProprioLayout
 from reinforcegen_envs.perception import Perception, as_perception
 from reinforcegen_envs.perception.ghosts import believed_ghosts
 from reinforcegen_envs.poses import to_pose7
+from reinforcegen_envs.sim.cameras import CAMERAS, MAX_DEPTH, SIZE, Cameras, check_image_size
 from reinforcegen_envs.sim.rendering import SceneRenderer, check_camera
 from reinforcegen_envs.sim.simulation import CONTROL_PERIOD, Simulation
 from reinforcegen_envs.tasks import TASKS, Task
 from reinforcegen_envs.typing import Array, Observations
 
-OBS_MODES = ("state", "state_dict")
+PIXEL_MODES = ("rgb", "rgbd", "segmentation")
+OBS_MODES = ("state", "state_dict", *PIXEL_MODES)
 LARGEST_PLACE = 2.0  # metres from the world's origin within which reset options may place objects (ours)
 NO_PLAN = {"status": "none", "milliseconds": 0.0, "collision_checks": 0}
 
@@ -30,15 +32,22 @@ class ManipulationEnv(gym.Env[Any, Any]):
     Args:
         task: name of the task, e.g. "Threading".
         variant: "D0", "D1" or "D2": how widely objects are reset.
-        obs_mode: "state", a flat vector, or "state_dict", the same as a dictionary, one entry a term.
+        obs_mode: "state", a flat vector; "state_dict", the same as a dictionary, one entry a term; "rgb", pictures of the
+            true state from the cameras "front" and "wrist", and "proprio", what the robot knows of itself; "rgbd", distances
+            as well; "segmentation", pictures and what is seen where.
+        image_size: pixels a side of these pictures.
+        randomize_visuals: draw colours, textures, lights and camera poses anew in every reset (`sim.looks.Look`); layouts
+            and everything else stay as they are for the same seed.
         perception: what the robot knows of object poses: "truth", a `Perception`, or a function that makes one.
         controller: "osc_pose" (robosuite 1.5's OSC_POSE) or "osc_pose_v1_4" (robosuite 1.4's, for old demonstrations).
         render_mode: None or "rgb_array".
-        camera: camera of `render`.
+        camera: camera of `render`; None means the one that shows all of the task.
         width, height: pixels of `render`.
 
     Attributes:
         engine: everything that happens; Gymnasium apart.
+        layout: of flat observations of the state.
+        proprio_layout: of "proprio".
 
     Raises:
         InvalidArgument: an argument is not one of the allowed values; the message lists them.
@@ -51,10 +60,12 @@ class ManipulationEnv(gym.Env[Any, Any]):
         task: str,
         variant: str = "D0",
         obs_mode: str = "state",
+        image_size: int = SIZE,
+        randomize_visuals: bool = False,
         perception: str | Perception | Callable[[], Perception] = "truth",
         controller: str = "osc_pose",
         render_mode: str | None = None,
-        camera: str = "agentview",
+        camera: str | None = None,
         width: int = 512,
         height: int = 512,
     ):
@@ -65,6 +76,9 @@ class ManipulationEnv(gym.Env[Any, Any]):
             raise InvalidArgument(f"unknown variant {variant!r} of {task}; choose one of {sorted(task_class.variants)}")
         if obs_mode not in OBS_MODES:
             raise InvalidArgument(f"unknown obs_mode {obs_mode!r}; choose one of {OBS_MODES}")
+        check_image_size("image_size", image_size)
+        if not isinstance(randomize_visuals, bool):
+            raise InvalidArgument(f"randomize_visuals {randomize_visuals!r} must be True or False")
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
             raise InvalidArgument(
                 f"unknown render_mode {render_mode!r}; choose None or one of {self.metadata['render_modes']} "
@@ -72,13 +86,16 @@ class ManipulationEnv(gym.Env[Any, Any]):
             )
         self.render_mode = render_mode
         self.obs_mode = obs_mode
-        self.engine = Engine(task_class, variant, controller, as_perception(perception))
+        self.engine = Engine(task_class, variant, controller, as_perception(perception), randomize_visuals)
+        camera = task_class.camera if camera is None else camera
         check_camera(self.model, camera, width, height)
         self.layout = self.engine.layout  # Residual puts a longer one in its place
+        self._image_size = image_size
         self.observation_space = self.space_of(self.layout)
         self.action_space = gym.spaces.Box(-1.0, 1.0, (7,), np.float32)
         self._camera = (camera, width, height)
         self._renderer = None
+        self._cameras = None
         self._needs_reset = True
 
     @property
@@ -106,13 +123,58 @@ class ManipulationEnv(gym.Env[Any, Any]):
         """The simulated state (MjData). After writing to it, call ``refresh()``."""
         return self.sim.data
 
+    @property
+    def proprio_layout(self) -> ProprioLayout:
+        """What the numbers of "proprio" are, in the obs_modes with pictures."""
+        return self.engine.proprio_layout
+
+    @property
+    def sees_pixels(self) -> bool:
+        """Whether observations are pictures."""
+        return self.obs_mode in PIXEL_MODES
+
     def space_of(self, layout: ObservationLayout) -> gym.Space[Any]:
         """The observation space of a layout, in this environment's obs_mode."""
-        return layout.flat_space if self.obs_mode == "state" else layout.dict_space
+        if not self.sees_pixels:
+            return layout.flat_space if self.obs_mode == "state" else layout.dict_space
+        size, depth, labels = self._image_size, self.obs_mode == "rgbd", self.obs_mode == "segmentation"
+        spaces: dict[str, gym.Space[Any]] = {"proprio": self.proprio_layout.flat_space}
+        for name in CAMERAS:
+            spaces[name] = gym.spaces.Box(0, 255, (size, size, 3), np.uint8)
+            if depth:
+                spaces[f"{name}_depth"] = gym.spaces.Box(0.0, MAX_DEPTH, (size, size, 1), np.float32)
+            if labels:
+                spaces[f"{name}_segmentation"] = gym.spaces.Box(0, 255, (size, size, 1), np.uint8)
+        spaces |= {term.name: term.space for term in layout.terms if term.name == "base_action"}
+        return gym.spaces.Dict(spaces)
 
     def present(self, layout: ObservationLayout, observation: Observations) -> Any:
-        """A flat observation in this environment's obs_mode: as it is, or as a dictionary of arrays."""
+        """A flat observation in this environment's obs_mode: as it is, as a dictionary of arrays, or as pictures instead.
+
+        Raises:
+            RenderingError: pictures are asked for, and no OpenGL library can be loaded.
+        """
+        if self.sees_pixels:
+            return self._photograph(layout, observation)
         return observation if self.obs_mode == "state" else layout.split(observation)
+
+    def _photograph(self, layout: ObservationLayout, observation: Observations) -> dict[str, Any]:
+        """Pictures of the state as it truly is, proprio, and of the flat observation the base action alone, if it has one."""
+        if self._cameras is None:
+            objects = None if self.obs_mode == "rgb" else self.task.objects
+            self._cameras = Cameras(self.task.scene, self._image_size, objects)
+        depth, labels = self.obs_mode == "rgbd", self.obs_mode == "segmentation"
+        pictures = self._cameras.pictures(self.sim.data, self.sim.look, depth, labels)
+        seen: dict[str, Any] = {"proprio": self.engine.proprio()}
+        for k, name in enumerate(CAMERAS):
+            seen[name] = pictures.colour[k]
+            if pictures.depth is not None:
+                seen[f"{name}_depth"] = pictures.depth[k]
+            if pictures.labels is not None:
+                seen[f"{name}_segmentation"] = pictures.labels[k]
+        if "base_action" in layout.slices:
+            seen["base_action"] = observation[layout.slices["base_action"]].copy()
+        return seen
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
         """Place arm and objects anew.
@@ -123,13 +185,18 @@ class ManipulationEnv(gym.Env[Any, Any]):
 
         Raises:
             InvalidArgument: an unknown option or object, or a pose or joints that the cell cannot have.
+            RenderingError: observations are pictures, and no OpenGL library can be loaded.
         """
+        self.begin(seed, options)
+        return self.observe(), self.info(0)
+
+    def begin(self, seed: int | None = None, options: Mapping[str, Any] | None = None) -> None:
+        """`reset` without a look at what is there now."""
         layout, joints = self._checked_options(options or {})
         super().reset(seed=seed)
         self.engine.rng = self.np_random
         self.engine.reset(joints, layout)
         self._needs_reset = False
-        return self.observe(), self.info(0)
 
     def _checked_options(self, options: Mapping[str, Any]) -> tuple[dict[str, Array], Array | None]:
         """Layout and joints of the reset options."""
@@ -167,6 +234,7 @@ class ManipulationEnv(gym.Env[Any, Any]):
         Raises:
             InvalidArgument: an action of another shape, or with NaN.
             SimulationError: the simulation diverged.
+            RenderingError: observations are pictures, and no OpenGL library can be loaded.
             gymnasium.error.ResetNeeded: before the first reset.
         """
         if self._needs_reset:
@@ -230,7 +298,7 @@ class ManipulationEnv(gym.Env[Any, Any]):
         self._needs_reset = False
 
     def start_from(self, draw: Callable[[np.random.Generator], Snapshot], seed: int | None) -> None:
-        """Go to a drawn snapshot, as a reset would; the generator, and what policies in play remember, stay.
+        """Go to a drawn snapshot, as a reset would; the generator, and what policies in play remember, stay; looks are drawn.
 
         Args:
             draw: gives a snapshot, with the environment's generator.
@@ -240,9 +308,10 @@ class ManipulationEnv(gym.Env[Any, Any]):
             SnapshotError: see `set_state`.
         """
         if seed is not None:
-            self.reset(seed=seed)
+            self.begin(seed)
         self.engine.rng = self.np_random
         self.engine.restore(draw(self.engine.rng), parts={"counters"})
+        self.engine.draw_look()
         self._needs_reset = False
 
     def object_poses(self) -> dict[str, Array]:
@@ -280,13 +349,14 @@ class ManipulationEnv(gym.Env[Any, Any]):
 
     def __getstate__(self) -> dict[str, Any]:
         # OpenGL contexts cannot be copied; a copy opens its own when it first draws.
-        return {**self.__dict__, "_renderer": None}
+        return {**self.__dict__, "_renderer": None, "_cameras": None}
 
     def close(self):
-        """Free the renderer."""
-        if self._renderer is not None:
-            self._renderer.close()
-            self._renderer = None
+        """Free what draws."""
+        for drawing in (self._renderer, self._cameras):
+            if drawing is not None:
+                drawing.close()
+        self._renderer = self._cameras = None
 
 
 def _finite(name: str, numbers: Any) -> Array:

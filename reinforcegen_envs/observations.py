@@ -1,4 +1,5 @@
-"""State observations: everything in the frame of the current stage's reference object, so that D2 looks like D0."""
+"""What agents are given: the state, in the frame of the current stage's reference object, so that D2 looks like D0; beside
+pictures, what the robot knows of itself, in the world frame."""
 
 from __future__ import annotations
 
@@ -76,33 +77,39 @@ class Offsets(NamedTuple):
     stage: int
 
 
-class ObservationLayout:
-    """Names, bounds and places of the terms of a flat observation.
+def _gripper_term() -> Term:
+    text = "opening (0 closed, 1 open); last command (-1 open, 1 closed)"
+    return Term("gripper", 2, "", "", text, -OPENING, OPENING)
+
+
+def _velocity_term(name: str, frame: str) -> Term:
+    return Term(name, 6, "m/s, rad/s", frame, "linear and angular velocity of the grip site", -SPEED, SPEED)
+
+
+def _stage_term(stages: int) -> Term:
+    return Term("stage", stages, "", "", "current stage, one-hot", 0.0, 1.0)
+
+
+def base_action_term(frame: str) -> Term:
+    """The base policy's action, in the frame "reference object" or "world", where it is cut to [-1, 1]."""
+    limit = 1.0 if frame == "world" else ROTATED
+    return Term("base_action", ACTION_SIZE, "", frame, "the base policy's action", -limit, limit)
+
+
+class Layout:
+    """Names, bounds and places of terms that make one flat vector.
 
     Args:
-        objects: object names, in order.
-        stages: number of stages.
-        joints: number of observed joints of objects.
-        base_action: whether the base policy's action follows at the end.
+        terms: in order.
+
+    Attributes:
+        slices: term name -> where in the vector its numbers are.
+        size: how many numbers there are.
+        bounds: (size, 2) lowest and highest of each, float32.
     """
 
-    def __init__(self, objects: Sequence[str], stages: int, joints: int = 0, base_action: bool = False):
-        ref = "reference object"
-        self.terms = _pose_terms("eef", "in_ref", ref, "the grip site")
-        text = "opening (0 closed, 1 open); last command (-1 open, 1 closed)"
-        self.terms.append(Term("gripper", 2, "", "", text, -OPENING, OPENING))
-        for name in objects:
-            self.terms += _pose_terms(name, "in_ref", ref, name)
-        self.terms += _pose_terms("ref", "world", "world", "the reference object")
-        text = "linear and angular velocity of the grip site"
-        self.terms.append(Term("eef_vel_in_ref", 6, "m/s, rad/s", ref, text, -SPEED, SPEED))
-        if joints:
-            text = "positions of the objects' joints"
-            self.terms.append(Term("joints", joints, "rad or m", "", text, -JOINT, JOINT))
-        self.terms.append(Term("stage", stages, "", "", "current stage, one-hot", 0.0, 1.0))
-        if base_action:
-            self.terms.append(Term("base_action", ACTION_SIZE, "", ref, "the base policy's action", -ROTATED, ROTATED))
-        self.objects = tuple(objects)
+    def __init__(self, terms: Sequence[Term]):
+        self.terms = list(terms)
         self.slices: dict[str, slice] = {}
         position = 0
         for term in self.terms:
@@ -110,6 +117,85 @@ class ObservationLayout:
             position += term.size
         self.size = position
         self.bounds = np.array([[term.low, term.high] for term in self.terms for _ in range(term.size)], np.float32)
+
+    @property
+    def names(self) -> list[str]:
+        """One name a number, for tables and plots."""
+        return [f"{term.name}[{i}]" for term in self.terms for i in range(term.size)]
+
+    def indices(self, *names: str) -> Integers:
+        """Indices of the numbers of some terms, in the order named."""
+        return np.concatenate([np.arange(self.slices[name].start, self.slices[name].stop) for name in names])
+
+    @property
+    def flat_space(self) -> gym.spaces.Box:
+        """The space of flat observations, (size,) float32."""
+        return gym.spaces.Box(self.bounds[:, 0], self.bounds[:, 1], dtype=np.float32)
+
+    @property
+    def dict_space(self) -> gym.spaces.Dict:
+        """The space of observations as a dictionary, one entry a term."""
+        return gym.spaces.Dict({term.name: term.space for term in self.terms})
+
+    def split(self, observation: Observations) -> dict[str, Observations]:
+        """A flat observation as a dictionary, one copy a term."""
+        return {name: observation[part].copy() for name, part in self.slices.items()}
+
+
+class ProprioLayout(Layout):
+    """What the robot knows of itself, and nothing of objects: beside pictures.
+
+    Args:
+        stages: number of stages.
+    """
+
+    def __init__(self, stages: int):
+        super().__init__(
+            [
+                Term("joint_pos", ARM_DOF, "rad", "", "positions of the arm's joints", -JOINT, JOINT),
+                Term("joint_vel", ARM_DOF, "rad/s", "", "velocities of the arm's joints", -SPEED, SPEED),
+                *_pose_terms("eef", "world", "world", "the grip site"),
+                _velocity_term("eef_vel_world", "world"),
+                _gripper_term(),
+                _stage_term(stages),
+            ]
+        )
+
+
+class ObservationLayout(Layout):
+    """Names, bounds and places of the terms of a flat observation of the state.
+
+    Args:
+        objects: object names, in order.
+        stages: number of stages.
+        joints: number of observed joints of objects.
+        base_action: whether the base policy's action follows at the end.
+        base_frame: its frame, "reference object" or "world".
+    """
+
+    def __init__(
+        self,
+        objects: Sequence[str],
+        stages: int,
+        joints: int = 0,
+        base_action: bool = False,
+        base_frame: str = "reference object",
+    ):
+        ref = "reference object"
+        terms = _pose_terms("eef", "in_ref", ref, "the grip site")
+        terms.append(_gripper_term())
+        for name in objects:
+            terms += _pose_terms(name, "in_ref", ref, name)
+        terms += _pose_terms("ref", "world", "world", "the reference object")
+        terms.append(_velocity_term("eef_vel_in_ref", ref))
+        if joints:
+            text = "positions of the objects' joints"
+            terms.append(Term("joints", joints, "rad or m", "", text, -JOINT, JOINT))
+        terms.append(_stage_term(stages))
+        if base_action:
+            terms.append(base_action_term(base_frame))
+        super().__init__(terms)
+        self.objects = tuple(objects)
 
         def begin(name: str) -> int:
             return self.slices[name].start if name in self.slices else 0
@@ -129,33 +215,12 @@ class ObservationLayout:
             [[begin(f"{name}_{part}_in_ref") for part in ("pos", "rot6d")] for name in objects], np.int64
         )
 
-    @property
-    def names(self) -> list[str]:
-        """One name a number, for tables and plots."""
-        return [f"{term.name}[{i}]" for term in self.terms for i in range(term.size)]
-
     @classmethod
-    def of(cls, task: Task | type[Task], base_action: bool = False) -> ObservationLayout:
+    def of(
+        cls, task: Task | type[Task], base_action: bool = False, base_frame: str = "reference object"
+    ) -> ObservationLayout:
         """The layout of a task (class or instance)."""
-        return cls(task.objects, len(task.stages), len(task.joints), base_action)
-
-    def indices(self, *names: str) -> Integers:
-        """Indices of the numbers of some terms, in the order named."""
-        return np.concatenate([np.arange(self.slices[name].start, self.slices[name].stop) for name in names])
-
-    @property
-    def flat_space(self) -> gym.spaces.Box:
-        """The space of flat observations, (size,) float32."""
-        return gym.spaces.Box(self.bounds[:, 0], self.bounds[:, 1], dtype=np.float32)
-
-    @property
-    def dict_space(self) -> gym.spaces.Dict:
-        """The space of observations as a dictionary, one entry a term."""
-        return gym.spaces.Dict({term.name: term.space for term in self.terms})
-
-    def split(self, observation: Observations) -> dict[str, Observations]:
-        """A flat observation as a dictionary, one copy a term."""
-        return {name: observation[part].copy() for name, part in self.slices.items()}
+        return cls(task.objects, len(task.stages), len(task.joints), base_action, base_frame)
 
 
 @numba.njit(cache=True)
@@ -233,6 +298,50 @@ def fill_state(
     for n in range(joints.shape[0]):
         out[at.joints + n] = qpos[joints[n]]
     out[at.stage + stage] = 1.0
+    for i in range(out.shape[0]):
+        out[i] = min(max(out[i], bounds[i, 0]), bounds[i, 1])
+
+
+@numba.njit(cache=True)
+def fill_proprio(
+    out: Observations,
+    bounds: Observations,
+    arrays: tuple[Any, ...],
+    indices: tuple[Any, ...],
+    finger_qpos: Integers,
+    controller: Array,
+    stage: int,
+) -> None:
+    """Write what the robot knows of itself into ``out``, (`ProprioLayout`.size,) float32 zeros, in that layout's order.
+
+    Args:
+        out, bounds: the vector, and its layout's bounds.
+        arrays, indices: `Views` and `Indices` of the simulation, as plain tuples.
+        finger_qpos: (2,) addresses of the fingers in qpos.
+        controller: controller state.
+        stage: index of the current stage.
+    """
+    views, ids = Views(*arrays), Indices(*indices)
+    qpos, qvel = views.qpos, views.qvel
+    position, frame = views.site_xpos[ids.grip_site], views.site_xmat[ids.grip_site]
+    jacobian = np.empty((6, ARM_DOF))
+    arm_jacobian(views.xaxis, views.xanchor, ids.joint, position, jacobian)
+    at = 2 * ARM_DOF
+    for j in range(ARM_DOF):
+        out[j] = qpos[ids.qpos + j]
+        out[ARM_DOF + j] = qvel[ids.dof + j]
+    for i in range(3):
+        out[at + i] = position[i]
+        out[at + 3 + i] = frame[3 * i]
+        out[at + 6 + i] = frame[3 * i + 1]
+    at += 3 + ROT6D
+    for i in range(6):
+        for j in range(ARM_DOF):
+            out[at + i] += jacobian[i, j] * qvel[ids.dof + j]
+    at += 6
+    out[at] = (qpos[finger_qpos[0]] - qpos[finger_qpos[1]]) / FINGER_STROKE
+    out[at + 1] = controller[GRIPPER]
+    out[at + 2 + stage] = 1.0
     for i in range(out.shape[0]):
         out[i] = min(max(out[i], bounds[i, 0]), bounds[i, 1])
 

@@ -67,7 +67,7 @@ def test_pictures_are_all_that_it_takes_from_the_simulation(untrained, monkeypat
     see = own.frames
     believed = []
     for scene in (engine.sim, other.sim):
-        monkeypatch.setattr(own, "frames", lambda data, of=scene: see(of.data))
+        monkeypatch.setattr(own, "frames", lambda data, look, of=scene: see(of.data, look))
         engine.perceive_anew()
         believed.append({name: engine.task.object_pose(engine.belief, name) for name in engine.task.objects})
     assert any(np.abs(believed[0][name] - believed[1][name]).max() > 1e-4 for name in believed[0])

@@ -119,7 +119,7 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
         skeleton: key poses of the source demonstrations.
         initiation, termination: the predictors' policies, or None.
         counters: what it remembers of the episode.
-        observation: the last one, flat.
+        observation: the last one, of the state, flat; policies act on it in every obs_mode.
 
     Raises:
         InvalidArgument: an argument is not one of the allowed values, or another wrapper is in between.
@@ -174,10 +174,16 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
         """Reset the task and connect to the first skill; a failed connect is in info, and the first step terminates."""
-        self.core.reset(seed=seed, options=options)
+        info = self.begin(seed, options)
+        return self.core.present(self.engine.layout, self.observation), info
+
+    def begin(self, seed: int | None = None, options: dict[str, Any] | None = None) -> dict[str, Any]:
+        """`reset` for a wrapper that presents ``observation`` itself; returns info."""
+        self.core.begin(seed, options)
         self.counters.begin()
         failure = self._connect_to_skill()
-        return self._look(), self._info(self._last_steps(), failure)
+        self._observe()
+        return self._info(self._last_steps(), failure)
 
     def step(self, action: Any):
         """One control step of a skill, and the connect to the next one if this ends it.
@@ -190,10 +196,17 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
             gymnasium.error.ResetNeeded: the episode is over, or was never begun.
         """
         self._require_episode()
-        return self.advance(checked_action(action))
+        reward, terminated, truncated, info = self.advance(checked_action(action))
+        return self.core.present(self.engine.layout, self.observation), reward, terminated, truncated, info
 
-    def advance(self, action: Array):
-        """`step` with an action that was checked: (7,) float64 in [-1, 1], world frame.
+    def advance(self, action: Array) -> tuple[float, bool, bool, dict[str, Any]]:
+        """`step` for a wrapper that presents ``observation`` itself.
+
+        Args:
+            action: (7,) float64 in [-1, 1], checked, world frame.
+
+        Returns:
+            reward, terminated, truncated, info.
 
         Raises:
             gymnasium.error.ResetNeeded: the episode is over, or was never begun.
@@ -203,10 +216,11 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
         self._last_connect = None  # info tells of this call alone
         if counters.failure is not None:  # the first connect failed: nothing can be done
             counters.over = True
-            return self._look(), 0.0, True, False, self._info(0, counters.failure)
+            self._observe()
+            return 0.0, True, False, self._info(0, counters.failure)
         return self._skill_step(action)
 
-    def _skill_step(self, action: Array):
+    def _skill_step(self, action: Array) -> tuple[float, bool, bool, dict[str, Any]]:
         engine, judge, counters = self.engine, self.engine.judge, self.counters
         engine.act(action)
         self.observation = engine.observe()
@@ -243,8 +257,7 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
             # end makes the return 1 with success and less without it.
             reward = self._worth() - counters.paid
         counters.paid += reward
-        observation = self.core.present(engine.layout, self.observation)
-        return observation, reward, terminated, truncated, self._info(steps, failure)
+        return reward, terminated, truncated, self._info(steps, failure)
 
     def _worth(self) -> float:
         """The return of an episode that has just ended with success."""
@@ -266,10 +279,8 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
             action = to_world(np.asarray(action, np.float64), frame)
         return checked_action(action, name)
 
-    def _look(self):
-        """Observe anew, in the environment's obs_mode."""
+    def _observe(self) -> None:
         self.observation = self.engine.observe()
-        return self.core.present(self.engine.layout, self.observation)
 
     def _last_stage(self) -> int:
         return len(self.engine.task.stages) - 1

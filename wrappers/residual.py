@@ -10,7 +10,7 @@ import numpy as np
 from reinforcegen_envs.engine import Snapshot
 from reinforcegen_envs.env import checked_action
 from reinforcegen_envs.errors import InvalidArgument
-from reinforcegen_envs.observations import ObservationLayout, to_reference
+from reinforcegen_envs.observations import ROT6D, ObservationLayout, to_reference
 from reinforcegen_envs.policies.policy import Memory, as_policy
 from reinforcegen_envs.policies.residual import combine
 from reinforcegen_envs.policies.skill import SkillPolicy
@@ -18,13 +18,15 @@ from reinforcegen_envs.wrappers.hybrid import Hybrid
 
 __all__ = ["Residual", "combine"]
 
+WORLD = np.eye(3)[:, :2].T.reshape(ROT6D)  # rot6d of the world frame in itself
+
 
 class Pending:
     """The base policy's action on the present observation, which the agent's next action will be added to.
 
     Attributes:
         action: (7,) float64 in [-1, 1], world frame.
-        frame: (6,) rot6d of the reference frame in the world.
+        frame: (6,) rot6d, in the world, of the frame that the agent's action is in.
     """
 
     def __init__(self) -> None:
@@ -42,7 +44,11 @@ class Pending:
 class Residual(gym.Wrapper[Any, Any, Any, Any]):
     """The agent's action is added to a frozen base policy's; the observation ends with the base action.
 
-    The base policy is reset at the start of every skill; what it remembers belongs to snapshots.
+    The base policy is reset at the start of every skill; what it remembers belongs to snapshots. It acts on the flat
+    observation of the state in every obs_mode.
+
+    Base action and the agent's are in the frame of the stage's reference object. With pictures for observations they are in
+    the world frame, both: an agent that sees pictures does not know where the object is, nor may its base action tell.
 
     Args:
         env: a `Hybrid` or `Skill` environment itself; other wrappers go around this one.
@@ -76,7 +82,8 @@ class Residual(gym.Wrapper[Any, Any, Any, Any]):
             self._base = env.bundle.base()
         else:
             self._base = as_policy(base_policy, "base_policy", lambda path: SkillPolicy.load(path, task))
-        self.layout = ObservationLayout.of(task, base_action=True)
+        frame = "world" if core.sees_pixels else "reference object"
+        self.layout = ObservationLayout.of(task, base_action=True, base_frame=frame)
         core.layout = self.layout  # env.unwrapped.layout describes what the agent sees
         self.observation_space = core.space_of(self.layout)
         self._rotation = self.layout.slices["ref_rot6d_world"]
@@ -86,28 +93,29 @@ class Residual(gym.Wrapper[Any, Any, Any, Any]):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
         """Reset, and ask the base policy for its action on what it sees first."""
-        _, info = self._hybrid.reset(seed=seed, options=options)
+        info = self._hybrid.begin(seed, options)
         return self._extend(), info
 
     def step(self, action: Any):
         """One control step with ``combine(base action, action)``.
 
         Args:
-            action: (7,) residual in [-1, 1] (cut to it), in the reference object's frame.
+            action: (7,) residual in [-1, 1] (cut to it), in the reference object's frame; with pictures for observations in
+                the world frame.
 
         Raises:
             InvalidArgument: an action of another shape, or with NaN.
         """
         pending = self._pending
         executed = combine(pending.action, checked_action(action), self.residual_scale, pending.frame)
-        _, reward, terminated, truncated, info = self._hybrid.advance(executed)
+        reward, terminated, truncated, info = self._hybrid.advance(executed)
         # At the end of an episode too: whoever bootstraps from the last observation needs its base action.
         return self._extend(), reward, terminated, truncated, info
 
     def _extend(self):
         """The last observation with the base policy's action on it."""
         obs = self._hybrid.observation
-        frame = obs[self._rotation].astype(np.float64)
+        frame = WORLD.copy() if self._hybrid.core.sees_pixels else obs[self._rotation].astype(np.float64)
         # In the world: that is where it is cut, and what is shown is what will be executed.
         action = self._hybrid.ask(self._base, obs, "the base policy's action")
         self._pending.action, self._pending.frame = action, frame

@@ -183,8 +183,8 @@ class Skill(Hybrid):
         self.engine.keep("earlier_policy", policy)
         return policy
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
-        """Go to the start of the skill.
+    def begin(self, seed: int | None = None, options: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Go to the start of the skill; what `reset` does before it presents ``observation``. Returns info.
 
         Raises:
             SkillResetError: the earlier stages failed in 100 scenes in a row.
@@ -196,27 +196,29 @@ class Skill(Hybrid):
             self.core.start_from(self._pool.draw, seed)
             self._last_connect = None
             self.engine.begin_skill()
-            return self._look(), self._info(0, None)
+            self._observe()
+            return self._info(0, None)
         for attempt in range(MAX_RESETS):
-            steps, ready = self._begin(seed if attempt == 0 else None, options)
+            steps, ready = self._start(seed if attempt == 0 else None, options)
             if ready:
                 played, ready = self._run_earlier_stages()
                 steps += played
             if ready:
                 self.counters.steps = 0
-                return self._look(), self._info(steps, None)
+                self._observe()
+                return self._info(steps, None)
         raise SkillResetError(
             f"the stages before {self.engine.task.stages[self.stage].name!r} failed in {MAX_RESETS} scenes in a row; "
             "use a better base policy, less pose_noise, or a pool"
         )
 
-    def _begin(self, seed: int | None, options: dict[str, Any] | None) -> tuple[int, bool]:
+    def _start(self, seed: int | None, options: dict[str, Any] | None) -> tuple[int, bool]:
         """Go to the start of the first stage, or of the earlier pool's; returns control steps and whether its skill can start."""
         if self._earlier_pool is not None:
             self.core.start_from(self._earlier_pool.draw, seed)
             self.engine.begin_skill()
             return 0, True
-        self.core.reset(seed=seed, options=options)
+        self.core.begin(seed, options)
         self.counters.begin()
         return (0, False) if self._connect_to_skill() is not None else (self._last_steps(), True)
 

@@ -15,16 +15,18 @@ from reinforcegen_envs.engine.events import Events
 from reinforcegen_envs.engine.judge import Judge
 from reinforcegen_envs.engine.snapshot import Snapshot, SnapshotError
 from reinforcegen_envs.models.scene import load_scene
-from reinforcegen_envs.observations import ObservationLayout, fill_state
+from reinforcegen_envs.observations import ObservationLayout, ProprioLayout, fill_proprio, fill_state
 from reinforcegen_envs.perception import Perception, Truth
 from reinforcegen_envs.planning.connect import ARRIVED, CLOSE, MAX_SETTLE_STEPS, OPEN, SETTLED, Connect, Connector
 from reinforcegen_envs.planning.motion import Plan
 from reinforcegen_envs.policies.policy import Memory, Policy
 from reinforcegen_envs.poses import distance
+from reinforcegen_envs.sim.looks import Look
 from reinforcegen_envs.sim.simulation import INITIAL_JOINT_NOISE, INITIAL_JOINTS, Simulation
 from reinforcegen_envs.tasks.base import Task
 from reinforcegen_envs.typing import Array, Observations
 
+LOOKS = 1  # the stream of random numbers that looks are drawn from, apart from perception's
 OPEN_ENOUGH = 0.95  # of the stroke, for a hand that is to start a skill empty
 
 
@@ -36,6 +38,19 @@ class Remembers(Protocol):
     def set_memory(self, memory: Memory) -> None: ...
 
 
+class _KeptLook:
+    """The simulation's look, as a part of snapshots."""
+
+    def __init__(self, sim: Simulation):
+        self._sim = sim
+
+    def get_memory(self) -> Memory:
+        return {} if self._sim.look is None else self._sim.look.to_memory()
+
+    def set_memory(self, memory: Memory) -> None:
+        self._sim.look = Look.from_memory(memory) if memory else None
+
+
 class Engine:
     """A workcell.
 
@@ -44,6 +59,7 @@ class Engine:
         variant: how widely objects are reset.
         controller: see `Simulation`.
         perception: what fills the belief; None means truth. It must belong to this engine alone.
+        randomize_visuals: draw how the scene looks in the cameras' pictures anew in every reset, see `Look`.
 
     Attributes:
         sim: the simulation: truth.
@@ -52,6 +68,7 @@ class Engine:
         events: what can be listened to.
         rng: source of all randomness; the owner may replace it.
         layout: of `observe`.
+        proprio_layout: of `proprio`.
     """
 
     def __init__(
@@ -60,6 +77,7 @@ class Engine:
         variant: str,
         controller: str = "osc_pose",
         perception: Perception | None = None,
+        randomize_visuals: bool = False,
     ):
         self.sim = Simulation(load_scene(task.scene), controller)
         self.task = task(self.sim.model)
@@ -70,10 +88,14 @@ class Engine:
         self.events = Events()
         self.rng = np.random.default_rng()
         self.layout = ObservationLayout.of(task)
+        self.proprio_layout = ProprioLayout(len(task.stages))
         self._offsets = tuple(self.layout.offsets)  # plain, for compiled code
         self._reference_bodies = [self.task.object_body[stage.reference] for stage in self.task.stages]
         self._parts: dict[str, Remembers] = {}
         self._connector: Connector | None = None
+        self._randomize_visuals = randomize_visuals
+        if randomize_visuals:
+            self.keep("look", _KeptLook(self.sim))
 
     @property
     def stage(self) -> int:
@@ -98,6 +120,7 @@ class Engine:
             PlacementError: no free place was found for an object.
             SimulationError: numbers that MuJoCo cannot simulate.
         """
+        self.draw_look()
         drawn = INITIAL_JOINTS + INITIAL_JOINT_NOISE * self.rng.standard_normal(7)
         places = self.task.sample_layout(self.variant, self.rng) | dict(layout or {})
         self.sim.reset(drawn if joints is None else joints)
@@ -106,6 +129,11 @@ class Engine:
         self.perceive_anew()
         self.enter_stage(0)
         self.judge.look()
+
+    def draw_look(self) -> None:
+        """With ``randomize_visuals``, another look of the scene; whatever else is drawn stays the same."""
+        if self._randomize_visuals:
+            self.sim.look = Look.draw(self.task.scene, fork(self.rng, LOOKS))
 
     def act(self, action: Array) -> None:
         """One control step of the end-effector controller; the stage stays, ``judge.finished`` tells.
@@ -205,6 +233,13 @@ class Engine:
         )
         return out
 
+    def proprio(self) -> Observations:
+        """What the robot knows of itself now, (proprio_layout.size,) float32; nothing of objects."""
+        sim = self.sim
+        out = np.zeros(self.proprio_layout.size, np.float32)
+        fill_proprio(out, self.proprio_layout.bounds, *sim.packed, sim.finger_qpos, sim.controller, self.stage)
+        return out
+
     def perceive_anew(self) -> None:
         """Look at a new scene; perception forgets the old one."""
         if self.belief is not self.sim:
@@ -279,7 +314,7 @@ class Engine:
         return {**self.__dict__, "_connector": None}
 
 
-def fork(rng: np.random.Generator) -> np.random.Generator:
-    """A generator that depends on another's present state and draws nothing from it."""
+def fork(rng: np.random.Generator, *stream: int) -> np.random.Generator:
+    """A generator that depends on another's present state, and on numbers that name it, and draws nothing from the other."""
     state: dict[str, Any] = rng.bit_generator.state["state"]  # PCG64's, which Gymnasium uses: two integers
-    return np.random.default_rng([int(word) for word in state.values()])
+    return np.random.default_rng([*(int(word) for word in state.values()), *stream])

@@ -94,15 +94,15 @@ def _box(x: float, y: float, z: float) -> Quads:
 
 def _cylinder(radius: float, half: float) -> Quads:
     profile = np.array([[0.0, -half], [radius, -half], [radius, half], [0.0, half]])
-    outward = np.array([[0.0, -1.0], [1.0, 0.0], [0.0, 1.0]])
-    return _turned(profile, np.stack([outward, outward], 1), np.array([radius, radius, half]))
+    outward: Array = np.array([[0.0, -1.0], [1.0, 0.0], [0.0, 1.0]])
+    return _turned(profile, outward[:, None].repeat(2, axis=1), np.array([radius, radius, half]))
 
 
 def _capsule(radius: float, half: float) -> Quads:
     angles = np.linspace(0.0, np.pi / 2, CAP_BANDS + 1)
     upper = np.stack([np.cos(angles), np.sin(angles)], 1)
-    outward = np.concatenate([upper[::-1] * (1, -1), upper])  # from the lower pole to the upper one
-    profile = radius * outward + np.where(np.arange(len(outward)) <= CAP_BANDS, -half, half)[:, None] * (0, 1)
+    outward = np.concatenate([upper[::-1] * (1.0, -1.0), upper])  # from the lower pole to the upper one
+    profile = radius * outward + np.where(np.arange(len(outward)) <= CAP_BANDS, -half, half)[:, None] * (0.0, 1.0)
     normals = np.stack([outward[:-1], outward[1:]], 1)
     return _turned(profile, normals, np.array([radius, radius, radius + half]))
 

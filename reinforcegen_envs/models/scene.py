@@ -2,7 +2,7 @@
 
 A scene has three forms with the same joints and bodies: ``physics`` (no visual geoms, meshes or textures), ``rendered`` (as
 robosuite draws it) and ``light`` (the robot as its collision hulls, objects and table as they look, a mesh each: what cameras see
-for observations, a hundred times as fast). Only building one imports robosuite; loading a cached one does not.
+for observations, fifty times as fast). Only building one imports robosuite; loading a cached one does not.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from reinforcegen_envs.models.merge import FLAT, merge_primitives
 from reinforcegen_envs.models.objects import Body, body_element
 
 FORMS = ("physics", "rendered", "light")
+DRAWN, HIDDEN = 1, 5  # groups of geoms: what is drawn, and what a picture leaves out; group 0 collides
 TABLE_SIZE = (0.8, 0.8, 0.05)
 TABLE_FRICTION = (1.0, 0.005, 1e-4)
 # Texture files of robosuite's arena assets, used by the rendered form alone.
@@ -41,7 +42,7 @@ MATERIALS = {
 }
 
 
-# A camera of the rendered form alone, for tasks that robosuite's agentview would crop: MimicGen's, position and quaternion.
+# A camera for tasks that robosuite's agentview would crop: MimicGen's, position and quaternion.
 AGENTVIEW_FULL = (0.753, 0.0, 1.519), (0.64324, 0.29367, 0.29367, 0.64324)
 
 
@@ -234,9 +235,8 @@ def scene_xml(scene: Scene, form: str) -> str:
         _strip_visuals(root, asset)
     elif form == "light":
         _lighten(root, asset, scene)
-    else:
-        position, quat = (" ".join(map(str, numbers)) for numbers in AGENTVIEW_FULL)
-        ET.SubElement(worldbody, "camera", name="agentview_full", mode="fixed", pos=position, quat=quat)
+    position, quat = (" ".join(map(str, numbers)) for numbers in AGENTVIEW_FULL)
+    ET.SubElement(worldbody, "camera", name="agentview_full", mode="fixed", pos=position, quat=quat)
     return ET.tostring(root, encoding="unicode")
 
 
@@ -269,7 +269,7 @@ def _lighten(root: ET.Element, asset: ET.Element, scene: Scene) -> None:
             name = geom.get("name", "")
             if colour := next((c for part, c in LIGHT_COLOURS.items() if name.startswith(part)), None):
                 if name.endswith("_collision") and "pad" not in name:
-                    geom.set("group", "1")
+                    geom.set("group", str(DRAWN))
                     geom.set("rgba", colour)
                     continue
             if id(geom) not in objects and name != "table_visual":

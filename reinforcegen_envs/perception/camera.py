@@ -179,7 +179,7 @@ class CameraPerception(Perception):
         assert self._network is not None
         if self._cameras is None:
             self._cameras = Cameras(task.scene, self._size)
-        outputs = self._network(self._cameras.frames(truth.data), proprio(truth, len(task.stages), stage))
+        outputs = self._network(self._cameras.frames(truth.data, truth.look), proprio(truth, len(task.stages), stage))
         self.estimate = split(outputs, len(task.objects))
         return self.estimate
 

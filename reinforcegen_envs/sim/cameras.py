@@ -4,20 +4,42 @@ from __future__ import annotations
 
 import copy
 import weakref
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import mujoco
 import numpy as np
+from numpy.typing import NDArray
 
-from reinforcegen_envs.models.scene import Scene, load_scene
+from reinforcegen_envs.models.scene import DRAWN, HIDDEN, Scene, load_scene
 from reinforcegen_envs.sim import gl_thread
-from reinforcegen_envs.sim.rendering import RenderingError, check_size, open_context
-from reinforcegen_envs.typing import Array, Pixels
+from reinforcegen_envs.sim.looks import ROLE, Look, drawn_geoms
+from reinforcegen_envs.sim.rendering import MAX_PIXELS, RenderingError, check_size, open_context
+from reinforcegen_envs.typing import Array, Observations, Pixels
 
 CAMERAS = {"front": "front", "wrist": "robot0_eye_in_hand"}  # name -> camera of the light form
 SIZE = 84  # pixels a side, as in robomimic's and MimicGen's image observations
+SAMPLES = 4  # a pixel: without them edges say nothing finer than a pixel, which is 5 to 9 mm on the table; they double the time
 MIN_SIZE = 16  # below it convolutions with four strides of two have nothing left to see (ours)
+MAX_SIZE = MAX_PIXELS // len(CAMERAS)  # they lie side by side
 MAX_GEOMS = 1_000
-DRAWN, HIDDEN = 1, 5  # groups of geoms; what collides is in group 0
+MAX_DEPTH = 10.0  # metres; what is farther, or nothing, counts as that far (ours)
+BACKGROUND, ROBOT, OBJECTS = 0, 1, 2  # labels of a segmentation; objects are numbered from the last on
+
+
+class Pictures(NamedTuple):
+    """What both cameras see, in `CAMERAS`'s order.
+
+    Args:
+        colour: (cameras, size, size, 3) uint8.
+        depth: (cameras, size, size, 1) float32, metres along the camera's axis, at most `MAX_DEPTH`; None if not asked for.
+        labels: (cameras, size, size, 1) uint8, 0 for background and table, 1 for the robot, 2 and on for objects in their
+            order; None if not asked for.
+    """
+
+    colour: Pixels
+    depth: Observations | None
+    labels: Pixels | None
 
 
 class Cameras:
@@ -26,38 +48,63 @@ class Cameras:
     Args:
         scene: the task's scene.
         size: pixels a side.
+        objects: names of bodies, the first of which is labelled 2 in a segmentation; None for colours alone. With depth and labels
+            a pixel has one sample, as these must not be averaged.
 
     Raises:
         InvalidArgument: a size that cannot be drawn.
         RenderingError: no OpenGL library can be loaded, or this process was forked from one that had drawn.
     """
 
-    def __init__(self, scene: Scene, size: int = SIZE):
-        check_size("size", size, MIN_SIZE)
-        canvas = gl_thread.call(lambda: _Pair(scene, size))
+    def __init__(self, scene: Scene, size: int = SIZE, objects: Sequence[str] | None = None):
+        check_image_size("size", size)
+        canvas = gl_thread.call(lambda: _Pair(scene, size, None if objects is None else tuple(objects)))
         self._canvas = canvas
         self._free = weakref.finalize(self, gl_thread.post, canvas.free)
         self._free.atexit = False  # the drawing thread frees at exit, in time
 
-    def frames(self, data: mujoco.MjData) -> Pixels:
+    def frames(self, data: mujoco.MjData, look: Look | None = None) -> Pixels:
         """Pictures of the state of ``data`` (of the physics form), (cameras, size, size, 3) uint8, in `CAMERAS`'s order.
+
+        Args:
+            data: the state.
+            look: how the scene looks; None means as it is.
+
+        Raises:
+            RenderingError: after `close`, or in a forked child.
+        """
+        return self.pictures(data, look).colour
+
+    def pictures(
+        self, data: mujoco.MjData, look: Look | None = None, depth: bool = False, labels: bool = False
+    ) -> Pictures:
+        """The same, with distances (read in the same pass) and with what is seen where (in one more) if asked for.
 
         Raises:
             RenderingError: after `close`, or in a forked child.
         """
         # Copies: whoever interrupts the wait for the frame may step the simulation while it is still being drawn.
         state = data.qpos.copy(), data.mocap_pos.copy(), data.mocap_quat.copy()
-        return gl_thread.call(lambda: self._canvas.draw(*state))
+        return gl_thread.call(lambda: self._canvas.draw(*state, look, depth, labels))
 
     def close(self) -> None:
         """Free the OpenGL context; a second call does nothing. Does not wait, so any thread and destructor may call."""
         self._free()
 
 
+def check_image_size(name: str, size: int) -> None:
+    """Check the size of pictures, without OpenGL.
+
+    Raises:
+        InvalidArgument: not an integer from `MIN_SIZE` to `MAX_SIZE`; the message calls it ``name``.
+    """
+    check_size(name, size, MIN_SIZE, MAX_SIZE)
+
+
 class _Pair:
     """The light form, an OpenGL context twice as wide as a picture. Lives in the drawing thread."""
 
-    def __init__(self, scene: Scene, size: int):
+    def __init__(self, scene: Scene, size: int, objects: tuple[str, ...] | None):
         self._model = model = copy.copy(load_scene(scene, "light"))  # written to: what is drawn, and how
         self._data = mujoco.MjData(model)
         self._scene = mujoco.MjvScene(model, MAX_GEOMS)
@@ -74,33 +121,86 @@ class _Pair:
         self._options.sitegroup[:] = 0
         self._perturb = mujoco.MjvPerturb()
         self._cameras = [model.camera(name).id for name in CAMERAS.values()]
-        self._geoms = np.flatnonzero(model.geom_group == DRAWN)
+        self._geoms = drawn_geoms(model)
         infinite = model.geom_type[self._geoms] == mujoco.mjtGeom.mjGEOM_PLANE
         self._radii = np.where(infinite, np.inf, model.geom_rbound[self._geoms])
+        self._own = self._look = Look.own(model)
+        self._textures = model.mat_texid[:, ROLE].astype(np.int64)
+        self._labels = _labels(model, objects or ())
         self._size = size
-        self._pixels = np.empty((size, size * len(CAMERAS), 3), np.uint8)
-        model.vis.quality.offsamples = 0
+        self._whole = mujoco.MjrRect(0, 0, size * len(CAMERAS), size)
+        model.vis.quality.offsamples = SAMPLES if objects is None else 0
         model.vis.quality.shadowsize = 0  # a map for shadows would take 64 MB, and none are drawn
         self._context, self._buffers = open_context(model, size * len(CAMERAS), size)
+        self._buffers.readDepthMap = mujoco.mjtDepthMap.mjDEPTH_ZEROFAR  # as it is stored, most exact near by
         self._freed = False
         gl_thread.opened(self)
 
-    def draw(self, qpos: Array, mocap_pos: Array, mocap_quat: Array) -> Pixels:
-        """Both pictures of a state, (cameras, size, size, 3) uint8."""
+    def draw(
+        self, qpos: Array, mocap_pos: Array, mocap_quat: Array, look: Look | None, depth: bool, labels: bool
+    ) -> Pictures:
+        """Both pictures of a state."""
         if self._freed:
             raise RenderingError("the cameras are closed; make new ones")
-        model, data, size = self._model, self._data, self._size
+        model, data = self._model, self._data
+        look = look or self._own
+        if look is not self._look:
+            look.apply(model, self._textures)
+            self._look = look
         data.qpos[:], data.mocap_pos[:], data.mocap_quat[:] = qpos, mocap_pos, mocap_quat
         mujoco.mj_kinematics(model, data)
         mujoco.mj_camlight(model, data)
         self._context.make_current()
+        shape = self._whole.height, self._whole.width
+        colour = np.empty((*shape, 3), np.uint8)
+        raw = np.empty(shape, np.float32) if depth else None
         for k in range(len(CAMERAS)):
-            self._look_through(k)
-            mujoco.mjr_render(mujoco.MjrRect(k * size, 0, size, size), self._scene, self._buffers)
-        mujoco.mjr_readPixels(self._pixels, None, mujoco.MjrRect(0, 0, size * len(CAMERAS), size), self._buffers)
-        # OpenGL's first row is the lowest.
-        pictures = self._pixels[::-1].reshape(size, len(CAMERAS), size, 3)
+            self._render(k)
+        mujoco.mjr_readPixels(colour, raw, self._whole, self._buffers)
+        return Pictures(
+            self._apart(colour),
+            None if raw is None else self._apart(self._metres(raw)[..., None]),
+            self._apart(self._segment()[..., None]) if labels else None,
+        )
+
+    def _apart(self, pixels: NDArray[Any]) -> NDArray[Any]:
+        """Pixels as OpenGL gives them, (size, cameras * size, channels), as (cameras, size, size, channels)."""
+        size = self._size
+        pictures = pixels[::-1].reshape(size, len(CAMERAS), size, -1)  # OpenGL's first row is the lowest
         return np.ascontiguousarray(pictures.transpose(1, 0, 2, 3))
+
+    def _metres(self, raw: Observations) -> Observations:
+        """Metres of what the depth buffer holds: 1 at the near plane, 0 at the far one, linear in the distance's inverse."""
+        near, far = (plane * self._model.stat.extent for plane in (self._model.vis.map.znear, self._model.vis.map.zfar))
+        metres = near * far / (near + raw.astype(np.float64) * (far - near))
+        return np.minimum(metres, MAX_DEPTH).astype(np.float32)
+
+    def _segment(self) -> Pixels:
+        """Labels of the state that was drawn last, as pixels."""
+        flags = [int(mujoco.mjtRndFlag.mjRND_SEGMENT), int(mujoco.mjtRndFlag.mjRND_IDCOLOR)]
+        self._scene.flags[flags] = 1
+        known: list[Pixels] = []
+        try:
+            for k in range(len(CAMERAS)):
+                self._render(k)
+                # Colour i + 1 is what the scene counts as i; colour 0 is nothing.
+                shown = self._scene.geoms[: self._scene.ngeom]
+                table = np.full(MAX_GEOMS + 1, BACKGROUND, np.uint8)
+                for geom in shown:
+                    table[geom.segid + 1] = self._labels[geom.objid]
+                known.append(table)
+            codes = np.empty((self._whole.height, self._whole.width, 3), np.uint8)
+            mujoco.mjr_readPixels(codes, None, self._whole, self._buffers)
+        finally:
+            self._scene.flags[flags] = 0
+        numbers = codes[..., 0].astype(np.int64) + 256 * codes[..., 1]
+        parts = np.split(numbers, len(CAMERAS), axis=1)
+        return np.concatenate([table[part] for table, part in zip(known, parts, strict=True)], axis=1)
+
+    def _render(self, k: int) -> None:
+        """Draw what the k-th camera sees, in its place."""
+        self._look_through(k)
+        mujoco.mjr_render(mujoco.MjrRect(k * self._size, 0, self._size, self._size), self._scene, self._buffers)
 
     def _look_through(self, k: int) -> None:
         """Make the scene that of the k-th camera: what may be in its picture."""
@@ -130,3 +230,13 @@ class _Pair:
         self._buffers.free()
         self._context.free()
         gl_thread.freed(self)
+
+
+def _labels(model: mujoco.MjModel, objects: tuple[str, ...]) -> Pixels:
+    """(geoms,) label of each."""
+    root = model.body_rootid[model.geom_bodyid]
+    labels = np.full(model.ngeom, BACKGROUND, np.uint8)
+    labels[root == model.body_rootid[model.body("robot0_base").id]] = ROBOT
+    for k, name in enumerate(objects):
+        labels[root == model.body(name).id] = OBJECTS + k
+    return labels

@@ -41,18 +41,18 @@ def check_camera(model: mujoco.MjModel, camera: str, width: int, height: int) ->
         check_size(name, pixels)
 
 
-def check_size(name: str, pixels: int, least: int = 1) -> None:
+def check_size(name: str, pixels: int, least: int = 1, most: int = MAX_PIXELS) -> None:
     """Check one side of a picture.
 
     Raises:
-        InvalidArgument: not an integer from ``least`` to `MAX_PIXELS`; the message calls it ``name``.
+        InvalidArgument: not an integer from ``least`` to ``most``; the message calls it ``name``.
     """
     try:
-        good = least <= operator.index(pixels) <= MAX_PIXELS and not isinstance(pixels, bool)
+        good = least <= operator.index(pixels) <= most and not isinstance(pixels, bool)
     except TypeError:
         good = False
     if not good:
-        raise InvalidArgument(f"{name} {pixels!r} must be an integer from {least} to {MAX_PIXELS} (pixels)")
+        raise InvalidArgument(f"{name} {pixels!r} must be an integer from {least} to {most} (pixels)")
 
 
 class Ghost(NamedTuple):

@@ -10,6 +10,7 @@ import numpy as np
 from reinforcegen_envs.errors import InvalidArgument, ReinforceGenError
 from reinforcegen_envs.models.scene import Scene, load_scene, scene_of
 from reinforcegen_envs.sim import kernel
+from reinforcegen_envs.sim.looks import Look
 from reinforcegen_envs.sim.views import Indices, Views
 from reinforcegen_envs.typing import Array
 
@@ -151,6 +152,9 @@ class Simulation(CellState):
         model: a compiled scene; shared, never written to.
         controller: "osc_pose" (robosuite 1.5) or "osc_pose_v1_4" (robosuite 1.4, for old demonstrations).
 
+    Attributes:
+        look: how it looks in the cameras' pictures; None means as the scene is. It moves nothing, and is not in `get_state`.
+
     Raises:
         InvalidArgument: unknown controller.
     """
@@ -160,14 +164,16 @@ class Simulation(CellState):
             raise InvalidArgument(f"unknown controller {controller!r}; choose one of {CONTROLLERS}")
         super().__init__(model)
         self.controller_name = controller
+        self.look: Look | None = None
         self._v1_4 = controller == "osc_pose_v1_4"
         self._model_address, self._data_address = model._address, self.data._address
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "controller_name": self.controller_name}
+        return {**super().__getstate__(), "controller_name": self.controller_name, "look": self.look}
 
     def _make(self, model: mujoco.MjModel, state: dict[str, Any]) -> None:
         Simulation.__init__(self, model, state["controller_name"])
+        self.look = state["look"]
 
     def reset(self, joints: Array) -> None:
         """Put the arm at ``joints`` (7,), everything else at the model's defaults; objects are the caller's to place.
