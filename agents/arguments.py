@@ -12,6 +12,7 @@ import gymnasium as gym
 from reinforcegen_envs import arguments
 from reinforcegen_envs.arguments import Count, CountOrZero, NotNegative, PositiveFraction, Seed
 from reinforcegen_envs.errors import InvalidArgument
+from reinforcegen_envs.ids import NAMESPACE
 
 ArgsType = TypeVar("ArgsType", bound="RunArgs")
 
@@ -23,7 +24,8 @@ class RunArgs:
     env_id: str = "ReinforceGen/D2-Threading-Residual-v0"
     """environment id; any id with one flat observation and a continuous action works"""
     stage: str | None = None
-    """train this stage's skill alone; None: the whole task (this and the next nine: ReinforceGen ids only)"""
+    """train this stage's skill alone; None: the whole task, or the stage that the id names (this and the next nine:
+    ReinforceGen ids only)"""
     pose_noise: tuple[NotNegative, NotNegative] | None = None
     """noise on the initiation pose: metres, radians; None: the environment's own default"""
     pool: Path | None = None
@@ -93,9 +95,22 @@ def checked(args: ArgsType) -> ArgsType:
         InvalidArgument: an argument is not; the message names all that are not.
     """
     args = arguments.checked(args)
-    if wrong := args.conflicts():
+    wrong = args.conflicts()
+    if (stage := _stage_of(args.env_id)) is not None:
+        if args.stage not in (None, stage):
+            wrong.append(
+                f"env_id {args.env_id} is of stage {stage!r}, and stage names {args.stage!r}; give one of them"
+            )
+        args = dataclasses.replace(args, stage=stage)
+    if wrong:
         raise InvalidArgument("; ".join(wrong))
     return args
+
+
+def _stage_of(env_id: str) -> str | None:
+    """The stage that an id of ours is of alone; None if it is of none, or somebody else's."""
+    spec = gym.registry.get(env_id.rpartition(":")[2])
+    return None if spec is None or spec.namespace != NAMESPACE else spec.kwargs.get("stage")
 
 
 def saved_arguments(args: RunArgs) -> dict[str, Any]:

@@ -23,7 +23,7 @@ import tyro
 
 from reinforcegen_envs.engine.judge import STAGE_STEPS, STILL
 from reinforcegen_envs.env import ManipulationEnv
-from reinforcegen_envs.ids import MODES, NAMESPACE, VERSION
+from reinforcegen_envs.ids import MODES, STAGE_MODES, VERSION, env_id, stage_word
 from reinforcegen_envs.models.scene import load_scene
 from reinforcegen_envs.observations import Layout, ObservationLayout, ProprioLayout, base_action_term
 from reinforcegen_envs.registration import ARGUMENTS
@@ -47,6 +47,7 @@ MODE_TEXTS: dict[str | None, str] = {
     "Skill": "one stage's skill segment (`stage=` names it); earlier stages and the connect are already done",
     "Residual": "as `Hybrid`, or as `Skill` with `stage=`, added to the base policy's action",
 }
+STAGE_ID_TEXT = 'as `{}` with that `stage=` and `pool="auto"`: starts that are made once, on first use'
 
 
 class DocumentationError(ValueError):
@@ -244,8 +245,12 @@ def ids_table(task: type[Task]) -> str:
     extended = ObservationLayout.of(task, base_action=True).size
     rows = []
     for mode in MODES:
-        name = f"`{NAMESPACE}/{variants}-{task.name}{f'-{mode}' if mode else ''}-v{VERSION}`"
+        name = f"`{env_id(task.name, variants, mode)}`"
         rows.append((name, MODE_TEXTS[mode], extended if mode == "Residual" else size))
+    stages = "{" + ",".join(stage_word(stage.name) for stage in task.stages) + "}"
+    for mode in STAGE_MODES:
+        name = f"`{env_id(task.name, variants, mode, 'STAGE').replace('STAGE', stages)}`"
+        rows.append((name, STAGE_ID_TEXT.format(mode), extended if mode == "Residual" else size))
     return table(("id", "the agent controls", "observation"), rows)
 
 

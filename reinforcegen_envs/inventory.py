@@ -9,7 +9,7 @@ from typing import Any
 
 from reinforcegen_envs import cli
 from reinforcegen_envs.errors import InvalidArgument
-from reinforcegen_envs.ids import MODES, env_id
+from reinforcegen_envs.ids import MODES, STAGE_MODES, env_id, stage_word
 from reinforcegen_envs.policies.bundle import Bundle
 from reinforcegen_envs.policies.mlp import WeightsError
 from reinforcegen_envs.tasks import TASKS, Task
@@ -33,7 +33,8 @@ def describe(task: type[Task], weights: Path | None = None) -> dict[str, Any]:
     """What there is of one task.
 
     Returns:
-        variants, stages, horizon (control steps), ids (mode -> one a variant), weights (name of a part ->
+        variants, stages, horizon (control steps), ids (mode -> one a variant), stage_ids (mode -> stage -> one a
+            variant), weights (name of a part ->
             what was evaluated -> success, interval, episodes).
 
     Raises:
@@ -52,6 +53,13 @@ def describe(task: type[Task], weights: Path | None = None) -> dict[str, Any]:
         "stages": [stage.name for stage in task.stages],
         "horizon": task.horizon,
         "ids": {mode or PLAIN: [env_id(task.name, variant, mode) for variant in task.variants] for mode in MODES},
+        "stage_ids": {
+            mode: {
+                stage.name: [env_id(task.name, variant, mode, stage.name) for variant in task.variants]
+                for stage in task.stages
+            }
+            for mode in STAGE_MODES
+        },
         "weights": {
             part.name: {
                 setting: {key: result[key] for key in ("success", "interval", "episodes") if key in result}
@@ -84,6 +92,9 @@ def main(args: Args) -> dict[str, Any]:
         variants = "{" + ",".join(task["variants"]) + "}"
         for mode in MODES:
             print(f"  {mode or PLAIN:<8} {env_id(name, variants, mode)}")
+        stages = "{" + ",".join(map(stage_word, task["stages"])) + "}"
+        for mode in STAGE_MODES:  # the braces are no words of an id, so they are put in afterwards
+            print(f"  {mode:<8} {env_id(name, variants, mode, 'STAGE').replace('STAGE', stages)}")
         print(
             f"  weights  {', '.join(task['weights']) or 'none; train some (reinforcegen pipeline), or name a folder'}"
         )

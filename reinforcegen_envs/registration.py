@@ -1,7 +1,8 @@
-"""The table of ids, ``ReinforceGen/{variant}-{task}[-{mode}]-v0``, open to tasks from elsewhere.
+"""The table of ids, ``ReinforceGen/{variant}-{task}[-{mode}[-{stage}]]-v0``, open to tasks from elsewhere.
 
 ``Hybrid``, ``Skill`` and ``Residual`` use the weights that are shipped in ``policies/weights/{task, lower case}/``, or those that
-``weights=`` names.
+``weights=`` names. An id with a stage is its mode's with that ``stage=`` and ``pool="auto"``: for scripts that pass only an id.
+``gym.make_vec`` makes a `ThreadVectorEnv` of every id.
 
 A task of one's own joins in with `register_task`, in whatever module defines it. Commands import that module if
 ``--task-module`` names it, or, once it is installed, if its package declares it as an entry point::
@@ -23,20 +24,24 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import gymnasium as gym
+from gymnasium.vector import AutoresetMode
 
 from reinforcegen_envs.env import ManipulationEnv
 from reinforcegen_envs.errors import InvalidArgument
-from reinforcegen_envs.ids import MODES, NAMESPACE, VARIANTS, VERSION, env_id, parse_env_id
+from reinforcegen_envs.ids import MODES, NAMESPACE, STAGE_MODES, VARIANTS, VERSION, env_id, parse_env_id, parse_stage
 from reinforcegen_envs.modules import load_task_module
 from reinforcegen_envs.perception import CameraPerception
 from reinforcegen_envs.tasks import PACKAGE_TASKS, TASKS, Task
 from reinforcegen_envs.tasks.contract import TaskError, check_task
 from reinforcegen_envs.workers import in_every_worker
 from reinforcegen_envs.wrappers import Hybrid, Residual, Skill
+from reinforcegen_envs.wrappers.stored_pool import AUTO
+from reinforcegen_envs.wrappers.vector import ThreadVectorEnv
 
 __all__ = [
-    "ARGUMENTS", "MODES", "NAMESPACE", "VARIANTS", "VERSION", "TaskError", "UnexpectedArgument", "env_id", "load_task_module",
-    "make_env", "parse_env_id", "register_envs", "register_task", "task_modules",
+    "ARGUMENTS", "MODES", "NAMESPACE", "STAGE_MODES", "VARIANTS", "VERSION", "TaskError", "UnexpectedArgument", "env_id",
+    "load_task_module", "make_env", "make_vector_env", "parse_env_id", "parse_stage", "register_envs", "register_task",
+    "task_modules",
 ]  # fmt: skip
 
 ENTRY_POINTS = "reinforcegen_envs.tasks"
@@ -45,7 +50,7 @@ _PLAIN = (
     "obs_mode", "image_size", "randomize_visuals", "perception", "controller", "render_mode", "camera", "width", "height",
 )  # fmt: skip
 _HYBRID = ("termination", "initiation", "pose_noise", "replan", "weights")
-_STAGED = ("pool", "earlier_policy", "earlier_pool", "foresight")  # of one stage's skill alone
+_STAGED = ("pool", "pool_size", "earlier_policy", "earlier_pool", "foresight")  # of one stage's skill alone
 ARGUMENTS = {
     None: _PLAIN,
     "Hybrid": _PLAIN + _HYBRID,
@@ -112,8 +117,46 @@ def make_env(
 make_env.metadata = ManipulationEnv.metadata  # pyright: ignore[reportFunctionMemberAccess]
 
 
+def make_vector_env(
+    task: str,
+    variant: str,
+    mode: str | None = None,
+    task_module: str | None = None,
+    num_envs: int = 1,
+    num_threads: int | None = None,
+    autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
+    **kwargs: Any,
+) -> ThreadVectorEnv:
+    """Build environments that run side by side; the vector entry point of every id.
+
+    What it returns does the same, bit for bit, as ``gym.make_vec`` with ``vectorization_mode="sync"``.
+
+    Args:
+        task, variant, mode, task_module: as in `make_env`.
+        num_envs: how many, at least 1.
+        num_threads, autoreset_mode: as in `ThreadVectorEnv`.
+        kwargs: for ``gym.make``, ``max_episode_steps`` and ``disable_env_checker`` among them.
+
+    Raises:
+        InvalidArgument: ``num_envs`` or the autoreset mode is not allowed; and what `make_env` raises.
+        ValueError: ``num_threads`` is below 1.
+    """
+    if isinstance(num_envs, bool) or not isinstance(num_envs, int) or num_envs < 1:
+        raise InvalidArgument(f"num_envs {num_envs!r} must be a number of environments, at least 1")
+    try:
+        autoreset_mode = AutoresetMode(autoreset_mode)
+    except ValueError as error:
+        modes = [each.value for each in AutoresetMode]
+        raise InvalidArgument(f"unknown autoreset_mode {autoreset_mode!r}; choose one of {modes}") from error
+    if task_module is not None and task not in TASKS:
+        load_task_module(task_module)
+    of_stage = mode in STAGE_MODES and kwargs.get("stage") is not None and kwargs.get("pool") == AUTO
+    name = env_id(task, variant, mode, kwargs["stage"] if of_stage else None)
+    return ThreadVectorEnv([lambda: gym.make(name, **kwargs)] * num_envs, num_threads, autoreset_mode=autoreset_mode)
+
+
 def register_task(task: TaskType) -> TaskType:
-    """Make the ids of a task, in all its variants and every mode; also a class decorator.
+    """Make the ids of a task, in all its variants, every mode and of every stage; also a class decorator.
 
     A class of the same name from the same module takes the place of the one before it: a module that is loaded again.
 
@@ -150,15 +193,23 @@ def register_envs() -> None:
 def _register_ids(task: type[Task], kwargs: dict[str, str]) -> None:
     for variant in task.variants:
         for mode in MODES:
-            name = env_id(task.name, variant, mode)
-            gym.registry.pop(name, None)
-            gym.register(
-                name,
-                entry_point="reinforcegen_envs.registration:make_env",
-                kwargs={"task": task.name, "variant": variant, "mode": mode, **kwargs},
-                # Hybrid modes count connects too, and so are over before Gymnasium's TimeLimit, which does not.
-                max_episode_steps=task.horizon,
-            )
+            _register(task, variant, mode, kwargs)
+        for mode in STAGE_MODES:
+            for stage in task.stages:
+                _register(task, variant, mode, {**kwargs, "stage": stage.name, "pool": AUTO})
+
+
+def _register(task: type[Task], variant: str, mode: str | None, kwargs: dict[str, str]) -> None:
+    name = env_id(task.name, variant, mode, kwargs.get("stage"))
+    gym.registry.pop(name, None)
+    gym.register(
+        name,
+        entry_point="reinforcegen_envs.registration:make_env",
+        vector_entry_point="reinforcegen_envs.registration:make_vector_env",
+        kwargs={"task": task.name, "variant": variant, "mode": mode, **kwargs},
+        # Hybrid modes count connects too, and so are over before Gymnasium's TimeLimit, which does not.
+        max_episode_steps=task.horizon,
+    )
 
 
 def _home(task: type[Task]) -> str:

@@ -1,6 +1,8 @@
 """Connects: collision checks, plans around obstacles, their timing, and following them."""
 
 import random
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -283,3 +285,16 @@ def test_snapshots_on_the_way_and_at_the_end_of_a_connect_replay_bit_for_bit(con
         np.testing.assert_array_equal(env.get_state().simulation, other.get_state().simulation)
         plan = env.engine.plan(goal)
         assert env.engine.follow(plan, goal).failure == ""
+
+
+def test_threads_that_search_first_at_once_all_have_the_whole_library():
+    """In a fresh interpreter, where it is yet to be imported."""
+    code = """
+from concurrent.futures import ThreadPoolExecutor
+from reinforcegen_envs.planning.motion import _pybullet_planning
+with ThreadPoolExecutor(4) as threads:
+    found = [threads.submit(lambda: hasattr(_pybullet_planning(), "birrt")) for _ in range(4)]
+print([each.result() for each in found])
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.stdout.strip() == str([True] * 4), run.stdout + run.stderr

@@ -17,7 +17,7 @@ from helpers import registrations_undone
 from reinforcegen_envs import register_task, registration
 from reinforcegen_envs.errors import InvalidArgument, ReinforceGenError
 from reinforcegen_envs.ids import env_id, parse_env_id
-from reinforcegen_envs.registration import MODES, VARIANTS, load_task_module, make_env, task_modules
+from reinforcegen_envs.registration import MODES, STAGE_MODES, VARIANTS, load_task_module, make_env, task_modules
 from reinforcegen_envs.tasks import PACKAGE_TASKS, TASKS, Placement, Shape, Stage, Task, ThreadingTask
 from reinforcegen_envs.tasks.contract import TaskError
 
@@ -102,7 +102,9 @@ def test_a_module_s_path_brings_its_ids(own_task):
     task = own_task.StackTask
     assert TASKS["Stack"] is task and task_modules() == (str(OWN_TASK.resolve()),)
     names = [name for name in gym.registry if "-Stack" in name]
-    assert sorted(names) == sorted(env_id("Stack", variant, mode) for variant in ("D0", "D1") for mode in MODES)
+    stages = [(mode, stage.name) for mode in STAGE_MODES for stage in task.stages]
+    expected = [(mode, None) for mode in MODES] + stages
+    assert sorted(names) == sorted(env_id("Stack", variant, *each) for variant in ("D0", "D1") for each in expected)
     assert gym.spec(STACK).max_episode_steps == 400
     env = gym.make(STACK)
     observation, info = env.reset(seed=0)

@@ -2,20 +2,51 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 import os
+import pickle
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 
 from reinforcegen_envs.engine import Failure
+from reinforcegen_envs.env import ManipulationEnv
 from reinforcegen_envs.errors import InvalidArgument, ReinforceGenError
 from reinforcegen_envs.policies.policy import Policy, as_policy
 from reinforcegen_envs.policies.predictors import ForesightPredictor
+from reinforcegen_envs.tasks.base import Task
 from reinforcegen_envs.typing import Array
+from reinforcegen_envs.workers import usable_cores
 from reinforcegen_envs.wrappers.hybrid import Hybrid
 from reinforcegen_envs.wrappers.pool import StartPool
+from reinforcegen_envs.wrappers.stored_pool import AUTO, SIZE, stored_pool
 
 MAX_RESETS = 100  # scenes tried for one reset
+
+
+def _digest(thing: object) -> str:
+    """What tells things with other parameters or networks apart, as text.
+
+    Raises:
+        InvalidArgument: it cannot be pickled.
+    """
+    try:
+        return hashlib.sha256(pickle.dumps(thing)).hexdigest()
+    except Exception as error:  # whatever an attribute that cannot be pickled raises
+        raise InvalidArgument(
+            f"pool={AUTO!r} is kept under what {thing!r} is made of, which cannot be pickled ({error}); make a file of starts, "
+            "or do without a pool (pool=None)"
+        ) from error
+
+
+def _source(task: type[Task]) -> list[Path]:
+    """The file that a task is in; none if it was typed in."""
+    try:
+        return [Path(inspect.getfile(task))]
+    except (TypeError, OSError):
+        return []
 
 
 class SkillResetError(ReinforceGenError, RuntimeError):
@@ -35,18 +66,24 @@ class Skill(Hybrid):
     Args:
         env: the plain environment itself.
         stage: name of the stage; None means the first.
-        pool: file of snapshots, or None.
+        pool: file of snapshots, "auto", or None. "auto" is a pool that is made when it is first asked for, with a progress bar,
+            and kept in the user's cache folder (`stored_pool`): of this task, reset range, stage, weights, pose noise,
+            initiation, replanning, perception and controller, by the base policy of ``weights``.
         earlier_pool: file of snapshots of an earlier stage, or None.
         earlier_policy: a `Policy`, or a callable: observation -> action (7,) in the world frame, for the stages before;
             None means the base policy of ``weights``, loaded when first needed.
         foresight: True multiplies the reward for success with what the predictor in ``weights`` says; a path names another
             file of such a predictor.
+        pool_size: how many starts the pool "auto" has; None means 200.
         hybrid: further arguments of `Hybrid`.
 
     Raises:
-        InvalidArgument: the task has no such stage, pose noise is given with a pool, which has its own, both pools are given,
-            or the earlier one is of no earlier stage.
+        InvalidArgument: the task has no such stage, pose noise is given with a pool's file, which has its own, both pools are
+            given, or the earlier one is of no earlier stage; "auto" is asked for with an earlier policy, or a pool size
+            without it.
         PoolError: a pool is unusable.
+        CacheError: the pool "auto" is not there yet, and the cache folder cannot be written.
+        SkillResetError: the pool "auto" cannot be made: the earlier stages failed in 100 scenes in a row.
         WeightsError: foresight is asked for, and the predictor is missing, damaged, or made for another task.
     """
 
@@ -58,6 +95,7 @@ class Skill(Hybrid):
         earlier_policy: Any = None,
         earlier_pool: str | os.PathLike[str] | None = None,
         foresight: bool | str | os.PathLike[str] = False,
+        pool_size: int | None = None,
         **hybrid: Any,
     ):
         super().__init__(env, **hybrid)
@@ -85,13 +123,54 @@ class Skill(Hybrid):
                     f"earlier_pool {earlier_pool} is of stage {self._earlier_pool.manifest['stage']!r}, which does not come "
                     f"before {task.stages[self.stage].name!r}"
                 )
-        if pool is not None:
+        if pool_size is not None and pool != AUTO:
+            raise InvalidArgument(
+                f"pool_size {pool_size} is of pool={AUTO!r}, and pool is {pool!r}; leave one of them out"
+            )
+        if pool == AUTO:
+            if earlier_policy is not None:
+                raise InvalidArgument(
+                    f"pool={AUTO!r} is made by the base policy, and earlier_policy is given; leave one of them out, or make a "
+                    "pool with it (reinforcegen pool)"
+                )
+            pool = self._stored(SIZE if pool_size is None else pool_size, hybrid)
+        elif pool is not None:
             if any(self._pose_noise):
                 raise InvalidArgument(
                     f"pose_noise {self._pose_noise} has no effect with a pool, whose starts were made with its own; "
                     "leave it out, or fill the pool with it (--pose-noise)"
                 )
+        if pool is not None:
             self._pool = self._load(pool, stage=task.stages[self.stage].name)
+
+    def _stored(self, size: Any, hybrid: dict[str, Any]) -> Path:
+        """The file of the pool "auto", of ``size`` starts; ``hybrid`` are the arguments of `Hybrid`."""
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise InvalidArgument(f"pool_size {size!r} must be a number of starts, at least 1")
+        engine, bundle = self.engine, self.bundle
+        task = type(engine.task)
+        stage = task.stages[self.stage].name
+        student = self.initiation is not None
+        settings = {
+            "task": task.name, "variant": engine.variant, "stage": stage, "count": size, "pose_noise": self._pose_noise,
+            "initiation": "student" if student else "teacher", "replan": self._replan, "controller": engine.sim.controller_name,
+            "perception": engine.perception.name, "perception_state": _digest(engine.perception),
+        }  # fmt: skip
+        parts = ["base", "skeleton", *(["initiation"] if student else [])]
+        files = [*(bundle.path(part) for part in parts), *_source(task)]
+        # How skills end is nothing that a start depends on: the stages before end as soon as the simulator says so.
+        same = {name: value for name, value in hybrid.items() if name != "termination"}
+
+        def make() -> Skill:
+            env = ManipulationEnv(
+                task.name,
+                engine.variant,
+                perception=engine.perception,  # of which it takes a copy
+                controller=engine.sim.controller_name,
+            )
+            return Skill(env, stage, **same)
+
+        return stored_pool(settings, files, make, usable_cores())
 
     def _load(self, path: str | os.PathLike[str], **expected: str) -> StartPool:
         """A pool for this task, reset range and perception."""

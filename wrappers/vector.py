@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.vector.utils import iterate
 
 from reinforcegen_envs.typing import Array, Flags
 from reinforcegen_envs.workers import usable_cores
+
+Result = TypeVar("Result")
 
 
 class _Played:
@@ -42,9 +46,16 @@ class ThreadVectorEnv(SyncVectorEnv):
         num_threads: threads, the caller's included, at most one a sub-environment; None means one a core.
         copy, observation_mode, autoreset_mode: as in SyncVectorEnv.
 
+    Attributes:
+        envs: the sub-environments.
+        num_threads: threads in use, the caller's included.
+        spec: what `gym.make_vec` made it of, or None; made again from its JSON text, too.
+
     Raises:
         ValueError: ``num_threads`` is below 1.
     """
+
+    _spec: EnvSpec | None = None
 
     def __init__(
         self,
@@ -61,6 +72,19 @@ class ThreadVectorEnv(SyncVectorEnv):
         self._pool = None
         if self.num_threads > 1:
             self._pool = ThreadPoolExecutor(self.num_threads - 1, thread_name_prefix="ThreadVectorEnv")
+
+    @property
+    def spec(self) -> EnvSpec | None:
+        """What `gym.make_vec` made it of."""
+        return self._spec
+
+    @spec.setter
+    def spec(self, spec: EnvSpec | None) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        # gym.make_vec writes its arguments here, and an enum among them would keep the spec from becoming JSON.
+        if spec is not None and isinstance(mode := spec.kwargs.get("autoreset_mode"), AutoresetMode):
+            spec = copy.copy(spec)
+            spec.kwargs = {**spec.kwargs, "autoreset_mode": mode.value}
+        self._spec = spec
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Reset all sub-environments, or those in ``options["reset_mask"]``, as SyncVectorEnv does."""
@@ -108,22 +132,38 @@ class ThreadVectorEnv(SyncVectorEnv):
             self._pool = None
         super().close_extras(**kwargs)
 
-    def _play(self, play: Callable[[int], list[tuple[Any, ...]]], indices: Iterable[int]) -> list[Any]:
-        """Run ``play`` for every index, in threads; return stand-ins with the results, others as they are."""
-        played: list[Any] = list(self.envs)
-        todo = iter(list(indices))  # shared by the threads: taking the next item of a list is one atomic step
+    def run(self, play: Callable[[int], Result], indices: Iterable[int]) -> list[Result]:
+        """``play(i)`` for the indices of some sub-environments, side by side.
+
+        Returns:
+            the results, in the order of ``indices``.
+
+        Raises:
+            Exception: what ``play`` raised for one of them, after all have finished.
+        """
+        order = list(indices)
+        results: dict[int, Result] = {}
+        todo = iter(order)  # shared by the threads: taking the next item of a list is one atomic step
 
         def work() -> None:
             for i in todo:
-                played[i] = _Played(play(i))
+                results[i] = play(i)
 
-        helpers = [self._pool.submit(work) for _ in range(self.num_threads - 1)] if self._pool else []
+        helpers = [self._pool.submit(work) for _ in range(min(self.num_threads, len(order)) - 1)] if self._pool else []
         try:
             work()
         finally:
             wait(helpers)
         for helper in helpers:
             helper.result()
+        return [results[i] for i in order]
+
+    def _play(self, play: Callable[[int], list[tuple[Any, ...]]], indices: Iterable[int]) -> list[Any]:
+        """Run ``play`` for every index, in threads; return stand-ins with the results, others as they are."""
+        order = list(indices)
+        played: list[Any] = list(self.envs)
+        for i, results in zip(order, self.run(play, order), strict=True):
+            played[i] = _Played(results)
         return played
 
     def _with_envs(self, envs: list[Any], call: Callable[[], Any]) -> Any:

@@ -92,7 +92,12 @@ def make(args: Args, render_mode: str | None = None, **more: Any) -> tuple[gym.E
         InvalidArgument: an id or a policy that this command cannot evaluate.
         WeightsError: unusable weights.
     """
-    task, variant, mode = _hybrid_id(args.env_id)
+    task, _, mode, own_stage = _hybrid_id(args.env_id)
+    if args.stage is not None and own_stage not in (None, args.stage):
+        raise InvalidArgument(
+            f"{args.env_id} is of stage {own_stage!r}, and stage names {args.stage!r}; give one of them"
+        )
+    stage = args.stage or own_stage
     kwargs: dict[str, Any] = {
         "termination": args.termination,
         "initiation": args.initiation,
@@ -102,8 +107,10 @@ def make(args: Args, render_mode: str | None = None, **more: Any) -> tuple[gym.E
         "render_mode": render_mode,
         **more,
     }
-    if args.stage is not None or mode == "Skill":
-        kwargs["stage"] = args.stage
+    if stage is not None or mode == "Skill":
+        kwargs["stage"] = stage
+    if own_stage is not None:
+        kwargs.setdefault("pool", None)  # such an id starts from one, of scenes that others may have trained on
     policy: Agent
     if args.policy == "random":
         policy = RandomPolicy()
@@ -119,8 +126,8 @@ def make(args: Args, render_mode: str | None = None, **more: Any) -> tuple[gym.E
     return gym.make(args.env_id, disable_env_checker=True, **kwargs), policy
 
 
-def _hybrid_id(name: str) -> tuple[str, str, str]:
-    """Task, variant and mode of an id of this package with hybrid control."""
+def _hybrid_id(name: str) -> tuple[str, str, str, str | None]:
+    """Task, variant, mode, and stage if it is of one alone, of an id of this package with hybrid control."""
     allowed = "choose {} with variant {}, task {}, mode {}".format(
         env_id("TASK", "VARIANT", "MODE"),
         *(", ".join(filter(None, names)) for names in (VARIANTS, sorted(TASKS), MODES)),
@@ -132,7 +139,7 @@ def _hybrid_id(name: str) -> tuple[str, str, str]:
     mode = spec.kwargs.get("mode")
     if spec.namespace != NAMESPACE or mode is None:
         raise InvalidArgument(f"{name} has no hybrid control; {allowed}")
-    return spec.kwargs["task"], spec.kwargs["variant"], mode
+    return spec.kwargs["task"], spec.kwargs["variant"], mode, spec.kwargs.get("stage")
 
 
 def _residual(args: Args, task_name: str) -> tuple[ResidualPolicy, float | None]:

@@ -42,6 +42,7 @@ SEARCHES = 3  # how often birrt is run before a connect counts as unsolved
 
 SOLVED = ("line", "lift", "birrt")
 _GLOBAL_RANDOMNESS = threading.Lock()  # environments in threads must not seed over each other's search
+_IMPORT = threading.Lock()  # nor find the library in sys.modules while another thread's import is half done
 
 
 @dataclass(frozen=True)
@@ -286,8 +287,11 @@ def _corners(path: list[Array]) -> list[Array]:
 
 def _pybullet_planning():
     """Import pybullet-planning when a search first needs it, without the line pybullet writes."""
-    if module := sys.modules.get("pybullet_planning"):
-        return module
+    with _IMPORT:
+        return sys.modules.get("pybullet_planning") or _import_quietly()
+
+
+def _import_quietly():
     # The line comes from C code, straight to the file of standard error.
     saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)

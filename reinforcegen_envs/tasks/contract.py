@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from reinforcegen_envs.errors import InvalidArgument
-from reinforcegen_envs.ids import is_word
+from reinforcegen_envs.ids import is_stage_word, is_word, stage_word
 from reinforcegen_envs.models.objects import Body, Part
 from reinforcegen_envs.models.scene import Scene
 from reinforcegen_envs.tasks.base import Placement, Shape, Stage, Task
@@ -99,6 +99,11 @@ def _stage_problems(task: type[Task]) -> Iterator[str]:
     names = [stage.name for stage in task.stages]
     if len(set(names)) < len(names):
         yield f"stages are called {names}; names must differ"
+    words = [stage_word(name) for name in names]
+    if len(set(words)) < len(words) or not all(is_stage_word(word) for word in words):
+        yield (
+            f"stages are called {names}, in ids {words}, which must differ, and be letters and digits, a letter first"
+        )
     signals = [stage.signal for stage in task.stages]
     if None in signals[:-1] or signals[-1] is not None or len(set(signals)) < len(signals):
         yield f"stages have the signals {signals}; all but the last stage need one of their own, the last has None"
