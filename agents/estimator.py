@@ -141,7 +141,7 @@ def losses(outputs: Tensor, labels: Tensor, objects: int) -> tuple[Tensor, Tenso
 def optimisers_of(model: nn.Module, learning_rate: float) -> list[torch.optim.Optimizer]:
     """Muon for what are matrices, AdamW for the rest; the latter's learning rate is ``learning_rate`` / 20.
 
-    With Muon, 128,000 frames teach what AdamW needs 700,000 for (measured on Threading: benchmarks/results/README.md).
+    With Muon, 128,000 frames teach what AdamW needs 700,000 for (Threading; benchmarks/estimator_optimisers.py).
     """
     matrices = [p for p in model.parameters() if p.ndim == 2]
     others = [p for p in model.parameters() if p.ndim != 2]
