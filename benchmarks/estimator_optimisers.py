@@ -3,8 +3,8 @@
     reinforcegen perceive --task Threading --weights FOLDER --out runs/perceive
     python benchmarks/estimator_optimisers.py --folder runs/perceive --optimiser muon --batch-size 64
 
-One row is added to benchmarks/results/estimator_optimisers.csv: negative log likelihood on held-out pictures, and median errors of
-the first object's position in the world's frame, the second's in the world's, millimetres.
+One row is added to benchmarks/results/estimator_optimisers.csv: negative log likelihood on held-out pictures, and median errors
+of the first and the second object's position in the world's frame, millimetres.
 """
 
 from __future__ import annotations
