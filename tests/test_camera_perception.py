@@ -376,3 +376,23 @@ def test_the_spread_is_that_of_the_positions(untrained):
     for _ in range(30):
         engine.act(np.zeros(7))
     assert np.trace(perception.spread(engine.belief)[0]) < np.trace(first[0])
+
+
+@pytest.mark.parametrize(
+    "task", [task for name, task in TASKS.items() if (SHIPPED / name.lower() / "estimator.safetensors").is_file()]
+)
+def test_shipped_estimators_are_exact_enough_to_begin_a_skill(task):
+    """Where the hand arrives for a first skill, its reference object is nearly where it is believed to be."""
+    env = gym.make(
+        f"ReinforceGen/D2-{task.name}-Residual-v0", perception="camera", termination="predictor", initiation="student"
+    )
+    engine = env.unwrapped.engine  # type: ignore[attr-defined]
+    reference = task.objects.index(task.stages[0].reference)
+    off = []
+    for seed in range(1_000_000, 1_000_006):
+        _, info = env.reset(seed=seed)
+        if not info["failure"]:
+            off.append(errors(engine.sim, engine.belief, engine.task)[reference])
+    env.close()
+    metres, radians = np.median(off, axis=0)
+    assert len(off) >= 4 and metres < 0.01 and radians < 0.15
