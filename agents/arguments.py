@@ -79,6 +79,10 @@ class RunArgs:
     quiet: bool = False
     """no progress bar"""
 
+    def view(self) -> dict[str, Any]:
+        """Arguments that make an environment show pictures; none: observations are one flat box."""
+        return {}
+
     def wrapped(self, env: gym.Env) -> gym.Env:
         """An environment as the trainer wants it; here, as it is."""
         return env

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -15,6 +16,7 @@ from gymnasium.vector import AutoresetMode
 import reinforcegen_envs  # noqa: F401 (importing it registers the ids)
 from reinforcegen_envs.agents.arguments import RunArgs
 from reinforcegen_envs.errors import InvalidArgument, ReinforceGenError
+from reinforcegen_envs.sim.cameras import CAMERAS
 from reinforcegen_envs.statistics import EVALUATION_SEED
 from reinforcegen_envs.workers import usable_cores
 from reinforcegen_envs.wrappers.vector import ThreadVectorEnv
@@ -23,6 +25,11 @@ ENV_KWARGS = (
     "stage", "pose_noise", "pool", "residual_scale", "base_policy", "weights", "termination", "initiation",
     "perception", "foresight",
 )  # fmt: skip
+NEEDS_BOXES = "the trainers need one flat Box each, that of the action with finite bounds, e.g. obs_mode='state'"
+NEEDS_PICTURES = (
+    "this trainer needs pictures, the robot's state and a base policy's action: an id of mode Residual, e.g. "
+    "ReinforceGen/D2-Threading-Residual-v0"
+)
 
 
 def is_flat_box(space: gym.Space) -> TypeGuard[gym.spaces.Box]:
@@ -35,10 +42,22 @@ def is_continuous(space: gym.Space) -> TypeGuard[gym.spaces.Box]:
     return is_flat_box(space) and np.issubdtype(space.dtype, np.floating) and space.is_bounded()
 
 
+def is_pictures(space: gym.Space) -> TypeGuard[gym.spaces.Dict]:
+    """Whether observations are square pictures from both cameras, the robot's own state and a base policy's action."""
+    if not isinstance(space, gym.spaces.Dict) or set(space.spaces) != {*CAMERAS, "proprio", "base_action"}:
+        return False
+    pictures = [space[name] for name in CAMERAS]
+    shape = pictures[0].shape or ()
+    square = len(shape) == 3 and shape[0] == shape[1] and shape[2] == 3
+    flat = is_flat_box(space["proprio"]) and is_flat_box(space["base_action"])
+    return square and flat and all(each.shape == shape and each.dtype == np.uint8 for each in pictures)
+
+
 def env_factory(args: RunArgs, evaluation: bool = False) -> Callable[[], gym.Env]:
     """A function that makes one environment, for networks in float32: its observations are, and actions lie in [-1, 1].
 
-    None and False are not passed to the environment.
+    None and False are not passed to the environment. Where ``args.view()`` asks for pictures, observations are the dictionaries
+    of `is_pictures`.
 
     Raises:
         InvalidArgument: (from the function) the environment takes no such argument, or has other spaces.
@@ -49,16 +68,17 @@ def env_factory(args: RunArgs, evaluation: bool = False) -> Callable[[], gym.Env
         kwargs["pool"] = args.eval_pool
     # What gym.make gets ends up in the environment's spec, which must stay JSON-serialisable.
     kwargs = {name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in kwargs.items()}
+    view = args.view()
 
     def make() -> gym.Env:
-        env = _make(args.env_id, kwargs)
+        env = _make(args.env_id, kwargs, view)
         observation, action = env.observation_space, env.action_space
-        if not (is_flat_box(observation) and is_continuous(action)):
-            raise InvalidArgument(
-                f"{args.env_id} has observation {observation} and action {action}; the trainers need one flat Box each, "
-                "that of the action with finite bounds, e.g. obs_mode='state'"
-            )
-        if observation.dtype != np.float32:
+        fits = is_pictures(observation) if view else is_flat_box(observation)
+        if not (fits and is_continuous(action)):
+            shown = sorted(observation.spaces) if isinstance(observation, gym.spaces.Dict) else observation
+            needed = NEEDS_PICTURES if view else NEEDS_BOXES
+            raise InvalidArgument(f"{args.env_id} has observation {shown} and action {action}; {needed}")
+        if not view and observation.dtype != np.float32:
             float32 = gym.spaces.Box(-np.inf, np.inf, observation.shape, np.float32)
             env = gym.wrappers.TransformObservation(env, lambda obs: np.asarray(obs, np.float32), float32)
         if not (np.all(action.low == -1) and np.all(action.high == 1)):
@@ -68,12 +88,14 @@ def env_factory(args: RunArgs, evaluation: bool = False) -> Callable[[], gym.Env
     return make
 
 
-def _make(env_id: str, kwargs: Mapping[str, Any]) -> gym.Env:
+def _make(env_id: str, kwargs: Mapping[str, Any], view: Mapping[str, Any]) -> gym.Env:
     """``gym.make``, whose TypeError for an argument that the environment does not have becomes a user's error."""
     try:
-        return gym.make(env_id, **kwargs)
+        return gym.make(env_id, **kwargs, **view)
     except TypeError as error:
         unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        if unknown is not None and unknown[1] in view:
+            raise InvalidArgument(f"{env_id} takes no argument {unknown[1]!r}; {NEEDS_PICTURES}") from error
         if isinstance(error, ReinforceGenError) or unknown is None or unknown[1] not in kwargs:
             raise
         option = unknown[1].replace("_", "-")
@@ -122,12 +144,12 @@ def residual_scale(args: RunArgs, envs: ThreadVectorEnv) -> float:
 
 
 class Transition(NamedTuple):
-    """One control step of all environments; every array is (num_envs, ...)."""
+    """One control step of all environments; every array is (num_envs, ...), observations of pictures are dictionaries of such."""
 
-    obs: np.ndarray
+    obs: Any
     action: np.ndarray
     reward: np.ndarray
-    after: np.ndarray
+    after: Any
     """the observations that the actions led to, also where an episode ended"""
     terminated: np.ndarray
     done: np.ndarray
@@ -159,13 +181,18 @@ class Collector:
         return Transition(before, action, reward, true_next_obs(self.obs, infos), terminated, done, succeeded)
 
 
-def true_next_obs(next_obs: np.ndarray, infos: Mapping[str, Any]) -> np.ndarray:
-    """(num_envs, size) observations that the actions led to, also where an episode ended."""
+def true_next_obs(next_obs: Any, infos: Mapping[str, Any]) -> Any:
+    """(num_envs, ...) observations that the actions led to, also where an episode ended; dictionaries give dictionaries."""
     if "final_obs" not in infos:
         return next_obs
-    result = next_obs.copy()
+    result = copy.deepcopy(next_obs)
     for i in np.flatnonzero(infos["_final_obs"]):
-        result[i] = infos["final_obs"][i]
+        final = infos["final_obs"][i]
+        if isinstance(result, dict):
+            for name, array in result.items():
+                array[i] = final[name]
+        else:
+            result[i] = final
     return result
 
 

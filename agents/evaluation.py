@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -38,7 +39,7 @@ class Evaluation:
         }
 
 
-def run_episode(env: gym.Env, policy: Callable[[np.ndarray], np.ndarray], seed: int) -> tuple[bool, float, int]:
+def run_episode(env: gym.Env, policy: Callable[[Any], np.ndarray], seed: int) -> tuple[bool, float, int]:
     """Play one episode; return success, undiscounted return and number of steps."""
     obs, info = env.reset(seed=seed)
     total, length, done = 0.0, 0, False
@@ -50,7 +51,7 @@ def run_episode(env: gym.Env, policy: Callable[[np.ndarray], np.ndarray], seed: 
 
 def evaluate_agent(
     make_env: Callable[[], gym.Env],
-    policy: Callable[[np.ndarray], np.ndarray],
+    policy: Callable[[Any], np.ndarray],
     episodes: int,
     first_seed: int = EVALUATION_SEED,
     num_threads: int = 1,
@@ -59,7 +60,8 @@ def evaluate_agent(
 
     Args:
         make_env: makes an environment whose episodes end; called once a thread.
-        policy: maps one observation to one action and keeps no memory (an `MLP` releases the GIL).
+        policy: maps one observation, an array or a dictionary of arrays, to one action and keeps no memory (an `MLP` releases the
+            GIL).
         episodes: number of episodes.
         first_seed: episode k is reset with ``first_seed + k``; the other episodes do not matter to it.
         num_threads: episodes played side by side.
@@ -85,6 +87,6 @@ def evaluate_agent(
     )
 
 
-def evaluate(args: RunArgs, policy: Callable[[np.ndarray], np.ndarray], episodes: int) -> Evaluation:
+def evaluate(args: RunArgs, policy: Callable[[Any], np.ndarray], episodes: int) -> Evaluation:
     """`evaluate_agent` in the environment that a trainer's arguments describe."""
     return evaluate_agent(env_factory(args, evaluation=True), policy, episodes, num_threads=num_threads(args))

@@ -13,7 +13,7 @@ import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -54,6 +54,21 @@ class Stateful(Protocol):
     def load_state_dict(self, state: Any, /) -> Any:
         """Return to a state of `state_dict`."""
         ...
+
+
+class OwnFile(Protocol):
+    """A policy that is not an `MLP` and knows how to write itself."""
+
+    def __call__(self, observation: Any, /) -> np.ndarray:
+        """One observation to one action."""
+        ...
+
+    def save(self, path: Path, card: Mapping[str, Any]) -> None:
+        """Write safetensors with the card, completed."""
+        ...
+
+
+Policy: TypeAlias = MLP | OwnFile
 
 
 def to_mlp(network: nn.Sequential, mean: torch.Tensor, std: torch.Tensor, activation: str, output: str) -> MLP:
@@ -189,7 +204,7 @@ class Run:
         total, step = self.args.total_steps, self.progress.step
         return tqdm(total=total, initial=step, unit="step", smoothing=0.05, disable=self.args.quiet)
 
-    def evaluate_base(self, policy: MLP) -> None:
+    def evaluate_base(self, policy: Policy) -> None:
         """Evaluate the untrained agent, unless the run resumes and knows the result."""
         if self.progress.base is None:
             result = evaluate(self.args, policy, self.args.final_episodes)
@@ -205,7 +220,7 @@ class Run:
         """Whether the last `advance` reached or passed a multiple of ``every`` control steps; never for 0."""
         return every > 0 and self.progress.step // every > self._previous_step // every
 
-    def report(self, policy: MLP, values: Mapping[str, float]) -> dict[str, float]:
+    def report(self, policy: Policy, values: Mapping[str, float]) -> dict[str, float]:
         """Log what the trainer measured with the counters, and an evaluation if one is due; return all of it."""
         progress, (marked_step, marked_time) = self.progress, self._mark
         speed = (progress.step - marked_step) / max(time.monotonic() - marked_time, 1e-9)
@@ -240,16 +255,16 @@ class Run:
         with atomic_path(self._checkpoint) as path:
             torch.save(saved, path)
 
-    def export(self, policy: MLP) -> None:
+    def export(self, policy: Policy) -> None:
         """Write actor.safetensors with its card."""
-        save_mlps(self.folder / "actor.safetensors", {self.stage: policy}, self._card(policy))
+        self._write(policy, self._card(policy))
 
-    def finish(self, policy: MLP) -> dict[str, Any]:
+    def finish(self, policy: Policy) -> dict[str, Any]:
         """Evaluate the trained agent, write and print the result, and close the logs; return what result.json holds."""
         self.checkpoint()
         result = evaluate(self.args, policy, self.args.final_episodes)
         card = {**self._card(policy), "evaluation": dataclasses.asdict(result)}
-        save_mlps(self.folder / "actor.safetensors", {self.stage: policy}, card)
+        self._write(policy, card)
         self.log(result.metrics())
         document = {
             "algorithm": self.algorithm,
@@ -270,18 +285,18 @@ class Run:
             f"{self.folder}: success {result.success:.3f} [{low:.3f}, {high:.3f}] in {result.episodes} "
             f"episodes, seeds from {result.first_seed}; {self.progress.step} control steps, {self.seconds:.0f} s"
         )
-        if self.args.weights is not None and self._belongs_to_weights():
+        if self.args.weights is not None and self._belongs_to_weights() and isinstance(policy, MLP):
             bundle = Bundle.open(TASKS[self.spec.kwargs["task"]], self.args.weights)
             print(f"wrote {bundle.save_residual(self.args.stage, policy, card)}")
         self._writer.close()
         return document
 
     def _belongs_to_weights(self) -> bool:
-        """Whether the trained actor is a residual on the base policy of the folder ``--weights``."""
+        """Whether the trained actor is a residual on the base policy of the folder ``--weights``, and can be deployed with it."""
         own = self.spec.namespace == NAMESPACE and self.spec.kwargs["mode"] == "Residual"
-        return own and self.args.weights is not None and self.args.base_policy is None
+        return own and not self.args.view() and self.args.weights is not None and self.args.base_policy is None
 
-    def _card(self, policy: MLP) -> dict[str, Any]:
+    def _card(self, policy: Policy) -> dict[str, Any]:
         """What goes with exported weights; a foreign id's own name takes the place of the task."""
         card = {
             "kind": self.kind,
@@ -289,12 +304,21 @@ class Run:
             "stage": self.stage,
             "env_id": self.args.env_id,
             "residual_scale": self.scale,
-            "observation_size": policy.input_size,
             "seed": self.args.seed,
             "steps": self.progress.step,
             "command": self.command,
         }
+        if isinstance(policy, MLP):
+            card["observation_size"] = policy.input_size
         return card if self.commit is None else {**card, "commit": self.commit}
+
+    def _write(self, policy: Policy, card: Mapping[str, Any]) -> None:
+        """Write actor.safetensors."""
+        path = self.folder / "actor.safetensors"
+        if isinstance(policy, MLP):
+            save_mlps(path, {self.stage: policy}, card)
+        else:
+            policy.save(path, card)
 
     def _load(self) -> dict[str, Any]:
         """Read the checkpoint and compare what it says about its run with this one."""

@@ -20,14 +20,14 @@ COMMANDS = {
     "generate": ("reinforcegen_envs.demos.generate", "demonstrations from source demonstrations"),
     "clone": ("reinforcegen_envs.agents.bc", "base policies and predictors from demonstrations"),
     "pool": ("reinforcegen_envs.wrappers.fill_pool", "start states of one stage's skill"),
-    "tune": ("", "a residual policy by reinforcement learning (--algorithm td3 or ppo)"),
+    "tune": ("", "a residual policy by reinforcement learning (--algorithm td3 or ppo; drqv2 from pixels)"),
     "termination": ("reinforcegen_envs.agents.termination", "termination predictors again, on what policies do"),
     "foresight": ("reinforcegen_envs.agents.foresight", "how likely later stages succeed, for tune --foresight"),
     "perceive": ("reinforcegen_envs.agents.perceive", "an estimator that tells from two cameras where objects are"),
     "evaluate": ("reinforcegen_envs.evaluation.command", "a policy's success, with its interval"),
     "pipeline": ("reinforcegen_envs.agents.pipeline", "everything from source demonstrations to a tuned policy"),
 }
-ALGORITHMS = ("td3", "ppo")
+ALGORITHMS = ("td3", "ppo", "drqv2")
 
 
 def usage() -> str:

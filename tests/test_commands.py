@@ -81,7 +81,7 @@ def test_tune_takes_an_algorithm(algorithm, monkeypatch, capsys):
     for words in (["--algorithm", algorithm], [f"--algorithm={algorithm}"]):
         out = help_of(monkeypatch, capsys, "tune", *words)
         assert f"usage: reinforcegen tune --algorithm {algorithm}" in out
-        assert out.startswith("--algorithm {td3,ppo} chooses")
+        assert out.startswith("--algorithm {td3,ppo,drqv2} chooses")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from offset_reach import TRAINERS, OffsetReach, small  # noqa: E402
+from offset_reach import EVERY_TRAINER, TRAINERS, OffsetReach, small  # noqa: E402
 
 from reinforcegen_envs import cli  # noqa: E402
 from reinforcegen_envs.agents import common, ppo_residual, td3_residual  # noqa: E402
@@ -27,9 +27,9 @@ NAN, INF = float("nan"), float("inf")
 # ------------------------------------------------------------------------------------------------- ranges
 
 
-@pytest.mark.parametrize("name", TRAINERS)
+@pytest.mark.parametrize("name", EVERY_TRAINER)
 def test_every_number_has_a_range_that_holds_its_default(name):
-    args = TRAINERS[name].Args()
+    args = EVERY_TRAINER[name].Args()
     plain = get_type_hints(type(args))
     kinds = get_type_hints(type(args), include_extras=True)
     for field in dataclasses.fields(args):
@@ -39,11 +39,11 @@ def test_every_number_has_a_range_that_holds_its_default(name):
     assert checked(args) == args
 
 
-@pytest.mark.parametrize("name", TRAINERS)
+@pytest.mark.parametrize("name", EVERY_TRAINER)
 def test_what_is_outside_its_range_is_refused_before_anything_is_done(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(gym, "make", lambda *_, **__: pytest.fail("made an environment"))
-    module = TRAINERS[name]
+    module = EVERY_TRAINER[name]
     kinds = get_type_hints(module.Args, include_extras=True)
     for field in dataclasses.fields(module.Args):
         if not hasattr(kinds[field.name], "__metadata__"):
@@ -89,9 +89,9 @@ def test_infinity_where_it_means_no_limit():
     assert checked(ppo_residual.Args(target_kl=INF, max_grad_norm=INF)).target_kl == INF
 
 
-@pytest.mark.parametrize("name", TRAINERS)
+@pytest.mark.parametrize("name", EVERY_TRAINER)
 def test_a_command_line_gets_one_line(name, monkeypatch, capsys):
-    module = TRAINERS[name]
+    module = EVERY_TRAINER[name]
     monkeypatch.setattr(sys, "argv", ["trainer", "--seed", "-1", "--gamma", "nan"])
     with pytest.raises(SystemExit) as error:
         cli.run(module.main, module.Args, description=module.__doc__)
@@ -102,9 +102,9 @@ def test_a_command_line_gets_one_line(name, monkeypatch, capsys):
     ]
 
 
-@pytest.mark.parametrize("name", TRAINERS)
+@pytest.mark.parametrize("name", EVERY_TRAINER)
 def test_help_shows_a_command(name, monkeypatch, capsys):
-    module = TRAINERS[name]
+    module = EVERY_TRAINER[name]
     monkeypatch.setattr(sys, "argv", ["trainer", "--help"])
     with pytest.raises(SystemExit):
         cli.run(module.main, module.Args, description=module.__doc__)
