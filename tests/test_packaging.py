@@ -64,6 +64,7 @@ def test_everything_imported_is_declared(options):
                 imported |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
                 imported.add(str(node.module).split(".")[0])
+    imported = {"pillow" if name == "PIL" else name for name in imported}
     assert imported - set(sys.stdlib_module_names) - {"reinforcegen_envs"} <= declared
 
 
