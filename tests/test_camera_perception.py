@@ -15,7 +15,7 @@ from reinforcegen_envs.errors import InvalidArgument
 from reinforcegen_envs.models.scene import load_scene
 from reinforcegen_envs.perception import CameraPerception, fusion
 from reinforcegen_envs.perception.accuracy import Row, errors, summarise
-from reinforcegen_envs.perception.camera import Carriers, card_of, output_size, proprio, proprio_size, split
+from reinforcegen_envs.perception.camera import Carriers, Estimate, card_of, output_size, proprio, proprio_size, split
 from reinforcegen_envs.perception.frames import ROBOT, Frames, States, touching_groups
 from reinforcegen_envs.perception.network import save_estimator
 from reinforcegen_envs.perception.vectors import decode
@@ -160,6 +160,43 @@ def test_what_the_hand_carries_is_what_it_has_closed_on():
     assert carriers.of(1, 1.0)[square] == hand and carriers.of(1, 1.0)[peg] == world
     assert carriers.of(2, 1.0)[round_] == hand and carriers.of(2, 1.0)[square] == world
     assert carriers.of(3, -1.0).tolist() == [world] * 4
+
+
+def test_a_held_object_turns_with_the_hand_though_nobody_sees_its_yaw(tmp_path, monkeypatch):
+    """A pod looks the same at every yaw; policies have learned from pods that turn with the hand that holds them."""
+    perception = CameraPerception(random_estimator(tmp_path / "weights", CoffeeTask))
+    engine = engine_of(CoffeeTask, perception=perception)
+    pod = engine.task.objects.index("coffee_pod")
+
+    def upright(truth, task, stage):
+        """Every object stands upright, wherever it is."""
+        seen = np.zeros((2, 2, 3, 3))
+        hand = truth.data.site_xmat[truth.grip_site].reshape(3, 3)
+        seen[:, 0, 1] = seen[:, 0, 2] = [0.0, 0.0, 1.0]
+        seen[:, 1, 1] = seen[:, 1, 2] = hand[2]
+        seen[1, :, 1], seen[1, 0, 2], seen[1, 1, 2] = [1.0, 0.0, 0.0], [0.0, 1.0, 0.0], hand[1]
+        seen[1, 1, 1] = hand[0]
+        return Estimate(seen, np.full((2, 2, 3, 3), 1e-4), np.zeros(1), np.ones(1))
+
+    monkeypatch.setattr(perception, "look", upright)
+    engine = perception_anew(engine)
+    yaw = lambda pose: np.arctan2(pose[1, 0], pose[0, 0])  # noqa: E731
+    assert yaw(engine.task.object_pose(engine.belief, "coffee_pod")) == pytest.approx(0.0, abs=1e-6)
+    for _ in range(8):  # closes
+        engine.act(np.array([0, 0, 0, 0, 0, 0, 1.0]))
+    assert perception._carrier[pod] == fusion.HAND
+    before = engine.belief.eef_pose()
+    held = yaw(engine.task.object_pose(engine.belief, "coffee_pod"))
+    for _ in range(15):
+        engine.act(np.array([0, 0, 0, 0, 0, 0.5, 1.0]))
+    turned = yaw(before[:3, :3].T @ engine.belief.eef_pose()[:3, :3])
+    assert abs(turned) > 0.1
+    assert yaw(engine.task.object_pose(engine.belief, "coffee_pod")) - held == pytest.approx(-turned, abs=0.02)
+
+
+def perception_anew(engine):
+    engine.perceive_anew()
+    return engine
 
 
 @pytest.fixture(scope="module", params=sorted(TASKS))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from reinforcegen_envs.perception import fusion
-from reinforcegen_envs.perception.vectors import decode, encode
+from reinforcegen_envs.perception.vectors import aligned, decode, encode
 from reinforcegen_envs.poses import rotvec_to_matrix
 
 
@@ -139,3 +139,14 @@ def test_a_surprise_is_learned_faster():
         return 200
 
     assert steps_to_notice(0.5) < 0.5 * steps_to_notice(0.005)
+
+
+def test_aligning_turns_by_no_more_than_it_must():
+    for _, rotation in poses(20, lean=1.0):
+        z = np.array([0.3, -0.5, 1.7])
+        turned = aligned(rotation, z)
+        np.testing.assert_allclose(turned[:, 2], z / np.linalg.norm(z), atol=1e-12)
+        np.testing.assert_allclose(turned @ turned.T, np.eye(3), atol=1e-12)
+        angle = np.arccos(np.clip((np.trace(turned.T @ rotation) - 1) / 2, -1, 1))
+        assert angle == pytest.approx(np.arccos(turned[:, 2] @ rotation[:, 2]), abs=1e-6)
+    np.testing.assert_allclose(aligned(turn(0.7), np.array([0.0, 0.0, 1.0])), turn(0.7), atol=1e-12)

@@ -13,7 +13,7 @@ from reinforcegen_envs.errors import InvalidArgument
 from reinforcegen_envs.perception import fusion
 from reinforcegen_envs.perception.base import Belief, Perception
 from reinforcegen_envs.perception.network import EstimatorNetwork, load_estimator
-from reinforcegen_envs.perception.vectors import decode, turns_of
+from reinforcegen_envs.perception.vectors import aligned, decode, turns_of
 from reinforcegen_envs.policies.bundle import Bundle
 from reinforcegen_envs.policies.policy import Memory
 from reinforcegen_envs.poses import matrix_from, to_pose7
@@ -150,6 +150,8 @@ class CameraPerception(Perception):
         self._means, self._precisions = np.zeros((objects, 3, 3)), np.zeros((objects, 3, 3, 3))
         self._carrier = np.full(objects, fusion.NONE, np.int64)
         self._yaws = np.full(objects, np.nan)
+        # Of objects whose yaw nobody can see: believed rotation in the carrier's frame, and whether that is the hand.
+        self._rotations, self._carried = np.full((objects, 3, 3), np.nan), np.zeros(objects, bool)
         self._joints, self._joint_precision = np.zeros(joints), np.zeros(joints)
         self._count = 0
 
@@ -170,9 +172,25 @@ class CameraPerception(Perception):
         self._count += 1
         for n, name in enumerate(task.objects):
             vectors = fusion.in_world(self._means[n], position, rotation, self._carrier[n])
-            turned, self._yaws[n] = decode(vectors, self._turns[n], self._lowest[n], self._yaws[n])
+            turned = self._turned(n, vectors, rotation)
             task.write_pose7(belief, name, to_pose7(matrix_from(turned, vectors[0])))
         belief.data.qpos[task.joint_qpos] = self._joint_low + self._joint_span * np.clip(self._joints, 0.0, 1.0)
+
+    def _turned(self, n: int, vectors: Array, hand: Array) -> Array:
+        """An object's rotation (3, 3), world frame, with a hand that is turned so."""
+        turned, self._yaws[n] = decode(vectors, self._turns[n], self._lowest[n], self._yaws[n])
+        if self._turns[n] != 0:
+            return turned
+        # Nobody sees its yaw, but it moves with what carries it: policies know held objects that turn with the hand.
+        carried = self._carrier[n] == fusion.HAND
+        frame = hand if carried else np.eye(3)
+        if not np.isnan(self._rotations[n, 0, 0]):
+            last = self._rotations[n]
+            if carried != self._carried[n]:
+                last = hand.T @ last if carried else hand @ last
+            turned = aligned(np.ascontiguousarray(frame @ last), vectors[1] + vectors[2])
+        self._rotations[n], self._carried[n] = frame.T @ turned, carried
+        return turned
 
     def look(self, truth: Simulation, task: Task, stage: int) -> Estimate:
         """What one pair of pictures says."""
@@ -217,6 +235,8 @@ class CameraPerception(Perception):
             "precisions": self._precisions.copy(),
             "carrier": self._carrier.copy(),
             "yaws": self._yaws.copy(),
+            "rotations": self._rotations.copy(),
+            "carried": self._carried.copy(),
             "joints": self._joints.copy(),
             "joint_precision": self._joint_precision.copy(),
             "count": self._count,
@@ -226,6 +246,7 @@ class CameraPerception(Perception):
         """Go on from what `get_memory` gave."""
         self._means[:], self._precisions[:] = memory["means"], memory["precisions"]
         self._carrier[:], self._yaws[:] = memory["carrier"], memory["yaws"]
+        self._rotations[:], self._carried[:] = memory["rotations"], memory["carried"]
         self._joints[:], self._joint_precision[:] = memory["joints"], memory["joint_precision"]
         self._count = int(memory["count"])
 

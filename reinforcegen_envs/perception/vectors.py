@@ -72,6 +72,21 @@ def encode(position: Array, rotation: Array, turns: int) -> Array:
 
 
 @numba.njit(cache=True)
+def aligned(rotation: Array, z: Array) -> Array:
+    """A rotation (3, 3), turned by the smallest angle that brings its z axis to the direction ``z`` (3,)."""
+    end = _unit(z)
+    start = np.ascontiguousarray(rotation[:, 2])
+    c = start[0] * end[0] + start[1] * end[1] + start[2] * end[2]
+    if c < -1.0 + 1e-9:  # upside down: no turn is the smallest
+        return _upright(end)
+    x = start[1] * end[2] - start[2] * end[1]
+    y = start[2] * end[0] - start[0] * end[2]
+    w = start[0] * end[1] - start[1] * end[0]
+    cross = np.array([[0.0, -w, y], [w, 0.0, -x], [-y, x, 0.0]])
+    return (np.eye(3) + cross + cross @ cross / (1.0 + c)) @ rotation
+
+
+@numba.njit(cache=True)
 def _unit(v):
     return v / max(np.sqrt(v[0] * v[0] + v[1] * v[1] + v[2] * v[2]), 1e-9)
 
