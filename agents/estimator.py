@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -248,3 +248,11 @@ def arrays(model: Estimator) -> dict[str, Array]:
                 len(out[f"{name}.bias"]), -1, module.kernel, module.kernel
             )
     return out
+
+
+def load_arrays(model: Estimator, tensors: Mapping[str, Array]) -> None:
+    """Give a model the weights that `arrays` took from one of the same sizes."""
+    own = model.state_dict()
+    model.load_state_dict(
+        {name: torch.from_numpy(tensors[name].astype(np.float32)).reshape(own[name].shape) for name in own}
+    )

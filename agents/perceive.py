@@ -21,18 +21,19 @@ import torch
 from tqdm import tqdm
 
 from reinforcegen_envs import cli
-from reinforcegen_envs.agents.estimator import Data, Estimator, arrays, predict, train
+from reinforcegen_envs.agents.estimator import Data, Estimator, arrays, load_arrays, predict, train
 from reinforcegen_envs.agents.recording import Accuracy, Recorder
 from reinforcegen_envs.arguments import Count, CountOrZero, Positive, checked
-from reinforcegen_envs.errors import InvalidArgument
+from reinforcegen_envs.errors import InvalidArgument, ReinforceGenError
 from reinforcegen_envs.files import atomic_path, check_output_folder
 from reinforcegen_envs.models.scene import load_scene
 from reinforcegen_envs.perception.accuracy import Row, summarise
 from reinforcegen_envs.perception.camera import CameraPerception, card_of, output_size, proprio_size
 from reinforcegen_envs.perception.frames import Frames, States
-from reinforcegen_envs.perception.network import save_estimator
+from reinforcegen_envs.perception.network import FOREIGN, FORMAT, save_estimator
 from reinforcegen_envs.policies.bundle import Bundle
 from reinforcegen_envs.policies.policy import act_one
+from reinforcegen_envs.policies.weights_file import read_weights
 from reinforcegen_envs.registration import make_env
 from reinforcegen_envs.sim.cameras import CAMERAS, SIZE
 from reinforcegen_envs.tasks import TASKS
@@ -45,6 +46,10 @@ SKILL_WEIGHT = 1.5  # of a skill's frames together, against 1 of a connect's
 SETTINGS = (((0.0, 0.0), 0.0), ((0.01, 0.05), 0.5), ((0.0, 0.0), 0.0), ((0.02, 0.1), 1.5))
 QUANTILES = {0.5: 0.6745, 0.9: 1.6449, 0.99: 2.5758}  # of the normal distribution, two-sided
 FIRST_SEED = 600_000  # of episodes that are played; evaluation begins at 1,000,000
+
+
+class NothingPlayedError(ReinforceGenError, RuntimeError):
+    """No episode of a round went beyond its reset."""
 
 
 @dataclass
@@ -73,6 +78,8 @@ class Args:
     """frames in a batch"""
     learning_rate: Positive = 0.02
     """of Muon, one cycle a round; further rounds have half"""
+    warm_start: bool = False
+    """begin with the estimator that is in the folder of weights, instead of a network that knows nothing"""
     size: Count = SIZE
     """pixels a side of the pictures"""
     seed: CountOrZero = 0
@@ -220,6 +227,15 @@ class Training:
                     parts += [] if states is None else [states]
                     rows += errors_of
                     successes.append(success)
+            if not parts:
+                raise NothingPlayedError(
+                    f"in none of the {count} episodes of round {number} anything was within reach of the hand"
+                    + (
+                        ": the estimator knows too little; take more frames or passes in the first round"
+                        if number
+                        else ""
+                    )
+                )
             States.joined(parts).save(file)
             with atomic_path(errors) as temporary:
                 temporary.write_text(json.dumps({"success": float(np.mean(successes)), "rows": rows}))
@@ -301,6 +317,11 @@ class Training:
         """A new network, or that of the round before."""
         torch.manual_seed(self.args.seed)
         model = Estimator(self.args.size, proprio_size(self.task), output_size(self.task))
+        if not number and self.args.warm_start:
+            tensors, _ = read_weights(
+                self.bundle.path("estimator"), FORMAT, FOREIGN, card_of(self.task, self.args.size)
+            )
+            load_arrays(model, tensors)
         if number:
             model.load_state_dict(torch.load(self.args.out / f"model-{number - 1}.pt", weights_only=True))
         return model
@@ -322,6 +343,7 @@ def main(args: Args) -> None:
 
     Raises:
         InvalidArgument: unknown task or variant, or a number out of its range.
+        NothingPlayedError: no episode of a round went beyond its reset.
         WeightsError: there are no policies in the folder of weights.
         RenderingError: no OpenGL on this machine.
     """

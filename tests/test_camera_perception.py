@@ -27,7 +27,7 @@ from reinforcegen_envs.tasks import TASKS, CoffeeTask, NutAssemblyTask, Threadin
 from reinforcegen_envs.tasks.base import Task
 
 pytest.importorskip("torch")
-from reinforcegen_envs.agents.estimator import Estimator, arrays, losses, means_and_log_variances  # noqa: E402
+from reinforcegen_envs.agents.estimator import Estimator, arrays, load_arrays, losses, means_and_log_variances  # noqa: E402
 
 SMALL = 32  # pixels: what need not be exact
 
@@ -433,3 +433,14 @@ def test_shipped_estimators_are_exact_enough_to_begin_a_skill(task):
     env.close()
     metres, radians = np.median(off, axis=0)
     assert len(off) >= 4 and metres < 0.01 and radians < 0.15
+
+
+def test_a_model_takes_up_what_was_saved():
+    import torch
+
+    torch.manual_seed(0)
+    one = Estimator(SMALL, proprio_size(CoffeeTask), output_size(CoffeeTask))
+    other = Estimator(SMALL, proprio_size(CoffeeTask), output_size(CoffeeTask))
+    load_arrays(other, arrays(one))
+    for (name, first), second in zip(one.state_dict().items(), other.state_dict().values(), strict=True):
+        assert torch.equal(first, second), name

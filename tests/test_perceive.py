@@ -1,0 +1,60 @@
+"""The command that trains camera estimators, at a budget that teaches nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+
+import pytest
+
+pytest.importorskip("torch")
+from reinforcegen_envs.agents import perceive
+from reinforcegen_envs.agents.perceive import Args, NothingPlayedError, weights_of
+from reinforcegen_envs.errors import InvalidArgument
+from reinforcegen_envs.perception.frames import States
+from reinforcegen_envs.perception.network import load_estimator
+from reinforcegen_envs.policies.bundle import SHIPPED
+from reinforcegen_envs.policies.weights_file import WeightsError
+
+
+@pytest.fixture
+def args(tmp_path):
+    """Arguments of a tiny run."""
+    weights = tmp_path / "weights"
+    shutil.copytree(SHIPPED / "threading", weights)
+    return Args(
+        weights=weights, out=tmp_path / "run", variant=("D0",), episodes=2, own_episodes=2, frames=64, passes=1.0, batch_size=16,
+        warm_start=True, learning_rate=1e-6, workers=1, quiet=True,
+    )  # fmt: skip
+
+
+def test_rounds_leave_an_estimator_and_are_not_run_again(args, capsys):
+    perceive.main(args)
+    network, card = load_estimator(args.weights / "estimator.safetensors", task="Threading", kind="estimator")
+    assert network.size == 84 and card["round"] == 1 and card["frames"] > 100
+    first, second = (json.loads((args.out / f"round-{i}.json").read_text()) for i in (0, 1))
+    assert first["accuracy"] == [] and {line["object"] for line in second["accuracy"]} == {"needle", "tripod"}
+    assert set(second["coverage"]) == {"0.5", "0.9", "0.99"}
+    states = States.load(args.out / "states-0.npz")
+    assert len(states) > 20 and weights_of(states).sum() == pytest.approx(1.0)
+    assert (args.out / "progress.csv").read_text().startswith("round,step,nll,seconds")
+    assert "round 1: played with success" in capsys.readouterr().out
+    before = os.stat(args.weights / "estimator.safetensors").st_mtime_ns
+    perceive.main(args)
+    assert os.stat(args.weights / "estimator.safetensors").st_mtime_ns == before
+
+
+def test_an_estimator_that_knows_nothing_is_told_of(args):
+    with pytest.raises(NothingPlayedError, match="round 1.*within reach.*more frames"):
+        perceive.main(Args(**{**vars(args), "warm_start": False, "size": 32, "own_episodes": 1}))
+
+
+def test_what_it_cannot_do_is_said_at_once(args, tmp_path):
+    for changes, error, message in (
+        ({"task": "Knitting"}, InvalidArgument, "unknown task"),
+        ({"variant": ("D9",)}, InvalidArgument, "unknown variants"),
+        ({"weights": tmp_path / "none"}, WeightsError, "no weights folder"),
+    ):
+        with pytest.raises(error, match=message):
+            perceive.main(Args(**{**vars(args), **changes}))
