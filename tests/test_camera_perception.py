@@ -444,3 +444,23 @@ def test_a_model_takes_up_what_was_saved():
     load_arrays(other, arrays(one))
     for (name, first), second in zip(one.state_dict().items(), other.state_dict().values(), strict=True):
         assert torch.equal(first, second), name
+
+
+def test_a_lid_that_fell_shut_is_believed_to_be_shut_soon(tmp_path, monkeypatch):
+    perception = CameraPerception(random_estimator(tmp_path / "weights", CoffeeTask))
+    engine = engine_of(CoffeeTask, perception=perception)
+    lid = [1.0, 1e-4]  # part of its range, variance
+
+    def look(truth, task, stage):
+        ones = np.ones((2, 2, 3, 3))
+        return Estimate(0.1 * ones, ones, np.array([lid[0]]), np.array([lid[1]]))
+
+    monkeypatch.setattr(perception, "look", look)
+    for _ in range(50):
+        engine.act(np.zeros(7))
+    lid[:] = 0.0, 1e-2  # shut, and hardly to be seen
+    believed = []
+    for _ in range(30):
+        engine.act(np.zeros(7))
+        believed.append(float(engine.belief.data.qpos[engine.task.joint_qpos[0]]))
+    assert believed[0] > 1.0 and believed[20] < 0.2

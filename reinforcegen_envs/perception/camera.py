@@ -25,6 +25,7 @@ from reinforcegen_envs.typing import Array, Integers, Observations
 
 LOG_VARIANCES = (-12.0, 4.0)  # what a network's are cut to
 JOINT_FADING = 0.9  # part of a joint's precision that is left after a control step
+JOINT_SURPRISE = 6.6  # squared Mahalanobis distance of one number (p = 0.01) beyond which it fades twice as fast
 PER_OBJECT = 2 * 2 * 9  # outputs: (mean, log variance) x (world, hand) x three vectors
 
 
@@ -213,7 +214,12 @@ class CameraPerception(Perception):
             carriers,
             fusion.FADING[carriers],
         )
-        kept, new = JOINT_FADING * self._joint_precision, 1.0 / estimate.joint_variance
+        # What contradicts what was known makes it fade faster, as with vectors: a lid that falls shut under the hand is hard to
+        # see, and would not be believed against the many clear pictures of it open.
+        known = np.maximum(self._joint_precision * (1.0 - JOINT_FADING), 1e-9)
+        away = (estimate.joints - self._joints) ** 2 / (estimate.joint_variance + 1.0 / known)
+        left = np.where(away > JOINT_SURPRISE, 0.5 * JOINT_FADING, JOINT_FADING)
+        kept, new = left * self._joint_precision, 1.0 / estimate.joint_variance
         self._joints = (kept * self._joints + new * estimate.joints) / (kept + new)
         self._joint_precision = kept + new
 
