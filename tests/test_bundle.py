@@ -160,7 +160,7 @@ def test_parts_that_do_not_fit_together(bundle):
     bundle.save_skeleton(Bundle.open(CoffeeTask).skeleton())
     bundle.check()  # of two stages as well
     bundle.save_skeleton(Bundle.open(TASKS["NutAssembly"]).skeleton())
-    with pytest.raises(WeightsError, match=r"shape \(10, 4, 3, 4, 4\); Threading has 2 stages"):
+    with pytest.raises(WeightsError, match=r"shape \(160, 4, 3, 4, 4\); Threading has 2 stages"):
         bundle.check()
     bundle.path("skeleton").write_bytes(b"bones")
     with pytest.raises(WeightsError, match="not a complete skeleton file"):

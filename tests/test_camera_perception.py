@@ -9,6 +9,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+from drawing import draws
 
 from reinforcegen_envs.engine import Engine
 from reinforcegen_envs.errors import InvalidArgument
@@ -29,6 +30,7 @@ from reinforcegen_envs.tasks.base import Task
 pytest.importorskip("torch")
 from reinforcegen_envs.agents.estimator import Estimator, arrays, load_arrays, losses, means_and_log_variances  # noqa: E402
 
+pytestmark = draws  # test_what_draws runs them where this process cannot
 SMALL = 32  # pixels: what need not be exact
 
 

@@ -5,9 +5,6 @@ A task without physics stands in for most of it; what draws needs a back-end in 
 
 import dataclasses
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import gymnasium as gym
@@ -17,8 +14,8 @@ from gymnasium.vector import AutoresetMode
 
 torch = pytest.importorskip("torch")
 
+from drawing import does_not_draw, draws, run_what_draws  # noqa: E402
 from offset_reach import assert_equal, read_csv  # noqa: E402
-from test_pixels import BACKENDS, CAN_DRAW, draws  # noqa: E402
 
 from reinforcegen_envs.agents import drqv2_residual  # noqa: E402
 from reinforcegen_envs.agents.common import Collector  # noqa: E402
@@ -258,11 +255,17 @@ def test_run_folder_file_and_exact_resume(tmp_path):
     assert_equal(dict(policy.state_dict()), parts)
     assert np.abs(policy(Counting().reset(seed=0)[0])).max() > 0
     again = evaluate(args, policy, 4)
-    assert (again.successes, again.mean_return) == (result["successes"], result["mean_return"])
+    assert again.successes == result["successes"]
+    # Episodes end in any order, in which their returns are then added up.
+    assert again.mean_return == pytest.approx(result["mean_return"], rel=1e-12)
 
     # Resuming with nothing left to do reproduces every bit, and going on from one checkpoint is the same twice.
     resumed = drqv2_residual.main(dataclasses.replace(args, resume=True))
-    assert {k: v for k, v in resumed.items() if k != "seconds"} == {k: v for k, v in result.items() if k != "seconds"}
+    rounded = ("seconds", "mean_return", "base")
+    assert {k: v for k, v in resumed.items() if k not in rounded} == {
+        k: v for k, v in result.items() if k not in rounded
+    }
+    assert resumed["mean_return"] == pytest.approx(result["mean_return"], rel=1e-12)
     after = torch.load(folder / "checkpoint.pt", weights_only=True)
     assert_equal(saved["parts"], after["parts"])
     assert_equal(saved["progress"], after["progress"])
@@ -327,19 +330,10 @@ gym.register("test/States-v0", lambda **kwargs: States(**kwargs))
 # ------------------------------------------------------------------------------------------------- the real thing
 
 
-@pytest.mark.skipif(CAN_DRAW, reason="this process draws itself")
+@does_not_draw
 def test_what_draws():
     """The tests below, where this process has no back-end."""
-    for backend in BACKENDS:
-        environment = {**os.environ, "MUJOCO_GL": backend}
-        probe = "import mujoco; context = mujoco.GLContext(8, 8); context.make_current(); context.free()"
-        if subprocess.run([sys.executable, "-c", probe], capture_output=True, env=environment).returncode == 0:
-            break
-    else:
-        pytest.skip("neither libegl1 nor libosmesa6 is installed")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "threading_insert", __file__]
-    process = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert process.returncode == 0, process.stdout
+    run_what_draws(__file__, "threading_insert")
 
 
 @draws

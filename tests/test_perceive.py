@@ -7,6 +7,7 @@ import os
 import shutil
 
 import pytest
+from drawing import draws
 
 pytest.importorskip("torch")
 from reinforcegen_envs.agents import perceive
@@ -16,6 +17,8 @@ from reinforcegen_envs.perception.frames import States
 from reinforcegen_envs.perception.network import load_estimator
 from reinforcegen_envs.policies.bundle import SHIPPED
 from reinforcegen_envs.policies.weights_file import WeightsError
+
+pytestmark = draws  # test_what_draws runs them where this process cannot
 
 
 @pytest.fixture

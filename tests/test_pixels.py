@@ -15,6 +15,7 @@ import gymnasium as gym
 import mujoco
 import numpy as np
 import pytest
+from drawing import does_not_draw, draws, run_what_draws
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
@@ -31,9 +32,6 @@ from reinforcegen_envs.sim.looks import Look
 from reinforcegen_envs.tasks import TASKS
 from reinforcegen_envs.wrappers.vector import ThreadVectorEnv
 
-BACKENDS = ("egl", "osmesa")
-CAN_DRAW = getattr(getattr(mujoco, "GLContext", None), "__module__", "") in [f"mujoco.{name}" for name in BACKENDS]
-draws = pytest.mark.skipif(not CAN_DRAW, reason="no back-end in MUJOCO_GL; test_what_draws runs it")
 SIZE = 32
 NEEDLE = np.array([0.0, 0.05, 0.82, 1.0, 0.0, 0.0, 0.0])
 OUT_OF_SIGHT = np.array([-0.3, -0.38, 0.82, 1.0, 0.0, 0.0, 0.0])
@@ -50,20 +48,10 @@ def assert_same(a, b):
         np.testing.assert_array_equal(a[key], b[key], err_msg=key)
 
 
-@pytest.mark.skipif(CAN_DRAW, reason="this process draws itself")
+@does_not_draw
 def test_what_draws():
     """The tests below, where this process has no back-end."""
-    for backend in BACKENDS:
-        environment = {**os.environ, "MUJOCO_GL": backend}
-        probe = "import mujoco; context = mujoco.GLContext(8, 8); context.make_current(); context.free()"
-        if subprocess.run([sys.executable, "-c", probe], capture_output=True, env=environment).returncode == 0:
-            break
-    else:
-        pytest.skip("neither libegl1 nor libosmesa6 is installed")
-    done_here = "not (ranges or checked or camera_of_render or without_opengl)"
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", done_here, __file__]
-    process = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert process.returncode == 0, process.stdout
+    run_what_draws(__file__, "not (ranges or checked or camera_of_render or without_opengl)")
 
 
 # --- Gymnasium's contract ---

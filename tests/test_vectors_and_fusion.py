@@ -79,7 +79,8 @@ class Known:
         )  # fmt: skip
 
     def vectors(self):
-        out = fusion.in_world(self.means[0], *self.hand, self.carriers[0])
+        position, rotation = self.hand
+        out = fusion.in_world(self.means[0], position, rotation, self.carriers[0])
         out[0] = (out[0] - fusion.CENTRE) / fusion.UNIT
         return out
 
