@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from reinforcegen_envs.models.scene import DRAWN, HIDDEN, Scene, load_scene
 from reinforcegen_envs.sim import gl_thread
 from reinforcegen_envs.sim.looks import ROLE, Look, drawn_geoms
-from reinforcegen_envs.sim.rendering import MAX_PIXELS, RenderingError, check_size, open_context
+from reinforcegen_envs.sim.rendering import MAX_PIXELS, Surface, check_size
 from reinforcegen_envs.typing import Array, Observations, Pixels
 
 CAMERAS = {"front": "front", "wrist": "robot0_eye_in_hand"}  # name -> camera of the light form
@@ -101,7 +101,7 @@ def check_image_size(name: str, size: int) -> None:
     check_size(name, size, MIN_SIZE, MAX_SIZE)
 
 
-class _Pair:
+class _Pair(Surface):
     """The light form, an OpenGL context twice as wide as a picture. Lives in the drawing thread."""
 
     def __init__(self, scene: Scene, size: int, objects: tuple[str, ...] | None):
@@ -131,17 +131,14 @@ class _Pair:
         self._whole = mujoco.MjrRect(0, 0, size * len(CAMERAS), size)
         model.vis.quality.offsamples = SAMPLES if objects is None else 0
         model.vis.quality.shadowsize = 0  # a map for shadows would take 64 MB, and none are drawn
-        self._context, self._buffers = open_context(model, size * len(CAMERAS), size)
-        self._buffers.readDepthMap = mujoco.mjtDepthMap.mjDEPTH_ZEROFAR  # as it is stored, most exact near by
-        self._freed = False
-        gl_thread.opened(self)
+        super().__init__(model, size * len(CAMERAS), size)
+        self.buffers.readDepthMap = mujoco.mjtDepthMap.mjDEPTH_ZEROFAR  # as it is stored, most exact near by
 
     def draw(
         self, qpos: Array, mocap_pos: Array, mocap_quat: Array, look: Look | None, depth: bool, labels: bool
     ) -> Pictures:
         """Both pictures of a state."""
-        if self._freed:
-            raise RenderingError("the cameras are closed; make new ones")
+        self.begin()
         model, data = self._model, self._data
         look = look or self._own
         if look is not self._look:
@@ -150,13 +147,12 @@ class _Pair:
         data.qpos[:], data.mocap_pos[:], data.mocap_quat[:] = qpos, mocap_pos, mocap_quat
         mujoco.mj_kinematics(model, data)
         mujoco.mj_camlight(model, data)
-        self._context.make_current()
         shape = self._whole.height, self._whole.width
         colour = np.empty((*shape, 3), np.uint8)
         raw = np.empty(shape, np.float32) if depth else None
         for k in range(len(CAMERAS)):
             self._render(k)
-        mujoco.mjr_readPixels(colour, raw, self._whole, self._buffers)
+        mujoco.mjr_readPixels(colour, raw, self._whole, self.buffers)
         return Pictures(
             self._apart(colour),
             None if raw is None else self._apart(self._metres(raw)[..., None]),
@@ -190,7 +186,7 @@ class _Pair:
                     table[geom.segid + 1] = self._labels[geom.objid]
                 known.append(table)
             codes = np.empty((self._whole.height, self._whole.width, 3), np.uint8)
-            mujoco.mjr_readPixels(codes, None, self._whole, self._buffers)
+            mujoco.mjr_readPixels(codes, None, self._whole, self.buffers)
         finally:
             self._scene.flags[flags] = 0
         numbers = codes[..., 0].astype(np.int64) + 256 * codes[..., 1]
@@ -200,7 +196,7 @@ class _Pair:
     def _render(self, k: int) -> None:
         """Draw what the k-th camera sees, in its place."""
         self._look_through(k)
-        mujoco.mjr_render(mujoco.MjrRect(k * self._size, 0, self._size, self._size), self._scene, self._buffers)
+        mujoco.mjr_render(mujoco.MjrRect(k * self._size, 0, self._size, self._size), self._scene, self.buffers)
 
     def _look_through(self, k: int) -> None:
         """Make the scene that of the k-th camera: what may be in its picture."""
@@ -220,16 +216,6 @@ class _Pair:
         mujoco.mjv_updateScene(model, data, self._options, self._perturb, camera, every, scene)
         if k:  # MuJoCo's headlight is where the camera is; it stays at the first one, so that both see the same colours
             scene.lights[0].pos[:], scene.lights[0].dir[:] = lamp
-
-    def free(self) -> None:
-        """Free buffers and context; a second call does nothing."""
-        if self._freed:
-            return
-        self._freed = True
-        self._context.make_current()  # else the buffers of the same numbers in another context would be deleted
-        self._buffers.free()
-        self._context.free()
-        gl_thread.freed(self)
 
 
 def _labels(model: mujoco.MjModel, objects: tuple[str, ...]) -> Pixels:

@@ -17,7 +17,7 @@ from reinforcegen_envs.sim import gl_thread
 from reinforcegen_envs.sim.gl_thread import RenderingError
 from reinforcegen_envs.typing import Array, Pixels
 
-__all__ = ["MAX_PIXELS", "Ghost", "RenderingError", "SceneRenderer", "check_camera"]
+__all__ = ["MAX_PIXELS", "Ghost", "RenderingError", "SceneRenderer", "Surface", "check_camera"]
 
 MAX_PIXELS = 16384  # a side: what OpenGL implementations allow of a frame buffer
 MAX_GEOMS = 10_000
@@ -106,7 +106,47 @@ class SceneRenderer:
         self._free()
 
 
-class _Canvas:
+class Surface:
+    """An OpenGL context, and in it a model's buffers for pictures of a size. Lives in the drawing thread.
+
+    Args:
+        model: what is drawn.
+        width, height: pixels.
+
+    Attributes:
+        buffers: what is drawn into.
+
+    Raises:
+        RenderingError: no OpenGL library can be loaded.
+    """
+
+    def __init__(self, model: mujoco.MjModel, width: int, height: int):
+        self._context, self.buffers = _open_context(model, width, height)
+        self._freed = False
+        gl_thread.opened(self)
+
+    def begin(self) -> None:
+        """Make the context the current one.
+
+        Raises:
+            RenderingError: it was freed.
+        """
+        if self._freed:
+            raise RenderingError("the renderer is closed; make a new one")
+        self._context.make_current()
+
+    def free(self) -> None:
+        """Free buffers and context; a second call does nothing."""
+        if self._freed:
+            return
+        self._freed = True
+        self._context.make_current()  # else the buffers of the same numbers in another context would be deleted
+        self.buffers.free()
+        self._context.free()
+        gl_thread.freed(self)
+
+
+class _Canvas(Surface):
     """A scene, an OpenGL context and what is drawn into it. Lives in the drawing thread: made, used and freed there."""
 
     def __init__(self, scene: Scene, camera: str, width: int, height: int):
@@ -121,14 +161,11 @@ class _Canvas:
         self._options.geomgroup[0] = 0  # collision geoms; their visual copies are in group 1
         self._options.sitegroup[:] = 0
         self._viewport = mujoco.MjrRect(0, 0, width, height)
-        self._context, self._buffers = open_context(model, width, height)
-        self._freed = False
-        gl_thread.opened(self)
+        super().__init__(model, width, height)
 
     def draw(self, qpos: Array, mocap_pos: Array, mocap_quat: Array, ghosts: Sequence[Ghost]) -> Pixels:
         """The frame of a state, (height, width, 3) uint8."""
-        if self._freed:
-            raise RenderingError("the renderer is closed; make a new one")
+        self.begin()
         data = self._data
         data.qpos[:], data.mocap_pos[:], data.mocap_quat[:] = qpos, mocap_pos, mocap_quat
         mujoco.mj_kinematics(self._model, data)
@@ -138,24 +175,13 @@ class _Canvas:
         for ghost in ghosts[: self._scene.maxgeom - self._scene.ngeom]:
             mujoco.mjv_initGeom(self._scene.geoms[self._scene.ngeom], *ghost[:4], np.array(ghost.rgba, np.float32))
             self._scene.ngeom += 1
-        self._context.make_current()
-        mujoco.mjr_render(self._viewport, self._scene, self._buffers)
+        mujoco.mjr_render(self._viewport, self._scene, self.buffers)
         pixels = np.empty((self._viewport.height, self._viewport.width, 3), np.uint8)
-        mujoco.mjr_readPixels(pixels, None, self._viewport, self._buffers)
+        mujoco.mjr_readPixels(pixels, None, self._viewport, self.buffers)
         return np.ascontiguousarray(pixels[::-1])  # OpenGL's first row is the lowest
 
-    def free(self) -> None:
-        """Free buffers and context; a second call does nothing."""
-        if self._freed:
-            return
-        self._freed = True
-        self._context.make_current()  # else the buffers of the same numbers in another context would be deleted
-        self._buffers.free()
-        self._context.free()
-        gl_thread.freed(self)
 
-
-def open_context(model: mujoco.MjModel, width: int, height: int) -> tuple[Any, mujoco.MjrContext]:
+def _open_context(model: mujoco.MjModel, width: int, height: int) -> tuple[Any, mujoco.MjrContext]:
     """An OpenGL context, and in it a model's buffers for pictures of a size; for the drawing thread.
 
     Args:
