@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import numpy as np
 
 from reinforcegen_envs.engine import Engine
@@ -10,8 +12,8 @@ from reinforcegen_envs.perception.frames import States, touching_groups
 from reinforcegen_envs.sim.kernel import GRIPPER
 
 
-class Recorder:
-    """Keeps an engine's state at every control step, until it is `taken`.
+class Listener(ABC):
+    """Hears of every control step of an engine, and knows whether it is a connect's.
 
     Args:
         engine: what is played in.
@@ -19,21 +21,35 @@ class Recorder:
 
     def __init__(self, engine: Engine):
         self._engine = engine
-        self._rows: list[tuple] = []
         self._connecting = False
+        engine.events.subscribe("connect_begun", lambda *_: self._begin())
+        engine.events.subscribe("connect_ended", lambda *_: self._end())
+        engine.events.subscribe("control_step", lambda: self._keep("connect" if self._connecting else "skill"))
+
+    def _begin(self) -> None:
+        self._connecting = True
+
+    def _end(self) -> None:
+        self._connecting = False
+
+    @abstractmethod
+    def _keep(self, phase: str) -> None:
+        """Keep what there is now; ``phase`` as in `Row`."""
+
+
+class Recorder(Listener):
+    """Keeps an engine's state at every control step, until it is `taken`."""
+
+    def __init__(self, engine: Engine):
+        super().__init__(engine)
+        self._rows: list[tuple] = []
         self.seed = 0
-        engine.events.subscribe("connect_begun", lambda *_: self._set(True))
-        engine.events.subscribe("connect_ended", lambda *_: self._set(False))
-        engine.events.subscribe("control_step", self._keep)
 
-    def _set(self, connecting: bool) -> None:
-        self._connecting = connecting
-
-    def _keep(self) -> None:
+    def _keep(self, phase: str) -> None:
         engine, data = self._engine, self._engine.sim.data
         self._rows.append((
-            data.qpos.astype(np.float64), data.mocap_pos.copy(), data.mocap_quat.copy(), engine.sim.controller[GRIPPER],
-            engine.stage, self._connecting, touching_groups(engine.sim, engine.task), self.seed,
+            data.qpos.copy(), data.mocap_pos.copy(), data.mocap_quat.copy(), engine.sim.controller[GRIPPER],
+            engine.stage, phase == "connect", touching_groups(engine.sim, engine.task), self.seed,
         ))  # fmt: skip
 
     def taken(self) -> States | None:
@@ -44,34 +60,21 @@ class Recorder:
         return States(*(np.array(column) for column in zip(*rows, strict=True)))
 
 
-class Accuracy:
-    """Keeps the errors of an engine's belief at every control step, until they are `taken`.
-
-    Args:
-        engine: what is played in.
-    """
+class Accuracy(Listener):
+    """Keeps the errors of an engine's belief at every control step, until they are `taken`."""
 
     def __init__(self, engine: Engine):
-        self._engine = engine
+        super().__init__(engine)
         self._rows: list[Row] = []
-        self._connecting = False
-        engine.events.subscribe("connect_begun", lambda *_: self._set(True))
-        engine.events.subscribe("connect_ended", lambda *_: self._arrived())
-        engine.events.subscribe("control_step", lambda: self._keep("connect" if self._connecting else "skill"))
 
-    def _set(self, connecting: bool) -> None:
-        self._connecting = connecting
-
-    def _arrived(self) -> None:
-        self._set(False)
+    def _end(self) -> None:
+        super()._end()
         self._keep("arrived")
 
     def _keep(self, phase: str) -> None:
         engine = self._engine
-        self._rows += [
-            Row(self._engine.stage, phase, n, *error)
-            for n, error in enumerate(errors(engine.sim, engine.belief, engine.task))
-        ]
+        off = errors(engine.sim, engine.belief, engine.task)
+        self._rows += [Row(engine.stage, phase, n, *error) for n, error in enumerate(off)]
 
     def taken(self) -> list[Row]:
         """What was kept, which is then forgotten."""
