@@ -132,13 +132,16 @@ def others(args: Args) -> list[str]:
     return [variant for variant in TASKS[args.task].variants if variant != args.variant and args.other_demos]
 
 
+def in_turn(args: Args) -> list[str]:
+    """Reset ranges of what is played for training, in turn: half is of the one that is asked for, the rest of the others."""
+    return [name for other in others(args) for name in (args.variant, other)] or [args.variant]
+
+
 def fine_tune(args: Args, steps: Steps, weights: Path, data: list[str], perception: str = "truth") -> None:
     """Residual RL stage by stage, from starts that are off and come from the tuned stages before; evaluation of the whole."""
     mark = "" if perception == "truth" else f"{perception}-"  # of the steps' names
     seeing = ["--perception", perception]
-    # Half of the starts are of the reset range that is asked for, the rest of the others that the base policy knows.
-    ranges = [name for other in others(args) for name in (args.variant, other)] or [args.variant]
-    begin = ["--variant", *ranges]
+    begin = ["--variant", *in_turn(args)]
     earlier: dict[str, str] = {}
     if args.foresight and perception == "truth":
         steps.run(
@@ -188,10 +191,9 @@ def with_cameras(args: Args, steps: Steps, weights: Path, data: list[str]) -> Pa
     folder = args.out / "weights-cameras"
     if "perceive" not in steps.seconds:  # a copy that was cut short is made again
         shutil.copytree(weights, folder, dirs_exist_ok=True)
-    ranges = [name for other in others(args) for name in (args.variant, other)] or [args.variant]
     steps.run(
         "perceive",
-        ["-m", "reinforcegen_envs.agents.perceive", "--task", args.task, "--weights", str(folder), "--variant", *ranges,
+        ["-m", "reinforcegen_envs.agents.perceive", "--task", args.task, "--weights", str(folder), "--variant", *in_turn(args),
          "--out", str(args.out / "perceive")],
     )  # fmt: skip
     fine_tune(args, steps, folder, data, "camera")
