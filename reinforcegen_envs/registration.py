@@ -30,7 +30,7 @@ from reinforcegen_envs.env import ManipulationEnv
 from reinforcegen_envs.errors import InvalidArgument
 from reinforcegen_envs.ids import MODES, NAMESPACE, STAGE_MODES, VARIANTS, VERSION, env_id, parse_env_id, parse_stage
 from reinforcegen_envs.modules import load_task_module
-from reinforcegen_envs.perception import CameraPerception
+from reinforcegen_envs.perception import as_perception
 from reinforcegen_envs.tasks import PACKAGE_TASKS, TASKS, Task
 from reinforcegen_envs.tasks.contract import TaskError, check_task
 from reinforcegen_envs.workers import in_every_worker
@@ -91,10 +91,8 @@ def make_env(
         )
     if task_module is not None and task not in TASKS:
         load_task_module(task_module)
-    if kwargs.get("perception") == "camera" and kwargs.get("weights") is not None:
-        kwargs["perception"] = CameraPerception(
-            kwargs["weights"]
-        )  # the estimator is in the folder of all other weights
+    if kwargs.get("perception") == "camera":  # its estimator is in the folder of all other weights
+        kwargs["perception"] = as_perception("camera", kwargs.get("weights"))
     env: gym.Env = ManipulationEnv(task, variant, **{k: v for k, v in kwargs.items() if k in _PLAIN})
     if mode is None:
         return env

@@ -16,7 +16,7 @@ from reinforcegen_envs.engine import Snapshot
 from reinforcegen_envs.env import ManipulationEnv
 from reinforcegen_envs.errors import InvalidArgument
 from reinforcegen_envs.files import check_output
-from reinforcegen_envs.perception import CameraPerception
+from reinforcegen_envs.perception import as_perception
 from reinforcegen_envs.policies.bundle import Bundle
 from reinforcegen_envs.tasks import TASKS
 from reinforcegen_envs.workers import Workers
@@ -76,11 +76,7 @@ def make(args: Args) -> dict[str, Skill]:
     bundle = Bundle.open(TASKS[args.task], args.weights)
     return {
         variant: Skill(
-            ManipulationEnv(
-                args.task,
-                variant,
-                perception=CameraPerception(args.weights) if args.perception == "camera" else args.perception,
-            ),
+            ManipulationEnv(args.task, variant, perception=as_perception(args.perception, args.weights)),
             stage=args.stage,
             pose_noise=args.pose_noise,
             weights=args.weights,

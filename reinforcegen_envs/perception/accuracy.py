@@ -38,9 +38,8 @@ def errors(truth: CellState, belief: CellState, task: Task) -> list[tuple[float,
         position, rotation = truth.data.xpos[body], truth.data.xmat[body].reshape(3, 3)
         true, yaw = decode(encode(position, rotation, turns), turns, lowest, np.nan)
         believed_position, believed_rotation = belief.data.xpos[body], belief.data.xmat[body].reshape(3, 3)
-        last_yaw = (
-            yaw if turns > 1 else np.nan
-        )  # of the poses that look like the believed one, the nearest to the true one
+        # Of the poses that look like the believed one, the nearest to the true one.
+        last_yaw = yaw if turns > 1 else np.nan
         believed, _ = decode(encode(believed_position, believed_rotation, turns), turns, lowest, last_yaw)
         metres = float(np.linalg.norm(position - believed_position))
         out.append((metres, float(rotation_angle(true, believed))))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import mujoco
 import numpy as np
 
 from reinforcegen_envs.errors import InvalidArgument
@@ -83,6 +83,12 @@ def proprio(cell: CellState, stages: int, stage: int) -> Observations:
     return out
 
 
+def joint_ranges(model: mujoco.MjModel, task: Task) -> tuple[Array, Array]:
+    """Lowest position of every observed joint of objects, and how far it goes up from there, (joints,) rad or m."""
+    ranges = np.array([model.joint(name).range for name in task.joints]).reshape(-1, 2)
+    return ranges[:, 0], ranges[:, 1] - ranges[:, 0]
+
+
 class Carriers:
     """Which objects move with the hand, as far as the robot itself can tell: what it holds, or has closed on to take it.
 
@@ -141,9 +147,7 @@ class CameraPerception(Perception):
         symmetries = [turns_of(task.symmetries.get(name)) for name in task.objects]
         self._turns = [turns for turns, _ in symmetries]
         self._lowest = [lowest for _, lowest in symmetries]
-        ranges = [truth.model.joint(name).range for name in task.joints]
-        self._joint_low = np.array([low for low, _ in ranges])
-        self._joint_span = np.array([high - low for low, high in ranges])
+        self._joint_low, self._joint_span = joint_ranges(truth.model, task)
         self._forget(len(task.objects), len(task.joints))
         return Belief(truth.model)
 
@@ -266,10 +270,10 @@ def requirements(task: type[Task]) -> dict[str, Any]:
     return {
         "task": task.name,
         "kind": "estimator",
-        "cameras": list(CAMERAS),
-        "front": _plain(asdict(task.scene.front)),
-        "objects": list(task.objects),
-        "joints": list(task.joints),
+        "cameras": tuple(CAMERAS),
+        "front": asdict(task.scene.front),
+        "objects": task.objects,
+        "joints": tuple(task.joints),
         "proprio_size": proprio_size(task),
         "output_size": output_size(task),
     }
@@ -278,8 +282,3 @@ def requirements(task: type[Task]) -> dict[str, Any]:
 def card_of(task: type[Task], size: int = SIZE) -> dict[str, Any]:
     """The entries of an estimator's card that say what it is for."""
     return {**requirements(task), "size": size}
-
-
-def _plain(entries: Mapping[str, Any]) -> dict[str, Any]:
-    """As it comes back from JSON: lists for tuples."""
-    return {key: list(value) if isinstance(value, Sequence) else value for key, value in entries.items()}

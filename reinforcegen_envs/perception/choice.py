@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable
 
 from reinforcegen_envs.errors import InvalidArgument
@@ -10,12 +11,15 @@ from reinforcegen_envs.perception.base import Perception, Truth
 from reinforcegen_envs.perception.camera import CameraPerception
 
 
-def as_perception(perception: str | Perception | Callable[[], Perception]) -> Perception:
+def as_perception(
+    perception: str | Perception | Callable[[], Perception], weights: str | os.PathLike[str] | None = None
+) -> Perception:
     """A perception for one environment.
 
     Args:
-        perception: "truth", "camera" (with the shipped estimator), a perception (copied: environments share no memory), or a
-            function or class that makes one.
+        perception: "truth", "camera", a perception (copied: environments share no memory), or a function or class that
+            makes one.
+        weights: folder with the estimator of "camera"; None means the shipped one.
 
     Raises:
         InvalidArgument: it is none of these.
@@ -25,7 +29,7 @@ def as_perception(perception: str | Perception | Callable[[], Perception]) -> Pe
     if perception == "truth":
         return Truth()
     if perception == "camera":
-        return CameraPerception()
+        return CameraPerception(weights)
     made = perception() if callable(perception) else None
     if not isinstance(made, Perception):
         raise InvalidArgument(

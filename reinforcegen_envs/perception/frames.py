@@ -16,7 +16,7 @@ import numpy as np
 
 from reinforcegen_envs.files import atomic_path
 from reinforcegen_envs.perception import fusion
-from reinforcegen_envs.perception.camera import proprio
+from reinforcegen_envs.perception.camera import joint_ranges, proprio
 from reinforcegen_envs.perception.vectors import encode, turns_of
 from reinforcegen_envs.poses import from_pose7, invert, matrix_from, rotation, to_pose7, translation
 from reinforcegen_envs.sim.cameras import SIZE, Cameras
@@ -26,10 +26,8 @@ from reinforcegen_envs.tasks.base import Placement, Task
 from reinforcegen_envs.typing import Array, Flags, Integers, Observations, Pixels
 
 FAR, NEAR = 0.3, 0.35  # part of the pictures in which what stands free is put elsewhere, and moved a little
-FAR_AT_WORK, NEAR_AT_WORK = (
-    0.1,
-    0.6,
-)  # the same for a skill's reference object: pictures with the hand at it are the ones that count
+# The same for a skill's reference object: pictures with the hand at it are the ones that count.
+FAR_AT_WORK, NEAR_AT_WORK = 0.1, 0.6
 MARGIN = 0.02, 0.1  # metres and radians beyond the reset ranges
 NUDGE = 0.012, 0.1  # standard deviations of a small move: metres along x and y, radians of yaw
 HELD = 0.5  # part of the pictures in which what is held is moved in the hand, by deviations of:
@@ -118,11 +116,9 @@ class Frames:
         self.task = task(model)
         self.cameras = Cameras(task.scene, size)
         self._turns = [turns_of(task.symmetries.get(name))[0] for name in task.objects]
-        joints = [model.joint(name) for name in task.joints]
-        self._joint_low = np.array([joint.range[0] for joint in joints])
-        self._joint_span = np.array([joint.range[1] - joint.range[0] for joint in joints])
+        self._joint_low, self._joint_span = joint_ranges(model, self.task)
         # By joint: index of the object that it belongs to.
-        roots = [int(model.body_rootid[joint.bodyid[0]]) for joint in joints]
+        roots = [int(model.body_rootid[model.joint(name).bodyid[0]]) for name in task.joints]
         self._joint_object = [list(self.task.bodies).index(root) for root in roots]
 
     def load(self, states: States, row: int) -> None:
@@ -229,9 +225,8 @@ class Frames:
                 return
 
     def _radius(self, n: int) -> float:
-        return (
-            0.8 * self.task.shapes[self.task.objects[n]].radius
-        )  # circles are drawn wide: near misses are to be seen, too
+        # Circles are drawn wide, and near misses are to be seen, too.
+        return 0.8 * self.task.shapes[self.task.objects[n]].radius
 
     def _slip(self, name: str, rng: np.random.Generator) -> None:
         hand = self.cell.eef_pose()

@@ -16,9 +16,8 @@ WORLD, HAND = 0, 1  # carriers
 NONE = -1  # nothing is known yet
 FADING = np.array([0.95, 0.97])  # part of the precision that is left after a control step, carried by world and hand
 HANDOVER = 0.2  # part that is left when the carrier changes: the fingers move what they close on
-SURPRISE = (
-    12.0  # squared Mahalanobis distance, of 3 numbers (p = 0.007), beyond which what was known fades twice as fast
-)
+# Squared Mahalanobis distance, of 3 numbers (p = 0.007), beyond which what was known fades twice as fast.
+SURPRISE = 12.0
 UNIT = 0.1  # metres: positions are in this unit, so that all of a network's outputs are about 1
 CENTRE = np.array([0.0, 0.0, 0.88])  # metres, world frame: what positions are measured from
 

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from reinforcegen_envs.errors import InvalidArgument
 from reinforcegen_envs.policies.mlp import dense
 from reinforcegen_envs.policies.weights_file import CARD_VERSION, WeightsError, read_weights, write_weights
+from reinforcegen_envs.sim.cameras import SIZE
 
 Array = NDArray[Any]
 FORMAT = "reinforcegen-estimator-1"
-SIZE = 84  # pixels along a frame's side, unless the card says otherwise
 STRIDE = 2
 EPSILON = 1e-5  # torch's in layer normalisation
 BLOCK = 16  # channels that are computed together: a cache line; others are filled up with zeros

@@ -7,7 +7,7 @@ import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import mujoco
 from numpy.typing import NDArray
@@ -82,7 +82,7 @@ def read_weights(
             f"{path} is of format {card.get('format')!r}, not {form!r}; it was not written by this package; {foreign}"
         )
     for key, value in expected.items():
-        plain = list(cast(tuple[Any, ...], value)) if isinstance(value, tuple) else value  # JSON knows no tuples
+        plain = json.loads(json.dumps(value))  # JSON knows no tuples
         if card.get(key) != plain:
             raise WeightsError(
                 f"{path} was made for {key} {card.get(key)!r}, but {value!r} is needed; train or choose weights for it"

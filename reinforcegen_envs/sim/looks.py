@@ -15,10 +15,8 @@ from reinforcegen_envs.poses import matrix_to_quat, quat_to_matrix, rotvec_to_ma
 from reinforcegen_envs.typing import Array, Flags, Integers, Observations
 
 # Uniform ranges, all of them ours.
-BRIGHTNESS = (
-    0.6,
-    1.1,
-)  # factor of a colour, one for the robot, the table and the floor each, and for each part of an object
+# Factor of a colour, one for the robot, the table and the floor each, and for each part of an object.
+BRIGHTNESS = (0.6, 1.1)
 TINT = (0.85, 1.15)  # a further factor of each of its red, green and blue; what is too bright is cut to 1
 PLAIN = 0.3  # probability that a material loses its texture, and has the texture's mean colour as its own
 LIGHT = (0.7, 1.1)  # factor of the lamp's light, and of the headlight's (which is where the front camera is)
