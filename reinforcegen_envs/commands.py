@@ -19,6 +19,7 @@ COMMANDS = {
     "collect": ("reinforcegen_envs.demos.collect", "source demonstrations, by the scripted operator"),
     "generate": ("reinforcegen_envs.demos.generate", "demonstrations from source demonstrations"),
     "clone": ("reinforcegen_envs.agents.bc", "base policies and predictors from demonstrations"),
+    "merge": ("reinforcegen_envs.merge", "shards of generate or evaluate, made on many machines, into one file"),
     "pool": ("reinforcegen_envs.wrappers.fill_pool", "start states of one stage's skill"),
     "tune": ("", "a residual policy by reinforcement learning (--algorithm td3 or ppo; drqv2 from pixels)"),
     "termination": ("reinforcegen_envs.agents.termination", "termination predictors again, on what policies do"),

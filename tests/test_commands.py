@@ -23,8 +23,9 @@ SHARED = {
     "variant": ("collect", "generate", "pool", "tune", "foresight", "perceive", "evaluate", "pipeline"),
     "stage": ("pool", "tune", "evaluate"),
     "weights": ("pool", "tune", "termination", "foresight", "perceive", "evaluate", "list"),
-    "data": ("clone", "termination"),
-    "out": ("collect", "generate", "clone", "pool", "pipeline"),
+    "data": ("clone", "termination", "merge"),
+    "out": ("collect", "generate", "clone", "pool", "pipeline", "merge"),
+    "shard": ("generate", "evaluate"),
     "workers": ("generate", "clone", "pool", "termination", "foresight", "perceive", "evaluate"),
     "seed": (
         "collect",
@@ -191,7 +192,7 @@ MODULES += [f"reinforcegen_envs.agents.{name}_residual" for name in ALGORITHMS]
 # The kind of what an argument names is the same in every command.
 KINDS = {
     "task": str, "variant": str, "stage": str, "env_id": str, "source": Path, "weights": Path, "out": Path,
-    "data": tuple[Path, ...], "workers": int, "count": int, "episodes": int, "seeds": int, "seed": int,
+    "data": tuple[Path, ...], "workers": int, "count": int, "episodes": int, "seeds": int, "seed": int, "shard": str,
     "pose_noise": tuple[float, float], "start_noise": tuple[float, float], "quiet": bool, "json": bool,
 }  # fmt: skip
 

@@ -29,12 +29,13 @@ from reinforcegen_envs.demos.segments import Segment, cut_all, skeleton_of
 from reinforcegen_envs.demos.sources import source_file
 from reinforcegen_envs.demos.teleoperator import action_to_pose, pose_of_action
 from reinforcegen_envs.env import ManipulationEnv
-from reinforcegen_envs.errors import ReinforceGenError
+from reinforcegen_envs.errors import InvalidArgument, ReinforceGenError
 from reinforcegen_envs.files import atomic_path, check_output
 from reinforcegen_envs.ids import env_id
 from reinforcegen_envs.planning.connect import Connect
 from reinforcegen_envs.planning.skeleton import GOOD_MARGIN
 from reinforcegen_envs.poses import distance, invert, matrix_from, rotvec_to_matrix
+from reinforcegen_envs.shards import Shard
 from reinforcegen_envs.tasks import TASKS
 from reinforcegen_envs.workers import Workers
 
@@ -52,6 +53,10 @@ EXTRA_STEPS = 4  # control steps recorded after a stage is finished: what termin
 NOISE_SHAPE = np.array([1.0, 1.0, 1.0, 0.4, 0.4, 0.4])
 DRAWN_SOURCES = 4  # sources drawn to be tried in turn; what is left comes after them
 FINAL_STEPS = 16  # control steps that the last target is held while success settles
+
+
+DEFAULT_ATTEMPTS = 100_000  # of a run that gives up of itself
+_NOT_SETTINGS = ("count", "out", "workers", "quiet", "max_attempts", "shard")  # do not change what an attempt gives
 
 
 class GenerationError(ReinforceGenError, RuntimeError):
@@ -80,8 +85,11 @@ class Args:
     """correlation of the noise between control steps; 0 is white"""
     start_noise: tuple[NotNegative, NotNegative] = (0.0, 0.0)
     """initiation augmentation: metres and radians by which skills start off their planned pose, per axis"""
-    max_attempts: Count = 100_000
+    max_attempts: Count = DEFAULT_ATTEMPTS
     """give up after so many attempts"""
+    shard: str | None = None
+    """i/n: make the i-th of n parts of the first `max_attempts` attempts, however many of them succeed; reinforcegen merge
+    then keeps the first `count` successes of all parts. Every part needs an `out` of its own"""
     workers: CountOrZero = 0
     """processes; 0: one for every core that this process may use"""
     quiet: bool = False
@@ -326,23 +334,38 @@ def generate(args: Args) -> dict[str, Any]:
     """
     args = checked(args)
     check_output(args.out)
+    shard = Shard.parse(args.shard)
+    if args.shard is not None and args.max_attempts == DEFAULT_ATTEMPTS:
+        raise InvalidArgument(
+            f"shard {shard} needs max_attempts, which all parts make together whatever succeeds: a little more than "
+            f"count / success rate, e.g. {round(1.5 * args.count)} for {args.count} demonstrations"
+        )
+    chunks = -(-args.max_attempts // CHUNK)
+    if shard.count > chunks:
+        raise InvalidArgument(
+            f"{args.max_attempts} attempts are {chunks} parts of {CHUNK}; use no more shards than that"
+        )
     make_adapter(args)  # complain before any process starts
     parts = args.out.with_name(args.out.name + ".parts")
-    settings = {k: str(v) for k, v in asdict(args).items() if k not in ("count", "workers", "quiet", "max_attempts")}
-    _claim(parts, settings)
+    settings = {name: str(value) for name, value in asdict(args).items() if name not in _NOT_SETTINGS}
+    attrs = {"settings": json.dumps(settings)}
+    if args.shard is not None:
+        attrs |= {"shard": json.dumps({"shard": str(shard), "count": args.count, "max_attempts": args.max_attempts})}
+    _claim(parts, settings | ({} if args.shard is None else {"shard": str(shard)}))
     outcomes: dict[str, int] = {}
     attempts = successes = 0
+    enough = args.count if args.shard is None else args.max_attempts
     env_args = {
         "env_name": env_id(args.task, args.variant),
         "env_version": "0",
         "type": 2,
         "env_kwargs": {},
     }
-    bar = tqdm(total=args.count, unit="demo", disable=args.quiet)
-    with bar, DemoWriter(args.out, env_args, {"settings": json.dumps(settings)}) as writer:
-        for results in _chunks(args, parts):
-            for outcome, demo in results:
-                if successes == args.count or attempts == args.max_attempts:
+    bar = tqdm(total=args.count if args.shard is None else None, unit="demo", disable=args.quiet)
+    with bar, DemoWriter(args.out, env_args, attrs) as writer:
+        for first, results in _chunks(args, shard, parts):
+            for outcome, demo in results[: args.max_attempts - first]:
+                if successes == enough:
                     break
                 attempts += 1
                 outcomes[outcome] = outcomes.get(outcome, 0) + 1
@@ -351,9 +374,9 @@ def generate(args: Args) -> dict[str, Any]:
                     successes += 1
                     bar.update()
             bar.set_postfix(attempts=attempts, success=f"{successes / attempts:.1%}")
-            if successes == args.count:
+            if successes == enough:
                 break
-        if successes < args.count:
+        if successes < (args.count if args.shard is None else 1):
             raise GenerationError(
                 f"{successes} of {args.count} demonstrations in {attempts} attempts; outcomes: {outcomes}. "
                 "Raise --max-attempts, or look at the sources"
@@ -373,21 +396,24 @@ def _claim(parts: Path, settings: dict[str, str]) -> None:
         temporary.write_text(json.dumps(settings, indent=2))
 
 
-def _chunks(args: Args, parts: Path) -> Iterator[list[tuple[str, Demo | None]]]:
-    """Results chunk by chunk, in the order of attempts: from files of an interrupted run, then from workers."""
-    total = -(-args.max_attempts // CHUNK)
-    chunk = 0
-    while chunk < total and (path := parts / f"{chunk:06d}.npz").is_file():
-        yield _load_chunk(path)
-        chunk += 1
-    if chunk == total:
+def _chunks(args: Args, shard: Shard, parts: Path) -> Iterator[tuple[int, list[tuple[str, Demo | None]]]]:
+    """(number of the first attempt, results) chunk by chunk of the shard, in the order of attempts.
+
+    From files of an interrupted run first, then from workers.
+    """
+    chunks = shard.of(range(-(-args.max_attempts // CHUNK)))
+    made = 0
+    while made < len(chunks) and (path := parts / f"{chunks[made]:06d}.npz").is_file():
+        yield chunks[made] * CHUNK, _load_chunk(path)
+        made += 1
+    if made == len(chunks):
         return
     # All chunks are whole, so that the files still fit when the run is taken up with more attempts.
-    jobs = ((args.seed, c, CHUNK) for c in range(chunk, total))
-    with Workers(args.workers, make_adapter, (args,), jobs=total - chunk) as workers:
-        for number, results in workers.map(_work, jobs):
-            _save_chunk(parts / f"{number:06d}.npz", results)
-            yield results
+    jobs = ((args.seed, chunk, CHUNK) for chunk in chunks[made:])
+    with Workers(args.workers, make_adapter, (args,), jobs=len(chunks) - made) as workers:
+        for chunk, results in workers.map(_work, jobs):
+            _save_chunk(parts / f"{chunk:06d}.npz", results)
+            yield chunk * CHUNK, results
 
 
 def command() -> None:

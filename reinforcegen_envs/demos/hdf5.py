@@ -174,7 +174,7 @@ class DemoWriter:
         if name in self._data:
             raise DemoFileError(f"{where} is there already; use another name, or '' to be numbered")
         _check(demo, self.task, where)
-        attrs = _storable(demo.attrs, where) | {"num_samples": len(demo)}
+        attrs = _storable({**demo.attrs, "num_samples": len(demo)}, where)
         optional = {"states": demo.states, "rewards": demo.rewards, "dones": demo.dones}
         group = self._data.create_group(name)
         try:
@@ -369,7 +369,7 @@ def _read_demo(data: h5py.Group, name: str, task: str | None, where: str) -> Dem
 
 
 def _write(group: h5py.Group, arrays: Mapping[str, np.ndarray]) -> None:
-    for name, value in arrays.items():
+    for name, value in sorted(arrays.items()):  # so that equal demonstrations make equal files
         # Neighbouring time steps compress well with bytes shuffled; source demonstrations are committed.
         group.create_dataset(name, data=value, compression="gzip", shuffle=True)
 
@@ -386,7 +386,7 @@ def _read_attrs(group: h5py.Group) -> dict[str, Any]:
 
 
 def _storable(attrs: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The attributes, checked so that they come back from the file as they went in."""
+    """The attributes by name, checked so that they come back from the file as they went in."""
     for name, value in attrs.items():
         if isinstance(value, str):
             continue
@@ -401,7 +401,7 @@ def _storable(attrs: Mapping[str, Any], where: str) -> dict[str, Any]:
                 f"{where}: attribute {name!r} has {array.nbytes} bytes, HDF5 takes {_ATTRIBUTE_BYTES}; "
                 "put it into datagen_info"
             )
-    return dict(attrs)
+    return dict(sorted(attrs.items()))
 
 
 def _check(demo: Demo, task: str | None, where: str) -> None:

@@ -30,12 +30,13 @@ from reinforcegen_envs.policies.mlp import WeightsError
 from reinforcegen_envs.policies.policy import act_one
 from reinforcegen_envs.policies.residual import ResidualPolicy
 from reinforcegen_envs.registration import MODES, NAMESPACE, VARIANTS, env_id
+from reinforcegen_envs.shards import Shard
 from reinforcegen_envs.sim.simulation import CONTROL_PERIOD
 from reinforcegen_envs.statistics import EVALUATION_SEED
 from reinforcegen_envs.tasks import TASKS
 from reinforcegen_envs.workers import Workers
 
-_NOT_SETTINGS = ("csv", "video", "video_every", "json", "quiet", "workers")  # do not change the result
+_NOT_SETTINGS = ("csv", "video", "video_every", "json", "quiet", "workers", "shard")  # do not change the result
 
 
 @dataclass
@@ -66,6 +67,8 @@ class Args:
     """evaluate this stage's skill alone"""
     weights: Path | None = None
     """folder of weights; default: the shipped one"""
+    shard: str | None = None
+    """i/n: play the i-th of n parts of the episodes; reinforcegen merge puts their --csv together"""
     workers: CountOrZero = 0
     """processes; 0: one for every core that this process may use"""
     csv: Path | None = None
@@ -176,10 +179,13 @@ def evaluate(args: Args) -> dict[str, Any]:
         WorkerError: a worker died.
     """
     args = checked(args)
+    shard = Shard.parse(args.shard)
+    seeds = shard.of(range(args.first_seed, args.first_seed + args.episodes * args.seeds))
+    if not seeds:
+        raise InvalidArgument(f"shard {shard} has none of the {args.episodes * args.seeds} episodes; use fewer shards")
     env, _ = make(args)  # complain before any process starts
     stage_names = [stage.name for stage in env.unwrapped.task.stages]  # type: ignore[attr-defined]
     env.close()
-    seeds = range(args.first_seed, args.first_seed + args.episodes * args.seeds)
     episodes: list[Episode] = []
     with (
         tqdm(total=len(seeds), unit="episode", disable=args.quiet) as bar,
@@ -193,7 +199,8 @@ def evaluate(args: Args) -> dict[str, Any]:
                 steps=sum(e.control_steps for e in episodes),
             )
     settings = {name: value for name, value in asdict(args).items() if name not in _NOT_SETTINGS}
-    return {**summarise(episodes, stage_names, args.seeds), "settings": settings, "each": episodes}
+    summary = summarise(episodes, stage_names, args.seeds if args.shard is None else 1)
+    return {**summary, "settings": settings, "each": episodes}
 
 
 def write_video(args: Args) -> None:

@@ -6,11 +6,12 @@ import csv
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 import numpy as np
 
+from reinforcegen_envs.errors import InvalidArgument
 from reinforcegen_envs.evaluation.play import Episode
 from reinforcegen_envs.files import atomic_path
 from reinforcegen_envs.statistics import wilson_interval
@@ -80,3 +81,28 @@ def write_csv(path: str | os.PathLike[str], episodes: Sequence[Episode]) -> None
             writer.writerow(
                 ["".join(str(int(x)) for x in row[n]) if isinstance(row[n], list) else row[n] for n in names]
             )
+
+
+def read_csv(path: str | os.PathLike[str]) -> list[Episode]:
+    """The episodes of a table that `write_csv` wrote.
+
+    Raises:
+        InvalidArgument: the file is no such table.
+    """
+    names = [field.name for field in fields(Episode)]
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    if not rows or list(rows[0]) != names:
+        raise InvalidArgument(f"{path} is no table of episodes; it must have the columns {', '.join(names)}")
+
+    def value(name: str, text: str) -> Any:
+        if name == "failure":
+            return text
+        if name in ("entered", "finished"):
+            return [digit == "1" for digit in text]
+        return text == "True" if name.endswith("success") else int(text)
+
+    try:
+        return [Episode(**{name: value(name, row[name]) for name in names}) for row in rows]
+    except (TypeError, ValueError) as error:
+        raise InvalidArgument(f"{path} is damaged ({error}); evaluate again") from error
