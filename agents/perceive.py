@@ -34,10 +34,10 @@ from reinforcegen_envs.perception.network import FOREIGN, FORMAT, save_estimator
 from reinforcegen_envs.policies.bundle import Bundle
 from reinforcegen_envs.policies.policy import act_one
 from reinforcegen_envs.policies.weights_file import read_weights
+from reinforcegen_envs.ray_workers import open_workers
 from reinforcegen_envs.registration import make_env
 from reinforcegen_envs.sim.cameras import CAMERAS, SIZE
 from reinforcegen_envs.tasks import TASKS
-from reinforcegen_envs.workers import Workers
 
 CHUNK = 250  # frames a worker takes at a time
 HELD_OUT = 0.02  # part of the frames that nothing is learned from: for the calibration
@@ -86,6 +86,9 @@ class Args:
     """seed of weights, batches, and moved objects"""
     workers: CountOrZero = 0
     """processes that play and take pictures; 0: one for every core that this process may use"""
+    ray: str | None = None
+    """address of a Ray cluster that plays and takes pictures instead (HOST:PORT, ray://HOST:PORT; --ray alone: the one that this
+    machine belongs to); `workers` is then how many jobs are done at the same time, 0: as many as the cluster has CPUs"""
     quiet: bool = False
     """no progress bars"""
 
@@ -219,7 +222,7 @@ class Training:
             first = FIRST_SEED + 10_000 * number
             jobs = [(first + i, i) for i in range(count)]
             parts, rows, successes = [], [], []
-            with Workers(args.workers, start_player, (args, number > 0), jobs=count) as workers:
+            with open_workers(args.ray, args.workers, start_player, (args, number > 0), jobs=count) as workers:
                 results = workers.map(Player.play, jobs)
                 for states, errors_of, success in tqdm(
                     results, total=count, unit="episode", desc="play", disable=args.quiet
@@ -256,7 +259,7 @@ class Training:
         pictures = np.lib.format.open_memmap(args.out / f"frames-{number}.npy", "w+", np.uint8, shape)
         proprio, labels, at = [], [], 0
         with (
-            Workers(args.workers, start_frames, (args,), jobs=len(jobs)) as workers,
+            open_workers(args.ray, args.workers, start_frames, (args,), jobs=len(jobs)) as workers,
             tqdm(total=count, unit="frame", desc="pictures", disable=args.quiet) as bar,
         ):
             for some, own, label in workers.map(take, jobs):

@@ -8,7 +8,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, TypeVar, cast
@@ -27,6 +28,7 @@ SCRIPT = "reinforcegen"  # the console script, which has every command
 OPTIONAL = {
     "torch": "train", "tensorboard": "train", "matplotlib": "train", "imageio": "render", "imageio_ffmpeg": "render",
 }  # fmt: skip
+OPTIONAL_VALUES = {"--ray": "auto"}  # option -> what it means without a value
 USAGE_ERROR = 2  # what argparse and tyro exit with
 
 
@@ -99,7 +101,7 @@ def parse(args_class: type[ArgsType], description: str | None = None, example: s
     text = (description or args_class.__doc__ or "").strip()
     if example:
         text += f"\n\nExample:\n\n    {program()} {example}"
-    args, common = tyro.cli(line, prog=program(), description=text)
+    args, common = tyro.cli(line, prog=program(), description=text, args=with_defaults(sys.argv[1:]))
     for module in common.task_module:
         load_task_module(module)
         in_every_worker(load_task_module, module)
@@ -108,6 +110,16 @@ def parse(args_class: type[ArgsType], description: str | None = None, example: s
             raise InvalidArgument(f"env_id names {args.env_id} and task {common.task}; give one of them")
         args = dataclasses.replace(args, env_id=env_id(common.task, common.variant, common.mode))
     return args
+
+
+def with_defaults(words: Sequence[str]) -> list[str]:
+    """The words of a command line, where options that may stand without a value have been given one."""
+    given: list[str] = []
+    for word, following in zip_longest(words, words[1:], fillvalue="--"):
+        given.append(word)
+        if word in OPTIONAL_VALUES and following.startswith("--"):
+            given.append(OPTIONAL_VALUES[word])
+    return given
 
 
 def program() -> str:

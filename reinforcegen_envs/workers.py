@@ -208,7 +208,7 @@ def _serve(
     except EOFError:
         pass
     except Exception as error:
-        connection.send(("error", (_portable(error), traceback.format_exc())))
+        connection.send(("error", (portable(error), traceback.format_exc())))
 
 
 def _end_with_parent() -> None:
@@ -219,7 +219,7 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _portable(error: Exception) -> Exception:
+def portable(error: Exception) -> Exception:
     """The error as it can be sent to another process."""
     try:
         return pickle.loads(pickle.dumps(error))

@@ -26,6 +26,7 @@ SHARED = {
     "data": ("clone", "termination", "merge"),
     "out": ("collect", "generate", "clone", "pool", "pipeline", "merge"),
     "shard": ("generate", "evaluate"),
+    "ray": ("generate", "perceive", "evaluate"),
     "workers": ("generate", "clone", "pool", "termination", "foresight", "perceive", "evaluate"),
     "seed": (
         "collect",
@@ -192,7 +193,7 @@ MODULES += [f"reinforcegen_envs.agents.{name}_residual" for name in ALGORITHMS]
 # The kind of what an argument names is the same in every command.
 KINDS = {
     "task": str, "variant": str, "stage": str, "env_id": str, "source": Path, "weights": Path, "out": Path,
-    "data": tuple[Path, ...], "workers": int, "count": int, "episodes": int, "seeds": int, "seed": int, "shard": str,
+    "data": tuple[Path, ...], "workers": int, "count": int, "episodes": int, "seeds": int, "seed": int, "shard": str, "ray": str,
     "pose_noise": tuple[float, float], "start_noise": tuple[float, float], "quiet": bool, "json": bool,
 }  # fmt: skip
 

@@ -12,20 +12,7 @@ ROOT_MODULE = "__init__"  # the package itself, which registers the ids
 # Lowest first. Rooms of a row may not import each other.
 LAYERS: tuple[tuple[str, ...], ...] = (
     # Helpers that know nothing of robots; see `HELPERS`.
-    (
-        "errors",
-        "ids",
-        "files",
-        "typing",
-        "caching",
-        "poses",
-        "statistics",
-        "arguments",
-        "modules",
-        "shards",
-        "workers",
-        "cli",
-    ),  # fmt: skip
+    (*"errors ids files typing caching poses statistics arguments modules shards workers ray_workers cli".split(),),
     ("models",),
     ("sim",),
     ("tasks",),

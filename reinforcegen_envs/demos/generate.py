@@ -35,9 +35,9 @@ from reinforcegen_envs.ids import env_id
 from reinforcegen_envs.planning.connect import Connect
 from reinforcegen_envs.planning.skeleton import GOOD_MARGIN
 from reinforcegen_envs.poses import distance, invert, matrix_from, rotvec_to_matrix
+from reinforcegen_envs.ray_workers import open_workers
 from reinforcegen_envs.shards import Shard
 from reinforcegen_envs.tasks import TASKS
-from reinforcegen_envs.workers import Workers
 
 CHUNK = 20  # attempts a worker makes between two writes
 # Metres and radians that a tool may lag behind its target more than the source's did before the segment waits for it:
@@ -56,7 +56,15 @@ FINAL_STEPS = 16  # control steps that the last target is held while success set
 
 
 DEFAULT_ATTEMPTS = 100_000  # of a run that gives up of itself
-_NOT_SETTINGS = ("count", "out", "workers", "quiet", "max_attempts", "shard")  # do not change what an attempt gives
+_NOT_SETTINGS = (
+    "count",
+    "out",
+    "workers",
+    "quiet",
+    "max_attempts",
+    "shard",
+    "ray",
+)  # do not change what an attempt gives
 
 
 class GenerationError(ReinforceGenError, RuntimeError):
@@ -92,6 +100,9 @@ class Args:
     then keeps the first `count` successes of all parts. Every part needs an `out` of its own"""
     workers: CountOrZero = 0
     """processes; 0: one for every core that this process may use"""
+    ray: str | None = None
+    """address of a Ray cluster that does the work instead (HOST:PORT, ray://HOST:PORT; --ray alone: the one that this machine
+    belongs to); `workers` is then how many jobs are done at the same time, 0: as many as the cluster has CPUs"""
     quiet: bool = False
     """no progress bar"""
 
@@ -410,7 +421,7 @@ def _chunks(args: Args, shard: Shard, parts: Path) -> Iterator[tuple[int, list[t
         return
     # All chunks are whole, so that the files still fit when the run is taken up with more attempts.
     jobs = ((args.seed, chunk, CHUNK) for chunk in chunks[made:])
-    with Workers(args.workers, make_adapter, (args,), jobs=len(chunks) - made) as workers:
+    with open_workers(args.ray, args.workers, make_adapter, (args,), jobs=len(chunks) - made) as workers:
         for chunk, results in workers.map(_work, jobs):
             _save_chunk(parts / f"{chunk:06d}.npz", results)
             yield chunk * CHUNK, results

@@ -29,14 +29,14 @@ from reinforcegen_envs.policies.bundle import Bundle
 from reinforcegen_envs.policies.mlp import WeightsError
 from reinforcegen_envs.policies.policy import act_one
 from reinforcegen_envs.policies.residual import ResidualPolicy
+from reinforcegen_envs.ray_workers import open_workers
 from reinforcegen_envs.registration import MODES, NAMESPACE, VARIANTS, env_id
 from reinforcegen_envs.shards import Shard
 from reinforcegen_envs.sim.simulation import CONTROL_PERIOD
 from reinforcegen_envs.statistics import EVALUATION_SEED
 from reinforcegen_envs.tasks import TASKS
-from reinforcegen_envs.workers import Workers
 
-_NOT_SETTINGS = ("csv", "video", "video_every", "json", "quiet", "workers", "shard")  # do not change the result
+_NOT_SETTINGS = ("csv", "video", "video_every", "json", "quiet", "workers", "shard", "ray")  # do not change the result
 
 
 @dataclass
@@ -71,6 +71,9 @@ class Args:
     """i/n: play the i-th of n parts of the episodes; reinforcegen merge puts their --csv together"""
     workers: CountOrZero = 0
     """processes; 0: one for every core that this process may use"""
+    ray: str | None = None
+    """address of a Ray cluster that does the work instead (HOST:PORT, ray://HOST:PORT; --ray alone: the one that this machine
+    belongs to); `workers` is then how many jobs are done at the same time, 0: as many as the cluster has CPUs"""
     csv: Path | None = None
     """write one line an episode here"""
     video: Path | None = None
@@ -189,7 +192,7 @@ def evaluate(args: Args) -> dict[str, Any]:
     episodes: list[Episode] = []
     with (
         tqdm(total=len(seeds), unit="episode", disable=args.quiet) as bar,
-        Workers(args.workers, make, (args,), jobs=len(seeds)) as workers,
+        open_workers(args.ray, args.workers, make, (args,), jobs=len(seeds)) as workers,
     ):
         for episode in workers.map(_play, seeds):
             episodes.append(episode)
