@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import logging
 import os
 import platform
 import signal
@@ -68,8 +69,8 @@ class RayWorkers(Generic[State]):
 
     def __enter__(self) -> RayWorkers[State]:
         try:
-            import ray
-            import ray.exceptions
+            import ray  # pyright: ignore[reportMissingImports]
+            import ray.exceptions  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise MissingPackage(
                 "ray is not installed, and --ray needs it: pip install 'reinforcegen-envs[ray]'"
@@ -146,7 +147,7 @@ def _connect(ray: Any, address: str) -> None:
     try:
         if address != "auto":
             socket.create_connection((host, int(port)), ANSWER).close()
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, OverflowError, ValueError, RuntimeError) as error:
         raise wrong from error
     finally:

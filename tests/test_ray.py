@@ -1,6 +1,7 @@
 """Workers on a Ray cluster of two local nodes: what they give is what one process gives, whatever dies meanwhile."""
 
 import dataclasses
+import logging
 import os
 import signal
 import sys
@@ -98,7 +99,7 @@ def test_the_option_may_stand_without_an_address(words, expected):
 def cluster():
     """Two nodes with a CPU each, the second of which tests may kill."""
     pytest.importorskip("ray", reason="the extra [ray] is not installed")
-    from ray.cluster_utils import Cluster
+    from ray.cluster_utils import Cluster  # pyright: ignore[reportMissingImports]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
@@ -107,7 +108,7 @@ def cluster():
         patch.setenv("PYTHONPATH", os.pathsep.join(paths))
         node = {"num_cpus": 1, "object_store_memory": 100_000_000}
         cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
-        cluster.add_node(**node)
+        cluster.add_node(wait=True, **node)
         yield cluster
         cluster.shutdown()
 
@@ -115,9 +116,9 @@ def cluster():
 @pytest.fixture(scope="module")
 def connected(cluster):
     """The address, with this process connected to it: its workers' processes serve all tests."""
-    import ray
+    import ray  # pyright: ignore[reportMissingImports]
 
-    ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+    ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
     yield cluster.address
     assert ray.is_initialized()  # whoever has connected keeps the connection
     ray.shutdown()
@@ -125,7 +126,7 @@ def connected(cluster):
 
 def test_it_connects_and_leaves(cluster):
     """The process keeps no connection that it did not have."""
-    import ray
+    import ray  # pyright: ignore[reportMissingImports]
 
     before = signal.getsignal(signal.SIGTERM)
     with open_workers(cluster.address, 0, start) as pool:
@@ -185,7 +186,7 @@ def test_evaluation_is_that_of_one_process(connected, weights):
 
 def test_generation_survives_the_death_of_a_node(connected, cluster, tmp_path, monkeypatch):
     """Keep it last: it takes a node away."""
-    import ray
+    import ray  # pyright: ignore[reportMissingImports]
 
     monkeypatch.setattr(generation, "CHUNK", 3)
     args = generation.Args(variant="D0", count=12, out=tmp_path / "alone.hdf5", workers=1, quiet=True)
