@@ -27,6 +27,7 @@ SCRIPT = "reinforcegen"  # the console script, which has every command
 # Packages that not every command needs -> the extra that brings them.
 OPTIONAL = {
     "torch": "train", "tensorboard": "train", "matplotlib": "train", "imageio": "render", "imageio_ffmpeg": "render",
+    "robomimic": "robomimic",
 }  # fmt: skip
 OPTIONAL_VALUES = {"--ray": "auto"}  # option -> what it means without a value
 USAGE_ERROR = 2  # what argparse and tyro exit with

@@ -66,7 +66,7 @@ def merge_demos(paths: Sequence[Path], out: Path, count: int | None = None) -> i
     else:
         settings = json.dumps([found.get("settings", "") for found in attrs])
         demos = chain.from_iterable(map(iter_demos, paths))
-    with DemoWriter(out, attrs[0]["env_args"], {"settings": settings}) as writer:
+    with DemoWriter(out, attrs[0]["env_args"], {"settings": settings} | _rows(attrs)) as writer:
         for demo in islice(demos, count):
             writer.add(replace(demo, name=""))
         if count is not None and len(writer) < count:
@@ -75,6 +75,12 @@ def merge_demos(paths: Sequence[Path], out: Path, count: int | None = None) -> i
                 "generate shards with more --max-attempts"
             )
         return len(writer)
+
+
+def _rows(attrs: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """What a row is, if all files say the same."""
+    said = {found.get("rows") for found in attrs}
+    return {"rows": attrs[0]["rows"]} if len(said) == 1 and None not in said else {}
 
 
 def _check_shards(paths: Sequence[Path], attrs: Sequence[dict[str, Any]]) -> int:

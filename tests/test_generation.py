@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import signal
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from reinforcegen_envs.demos.segments import cut, skill_bounds
 from reinforcegen_envs.demos.sources import source_file
 from reinforcegen_envs.env import ManipulationEnv
 from reinforcegen_envs.poses import distance
+from reinforcegen_envs.registration import make_env
 from reinforcegen_envs.tasks import ThreadingTask
 from reinforcegen_envs.workers import WorkerError, Workers
 
@@ -111,6 +113,32 @@ def test_most_attempts_succeed(adapters, variant, least):
     assert sum(outcome == "success" for outcome, _ in outcomes) >= least, [outcome for outcome, _ in outcomes]
 
 
+def test_rows_are_transitions_of_the_hybrid_mode(adapters):
+    """Observations, rewards and ends as the id that the file names has them; states and reset seed find the scene again."""
+    hybrid = make_env("Threading", "D2", "Hybrid", termination="sustained")
+    demo = next(demo for _, demo in (adapters["D2"].attempt((1, i)) for i in range(10)) if demo is not None)
+    assert demo.rewards is not None and demo.dones is not None and demo.states is not None
+    obs, following, stage = demo.obs["state"], demo.next_obs["state"], demo.datagen_info["stage"]
+    assert obs.shape == following.shape == (len(demo), *hybrid.observation_space.shape)  # type: ignore[misc]
+    np.testing.assert_array_equal(following[:-1], obs[1:])
+    assert not np.array_equal(following[-1], obs[-1])
+    assert demo.rewards.sum() == 1.0 and demo.rewards[-1] == 0.5 and (demo.rewards > 0).sum() == 2
+    assert stage[np.flatnonzero(demo.rewards)].tolist() == [0, 1]
+    assert demo.dones.tolist() == [0] * (len(demo) - 1) + [1]
+
+    hybrid.reset(seed=demo.attrs["reset_seed"])
+    core: Any = hybrid.unwrapped
+    for name, poses in demo.object_poses.items():
+        np.testing.assert_allclose(core.task.object_pose(core.sim, name), poses[0], atol=1e-4)
+    # The rows of a skill follow from its first state and the actions, though the controller's memory is not in the file.
+    steps = np.flatnonzero(stage == 0)
+    for t in steps[:5]:
+        core.data.time, core.data.qpos[:] = demo.states[t, 0], demo.states[t, 1 : 1 + core.model.nq]
+        core.data.qvel[:] = demo.states[t, 1 + core.model.nq :]
+        core.refresh()
+        np.testing.assert_allclose(core.observe()[:9], obs[t][:9], atol=1e-5)
+
+
 def test_attempts_depend_on_their_seed_alone(adapters):
     """Not on what the adapter did before: that is what makes the result independent of the workers."""
     fresh = make_adapter(Args(variant="D2"))
@@ -186,7 +214,7 @@ def kill_after(monkeypatch, chunks):
 
 def test_two_workers_and_an_interrupted_run_make_the_same_file(small, tmp_path, monkeypatch):
     straight = demos_of(small)
-    assert read_attrs(small.out)["env_args"]["env_name"] == "ReinforceGen/D0-Threading-v0"
+    assert read_attrs(small.out)["env_args"]["env_name"] == "ReinforceGen/D0-Threading-Hybrid-v0"
     parallel = demos_of(small, workers=2, out=tmp_path / "parallel.hdf5")
 
     out = tmp_path / "killed.hdf5"

@@ -46,6 +46,7 @@ def make_demo(name="", steps=9, seed=0, **changes):
         target_pose=poses(rng, steps),
         gripper_action=rng.choice([-1.0, 1.0], (steps, 1)),
         obs={"state": rng.normal(size=(steps, 46)).astype(np.float32)},
+        next_obs={"state": rng.normal(size=(steps, 46)).astype(np.float32)},
         rewards=0.5 * np.isin(np.arange(steps), [4, steps - 1]),
         dones=(np.arange(steps) == steps - 1).astype(np.int64),
         datagen_info={"stage": np.zeros(steps, np.int64), "is_skill": np.ones(steps, bool)},
@@ -101,11 +102,13 @@ def test_round_trip(path):
 
 
 def test_optional_parts_may_be_absent(path):
-    bare = make_demo(states=None, rewards=None, dones=None, obs={}, datagen_info={}, attrs={}, subtask_term_signals={})
+    bare = make_demo(
+        states=None, rewards=None, dones=None, obs={}, next_obs={}, datagen_info={}, attrs={}, subtask_term_signals={}
+    )
     write_demos(path, [bare], ENV_ARGS)
     (back,) = read_demos(path, "Threading")
     assert back.states is None and back.rewards is None and back.dones is None
-    assert back.obs == back.datagen_info == back.attrs == back.subtask_term_signals == {}
+    assert back.obs == back.next_obs == back.datagen_info == back.attrs == back.subtask_term_signals == {}
 
 
 def test_a_file_can_be_copied_with_its_attributes(file, path):
@@ -446,7 +449,7 @@ class TestMinari:
         assert dataset.total_episodes == 3 and dataset.total_steps == 22
         for demo, episode in zip(read_demos(file), dataset.iterate_episodes(), strict=True):
             np.testing.assert_array_equal(episode.observations[:-1], demo.obs["state"])
-            np.testing.assert_array_equal(episode.observations[-1], demo.obs["state"][-1])
+            np.testing.assert_array_equal(episode.observations[-1], demo.next_obs["state"][-1])
             np.testing.assert_array_equal(episode.actions, demo.actions)
             np.testing.assert_array_equal(episode.rewards, demo.rewards)
             np.testing.assert_array_equal(episode.terminations, demo.dones)
@@ -459,6 +462,20 @@ class TestMinari:
         export_minari(path, "threading/generated-v0")
         (episode,) = self.minari.load_dataset("threading/generated-v0").iterate_episodes()
         assert episode.rewards.tolist() == episode.terminations.tolist() == [0.0] * 8 + [1.0]
+
+    def test_without_next_observations_the_last_one_is_repeated(self, path):
+        write_demos(path, [make_demo(next_obs={})], ENV_ARGS)
+        export_minari(path, "threading/generated-v0")
+        (episode,) = self.minari.load_dataset("threading/generated-v0").iterate_episodes()
+        np.testing.assert_array_equal(episode.observations[-1], episode.observations[-2])
+
+    def test_an_episode_has_the_seed_of_its_reset(self, path):
+        """Generated demonstrations also have a pair of numbers, which is no seed of an environment."""
+        demos = [make_demo(attrs={"seed": [0, 3], "reset_seed": 17}), make_demo(attrs={"seed": [0, 4]}), make_demo()]
+        write_demos(path, demos, ENV_ARGS)
+        export_minari(path, "threading/generated-v0")
+        dataset = self.minari.load_dataset("threading/generated-v0")
+        assert [m.get("seed") for m in dataset.storage.get_episode_metadata(range(3))] == [17, None, 7]
 
     def test_an_unfinished_demonstration_is_truncated(self, path):
         write_demos(path, [make_demo(rewards=np.zeros(9), dones=np.zeros(9))], ENV_ARGS)

@@ -19,15 +19,15 @@ from reinforcegen_envs.files import check_output_folder
 def export_minari(path: str | os.PathLike[str], dataset_id: str, env_id: str | None = None, **metadata: Any) -> Any:
     """Make a local Minari dataset from a file whose demonstrations hold ``obs/state``.
 
-    Minari wants T + 1 observations for T actions; the files hold T, so the last one is repeated: mask the
-    bootstrap on terminations, as usual. Without rewards in the file a demonstration counts as a success: 1 on
+    Minari wants T + 1 observations for T actions: the last is that of ``next_obs``. Files without it have the last one
+    repeated: mask the bootstrap on terminations, as usual. Without rewards in the file a demonstration counts as a success: 1 on
     its last step.
 
     Args:
         path: a demonstration file (`reinforcegen_envs.demos.hdf5`).
         dataset_id: Minari's name, e.g. "reinforcegen/d2-threading/generated-v0".
-        env_id: the environment that the observations are of; gives the spaces and lets Minari rebuild it.
-            None takes unbounded observations of the stored size.
+        env_id: the environment that the observations are of, e.g. the Hybrid id that a generated file names; gives the
+            spaces and lets Minari rebuild it. None takes unbounded observations of the stored size.
         metadata: passed on to Minari: author, author_email, code_permalink, algorithm_name, description ...
 
     Returns:
@@ -107,11 +107,12 @@ def _episode(demo: Demo, number: int) -> Any:
     last = np.arange(len(demo)) == len(demo) - 1
     rewards = last.astype(np.float64) if demo.rewards is None else demo.rewards.astype(np.float64)
     dones = last & (rewards > 0) if demo.dones is None else demo.dones.astype(bool)
-    seed = demo.attrs.get("seed")
+    after = demo.next_obs.get("state", states)
+    seed = demo.attrs.get("reset_seed", demo.attrs.get("seed"))
     return EpisodeBuffer(
         id=number,
-        seed=None if seed is None else int(seed),
-        observations=np.concatenate([states, states[-1:]]),  # type: ignore[arg-type] (stored as an array)
+        seed=int(seed) if np.ndim(seed) == 0 and seed is not None else None,
+        observations=np.concatenate([states, np.asarray(after[-1:], np.float32)]),  # type: ignore[arg-type] (stored as an array)
         actions=np.asarray(demo.actions, np.float32),  # type: ignore[arg-type]
         rewards=rewards,  # type: ignore[arg-type]
         terminations=dones,  # type: ignore[arg-type]

@@ -7,7 +7,8 @@ objects, connects them with planned motions, and is kept if it ends in strict su
 *held object*, not the hand, follows the source: the grasp differs a little every time.
 
 A source is a variant of a demonstration, turned or mirrored by what its stages declare (`segments.variants`). The attribute
-``sources`` of what is generated has one number a stage: demonstration times the number of variants, plus variant.
+``sources`` of what is generated has one number a stage: demonstration times the number of variants, plus variant; ``seed`` is
+(seed, attempt), and an environment that is reset with ``reset_seed`` has the same scene.
 """
 
 from __future__ import annotations
@@ -55,6 +56,12 @@ DRAWN_SOURCES = 4  # sources drawn to be tried in turn; what is left comes after
 FINAL_STEPS = 16  # control steps that the last target is held while success settles
 
 
+# What a row of a generated file is; stands in the file.
+ROWS = (
+    "control steps of skills, i.e. transitions of the Hybrid mode: connects between skills are no rows, so next_obs of a skill's "
+    "last row is the observation at the next skill's start. Actions are in the world frame and hold noise, "
+    "datagen_info/label_action is without. A skill goes on for a few steps after its stage is finished"
+)
 DEFAULT_ATTEMPTS = 100_000  # of a run that gives up of itself
 _NOT_SETTINGS = (
     "count",
@@ -165,7 +172,8 @@ class Adapter:
         """One attempt; returns "success" or where it failed, and the demonstration if it succeeded."""
         env = self._env
         rng = np.random.default_rng(seed)
-        env.reset(seed=int(rng.integers(2**31)))
+        reset_seed = int(rng.integers(2**31))
+        env.reset(seed=reset_seed)
         record: list[dict[str, Any]] = []
         sources: list[int] = []  # a stage
         for index, stage in enumerate(env.task.stages):
@@ -183,7 +191,7 @@ class Adapter:
                 return f"{stage.name}: skill", None
             if index + 1 < len(env.task.stages):
                 self.engine.enter_stage(index + 1)
-        return "success", self._demo(record, seed, sources)
+        return "success", self._demo(record, {"seed": list(seed), "reset_seed": reset_seed, "sources": sources})
 
     def _to_hand(self, held: str | None) -> np.ndarray:
         """4x4 pose of the hand in the tool's frame."""
@@ -221,6 +229,7 @@ class Adapter:
             action = action.astype(np.float32)
             record.append(self._note(index, action, label, eef))
             engine.act(action.astype(np.float64))
+            record[-1]["reached"] = engine.judge.finished
             if engine.judge.finished:
                 after += 1
                 if after > EXTRA_STEPS:
@@ -247,6 +256,7 @@ class Adapter:
             "action": action,
             "label": label.astype(np.float32),
             "eef": eef,
+            "state": np.concatenate([[env.data.time], env.data.qpos, env.data.qvel]),
             "objects": [env.task.object_pose(env.sim, name) for name in env.task.objects],
             "obs": self.engine.observe(),
             "stage": index,
@@ -254,7 +264,7 @@ class Adapter:
             "signals": [self.engine.stage > i for i, s in enumerate(env.task.stages) if s.signal],
         }
 
-    def _demo(self, record: list[dict[str, Any]], seed: tuple[int, int], sources: list[int]) -> Demo:
+    def _demo(self, record: list[dict[str, Any]], attrs: dict[str, Any]) -> Demo:
         task = self._env.task
 
         def stack(key: str) -> np.ndarray:
@@ -263,10 +273,16 @@ class Adapter:
         actions, objects, signals = stack("action"), stack("objects").astype(np.float32), stack("signals")
         eef = stack("eef").astype(np.float32)
         names = [stage.signal for stage in task.stages if stage.signal]
+        obs = stack("obs")
+        done = np.arange(len(record)) == len(record) - 1
         return Demo(
             name="",
             actions=actions,
-            obs={"state": stack("obs")},
+            states=stack("state"),
+            obs={"state": obs},
+            next_obs={"state": np.concatenate([obs[1:], self.engine.observe()[None]])},
+            rewards=_rewards(stack("stage"), stack("reached"), len(task.stages)),
+            dones=done.astype(np.int8),
             eef_pose=eef,
             target_pose=np.stack(
                 [pose_of_action(pose, action) for pose, action in zip(eef, stack("label"), strict=True)]
@@ -279,8 +295,22 @@ class Adapter:
                 "label_action": stack("label"),
                 "finished": stack("finished").astype(np.int8),
             },
-            attrs={"seed": list(seed), "sources": sources},
+            attrs=attrs,
         )
+
+
+def _rewards(stage: np.ndarray, reached: np.ndarray, stages: int) -> np.ndarray:
+    """What `Hybrid` pays: a stage's share when it is first finished, that of the last one at the end.
+
+    Args:
+        stage, reached: (T,) the stage of each step, and whether its action left that stage finished.
+        stages: of the task.
+    """
+    rewards = np.zeros(len(stage))
+    for index in range(stages - 1):
+        rewards[np.flatnonzero((stage == index) & reached)[0]] = 1.0 / stages
+    rewards[-1] = 1.0 - rewards.sum()
+    return rewards
 
 
 def make_adapter(args: Args) -> Adapter:
@@ -305,9 +335,9 @@ def _save_chunk(path: Path, results: list[tuple[str, Demo | None]]) -> None:
     for i, (_, demo) in enumerate(results):
         if demo is None:
             continue
-        for key in ("actions", "eef_pose", "target_pose", "gripper_action"):
+        for key in ("actions", "eef_pose", "target_pose", "gripper_action", "states", "rewards", "dones"):
             arrays[f"{i}/{key}"] = getattr(demo, key)
-        for group in ("object_poses", "subtask_term_signals", "obs", "datagen_info"):
+        for group in ("object_poses", "subtask_term_signals", "obs", "next_obs", "datagen_info"):
             for name, array in getattr(demo, group).items():
                 arrays[f"{i}/{group}/{name}"] = array
         arrays[f"{i}/attrs"] = np.array(json.dumps(demo.attrs))
@@ -359,7 +389,7 @@ def generate(args: Args) -> dict[str, Any]:
     make_adapter(args)  # complain before any process starts
     parts = args.out.with_name(args.out.name + ".parts")
     settings = {name: str(value) for name, value in asdict(args).items() if name not in _NOT_SETTINGS}
-    attrs = {"settings": json.dumps(settings)}
+    attrs = {"settings": json.dumps(settings), "rows": ROWS}
     if args.shard is not None:
         attrs |= {"shard": json.dumps({"shard": str(shard), "count": args.count, "max_attempts": args.max_attempts})}
     _claim(parts, settings | ({} if args.shard is None else {"shard": str(shard)}))
@@ -367,10 +397,10 @@ def generate(args: Args) -> dict[str, Any]:
     attempts = successes = 0
     enough = args.count if args.shard is None else args.max_attempts
     env_args = {
-        "env_name": env_id(args.task, args.variant),
+        "env_name": env_id(args.task, args.variant, "Hybrid"),
         "env_version": "0",
         "type": 2,
-        "env_kwargs": {},
+        "env_kwargs": {"termination": "sustained"},
     }
     bar = tqdm(total=args.count if args.shard is None else None, unit="demo", disable=args.quiet)
     with bar, DemoWriter(args.out, env_args, attrs) as writer:

@@ -7,6 +7,7 @@
     data/demo_3/actions          (T, 7)
     data/demo_3/states           (T, 1 + nq + nv): time, qpos, qvel before the action; optional
     data/demo_3/obs/<key>        (T, ...) before the action; optional
+    data/demo_3/next_obs/<key>   (T, ...) after it; optional
     data/demo_3/rewards, dones   (T,); optional
     data/demo_3/datagen_info     attrs: env_interface_name ("MG_Threading"), env_interface_type ("robosuite")
     .../eef_pose                 (T, 4, 4) grip site in the world, before the action
@@ -55,7 +56,7 @@ class DemoFileError(ReinforceGenError, ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Demo:
-    """One demonstration of T control steps; every array describes the moment before its action.
+    """One demonstration of T control steps; arrays describe the moment before their action unless they say otherwise.
 
     Args:
         name: "demo_<number>"; "" lets the writer number it.
@@ -67,6 +68,7 @@ class Demo:
         subtask_term_signals: name -> (T,), 1 once the stage is over.
         states: (T, 1 + nq + nv) time, qpos, qvel; or None.
         obs: key -> (T, ...).
+        next_obs: key -> (T, ...) after the action; {} or the keys of ``obs``.
         rewards: (T,) or None.
         dones: (T,) or None.
         datagen_info: further arrays of that group, e.g. "stage", "is_skill".
@@ -82,6 +84,7 @@ class Demo:
     subtask_term_signals: Mapping[str, np.ndarray] = field(default_factory=dict)
     states: np.ndarray | None = None
     obs: Mapping[str, np.ndarray] = field(default_factory=dict)
+    next_obs: Mapping[str, np.ndarray] = field(default_factory=dict)
     rewards: np.ndarray | None = None
     dones: np.ndarray | None = None
     datagen_info: Mapping[str, np.ndarray] = field(default_factory=dict)
@@ -180,8 +183,9 @@ class DemoWriter:
         try:
             group.attrs.update(attrs)
             _write(group, {"actions": demo.actions} | {k: v for k, v in optional.items() if v is not None})
-            if demo.obs:
-                _write(group.create_group("obs"), demo.obs)
+            for key, observations in (("obs", demo.obs), ("next_obs", demo.next_obs)):
+                if observations:
+                    _write(group.create_group(key), observations)
             info = group.create_group("datagen_info")
             info.attrs.update(env_interface_name=interface_name(self.task), env_interface_type=INTERFACE_TYPE)
             _write(info, {key: getattr(demo, key) for key in _INFO} | dict(demo.datagen_info))
@@ -359,6 +363,7 @@ def _read_demo(data: h5py.Group, name: str, task: str | None, where: str) -> Dem
         subtask_term_signals=take("subtask_term_signals/"),
         states=optional("states"),
         obs=_arrays(group, "obs"),
+        next_obs=_arrays(group, "next_obs"),
         rewards=optional("rewards"),
         dones=optional("dones"),
         datagen_info=info,
@@ -419,6 +424,7 @@ def _check(demo: Demo, task: str | None, where: str) -> None:
     arrays |= {f"object_poses/{name}": (value, pose) for name, value in demo.object_poses.items()}
     arrays |= {f"subtask_term_signals/{name}": (value, ()) for name, value in demo.subtask_term_signals.items()}
     arrays |= {f"obs/{name}": (value, None) for name, value in demo.obs.items()}
+    arrays |= {f"next_obs/{name}": (value, None) for name, value in demo.next_obs.items()}
     for name, (value, shape) in arrays.items():
         if value is None:
             continue
