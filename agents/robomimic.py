@@ -31,6 +31,7 @@ from robomimic.envs.env_base import EnvBase, EnvType  # pyright: ignore[reportMi
 from reinforcegen_envs import cli, evaluation
 from reinforcegen_envs.demos import hdf5
 from reinforcegen_envs.errors import InvalidArgument
+from reinforcegen_envs.evaluation.summary import report
 from reinforcegen_envs.files import atomic_path
 from reinforcegen_envs.policies.policy import Indices, MemorylessPolicy
 
@@ -230,7 +231,7 @@ def evaluate(args: Args) -> dict[str, Any]:
     stages = [stage.name for stage in env.unwrapped.task.stages]  # type: ignore[attr-defined]
     first = settings.first_seed
     summary = evaluation.summarise([evaluation.play(env, policy, first + i) for i in range(args.episodes)], stages)
-    print(evaluation.report(f"{args.agent} as base policy of {settings.env_id}", summary))
+    print(report(f"{args.agent} as base policy of {settings.env_id}", summary))
     return summary
 
 
