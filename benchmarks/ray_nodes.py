@@ -1,4 +1,4 @@
-"""Generation by one process, by two, and by a Ray cluster of two local nodes with a CPU each: seconds, and whether files are equal.
+"""Generation by one process, by two, and by a Ray cluster of two local nodes with a CPU each: seconds, and equal files or not.
 
 In the last run one of the nodes is killed when the first attempts are there. Ray's workers are nice: set RAY_worker_niceness=0
 on a machine that does other work.
