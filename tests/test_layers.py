@@ -27,7 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("registration",),
     (ROOT_MODULE,),
     ("evaluation", "agents"),
-    ("evaluate", "inventory", "doctor", "merge"),
+    ("evaluate", "inventory", "doctor", "merge", "robomimic"),
     ("commands",),
     ("__main__",),
 )

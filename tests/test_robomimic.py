@@ -36,7 +36,7 @@ def script(folder, *words):
     """What one of the scripts prints."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     run = subprocess.run(
-        [sys.executable, "-m", "reinforcegen_envs.agents.robomimic", *words],
+        [sys.executable, "-m", "reinforcegen_envs.robomimic", *words],
         cwd=folder, env=environment, capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-2000:]
@@ -71,7 +71,7 @@ def test_it_rolls_out(folder, checkpoint):
 
 
 def test_it_is_a_base_policy(checkpoint):
-    from reinforcegen_envs.agents.robomimic import CheckpointPolicy
+    from reinforcegen_envs.robomimic import CheckpointPolicy
 
     env = make_env("Threading", "D0", "Residual", base_policy=CheckpointPolicy(checkpoint))
     env.reset(seed=0)
@@ -80,7 +80,7 @@ def test_it_is_a_base_policy(checkpoint):
 
 
 def test_states_are_gone_to_exactly(folder):
-    from reinforcegen_envs.agents.robomimic import GymnasiumEnv
+    from reinforcegen_envs.robomimic import GymnasiumEnv
 
     env = GymnasiumEnv("ReinforceGen/D0-Threading-Hybrid-v0", termination="sustained")
     env.reset()

@@ -1,9 +1,9 @@
 """robomimic's own scripts on this package's files and environments, and its policies as base policies.
 
-    python -m reinforcegen_envs.agents.robomimic train --dataset d2.hdf5            # robomimic/scripts/train.py
-    python -m reinforcegen_envs.agents.robomimic playback --dataset d2.hdf5 --n 1   # .../playback_dataset.py
-    python -m reinforcegen_envs.agents.robomimic rollout --agent model.pth          # .../run_trained_agent.py
-    python -m reinforcegen_envs.agents.robomimic evaluate --agent model.pth         # as base policy, as deployed
+    python -m reinforcegen_envs.robomimic train --dataset d2.hdf5            # robomimic/scripts/train.py
+    python -m reinforcegen_envs.robomimic playback --dataset d2.hdf5 --n 1   # .../playback_dataset.py
+    python -m reinforcegen_envs.robomimic rollout --agent model.pth          # .../run_trained_agent.py
+    python -m reinforcegen_envs.robomimic evaluate --agent model.pth         # as base policy, as deployed
 
 robomimic's scripts know three kinds of environments and have no place for another one. So they are started here, where the
 kind that stands in this package's files (2, Gym) means `GymnasiumEnv`; everything else is theirs, arguments too. ``train`` takes
