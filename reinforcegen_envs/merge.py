@@ -66,7 +66,7 @@ def merge_demos(paths: Sequence[Path], out: Path, count: int | None = None) -> i
     else:
         settings = json.dumps([found.get("settings", "") for found in attrs])
         demos = chain.from_iterable(map(iter_demos, paths))
-    with DemoWriter(out, attrs[0]["env_args"], {"settings": settings} | _rows(attrs)) as writer:
+    with DemoWriter(out, attrs[0]["env_args"], {"settings": settings} | _meaning(attrs)) as writer:
         for demo in islice(demos, count):
             writer.add(replace(demo, name=""))
         if count is not None and len(writer) < count:
@@ -77,10 +77,10 @@ def merge_demos(paths: Sequence[Path], out: Path, count: int | None = None) -> i
         return len(writer)
 
 
-def _rows(attrs: Sequence[dict[str, Any]]) -> dict[str, str]:
-    """What a row is, if all files say the same."""
-    said = {found.get("rows") for found in attrs}
-    return {"rows": attrs[0]["rows"]} if len(said) == 1 and None not in said else {}
+def _meaning(attrs: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """What rows and their actions are, as far as all files say the same."""
+    said = {name: {found.get(name, "") for found in attrs} for name in ("rows", "actions")}
+    return {name: texts.pop() for name, texts in said.items() if len(texts) == 1 and "" not in texts}
 
 
 def _check_shards(paths: Sequence[Path], attrs: Sequence[dict[str, Any]]) -> int:

@@ -1,9 +1,12 @@
 """robomimic's own scripts on this package's files and environments, and its policies as base policies.
 
-    python -m reinforcegen_envs.robomimic train --dataset d2.hdf5            # robomimic/scripts/train.py
-    python -m reinforcegen_envs.robomimic playback --dataset d2.hdf5 --n 1   # .../playback_dataset.py
+    python -m reinforcegen_envs.robomimic prepare --data d2.hdf5 --out bc.hdf5
+    python -m reinforcegen_envs.robomimic train --dataset bc.hdf5            # robomimic/scripts/train.py
+    python -m reinforcegen_envs.robomimic playback --dataset bc.hdf5 --n 1   # .../playback_dataset.py
     python -m reinforcegen_envs.robomimic rollout --agent model.pth          # .../run_trained_agent.py
     python -m reinforcegen_envs.robomimic evaluate --agent model.pth         # as base policy, as deployed
+
+``prepare`` is optional: robomimic learns the column ``actions``, and puts there what `agents.bc` learns, too (`prepared`).
 
 robomimic's scripts know three kinds of environments and have no place for another one. So they are started here, where the
 kind that stands in this package's files (2, Gym) means `GymnasiumEnv`; everything else is theirs, arguments too. ``train`` takes
@@ -17,7 +20,7 @@ import runpy
 import sys
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +32,16 @@ import robomimic.utils.obs_utils as obs_utils  # pyright: ignore[reportMissingIm
 from robomimic.envs.env_base import EnvBase, EnvType  # pyright: ignore[reportMissingImports]
 
 from reinforcegen_envs import cli, evaluation
+from reinforcegen_envs.agents.bc import without_dwell
 from reinforcegen_envs.demos import hdf5
+from reinforcegen_envs.demos.hdf5 import Demo
 from reinforcegen_envs.errors import InvalidArgument
 from reinforcegen_envs.evaluation.summary import report
 from reinforcegen_envs.files import atomic_path
+from reinforcegen_envs.observations import ObservationLayout, to_reference
 from reinforcegen_envs.policies.policy import Indices, MemorylessPolicy
+from reinforcegen_envs.tasks import TASKS
+from reinforcegen_envs.wrappers.reference import ReferenceActions
 
 SCRIPTS = {"train": "train", "playback": "playback_dataset", "rollout": "run_trained_agent"}
 CONFIG = Path(hdf5.__file__).with_name("robomimic_bc.json")
@@ -47,6 +55,7 @@ class GymnasiumEnv(EnvBase):
     Args:
         env_name: an id.
         render, render_offscreen: whether pictures are wanted.
+        actions: the frame in which actions are, "world" or "reference" (`ReferenceActions`).
         kwargs: of the environment.
     """
 
@@ -57,11 +66,14 @@ class GymnasiumEnv(EnvBase):
         render_offscreen: bool = False,
         use_image_obs: bool = False,
         postprocess_visual_obs: bool = True,
+        actions: str = "world",
         **kwargs: Any,
     ):
-        self._name, self._kwargs = env_name, kwargs
+        self._name, self._kwargs = env_name, {"actions": actions, **kwargs}
         mode = "human" if render else "rgb_array" if render_offscreen else None
         self.env = gym.make(env_name, disable_env_checker=True, render_mode=mode, **kwargs)
+        if actions == "reference":
+            self.env = ReferenceActions(self.env)
         self._observation: np.ndarray | None = None
         self._reward, self._done, self._success = 0.0, False, False
 
@@ -179,7 +191,7 @@ class GymnasiumEnv(EnvBase):
 
 
 class CheckpointPolicy(MemorylessPolicy):
-    """A policy that robomimic has trained on this package's files, e.g. as ``base_policy``; actions are in the world frame.
+    """A policy that robomimic has trained on this package's files, e.g. as ``base_policy``, in the frame of the file's actions.
 
     Loading a checkpoint of robomimic runs what is in it: take none from strangers.
 
@@ -199,11 +211,55 @@ class CheckpointPolicy(MemorylessPolicy):
         algo = config["algo"]
         if seen != [KEY] or any(algo.get(kind, {}).get("enabled") for kind in ("rnn", "transformer")):
             raise InvalidArgument(f"{path} must be a policy without memory that sees {KEY!r} alone; it sees {seen}")
+        if checkpoint["env_metadata"]["env_kwargs"].get("actions") == "reference":
+            self.frame = "reference"
         self._policy.start_episode()
 
     def act(self, observations: np.ndarray, env_indices: Indices | None = None) -> np.ndarray:
         """The policy's action for each row, (n, 7)."""
         return np.array([self._policy({KEY: np.asarray(row, np.float32)}) for row in observations], np.float64)
+
+
+def prepared(demo: Demo, layout: ObservationLayout) -> Demo:
+    """A generated demonstration with the actions that are easiest to learn, (T, 7) in [-1, 1].
+
+    Without noise, in the reference object's frame as the observations are, and closing the fingers as soon as the hand is there.
+    """
+    obs, stage = demo.obs[KEY], demo.datagen_info["stage"]
+    frames = obs[:, layout.slices["ref_rot6d_world"]].astype(np.float64)
+    labels = demo.datagen_info["label_action"].astype(np.float64)
+    actions = np.array([to_reference(action, frame) for action, frame in zip(labels, frames, strict=True)])
+    for index in np.unique(stage):
+        rows = stage == index
+        actions[rows, 6] = without_dwell(actions[rows, 6], obs[rows][:, layout.slices["eef_pos_in_ref"]])
+    return replace(demo, actions=np.clip(actions, -1.0, 1.0).astype(np.float32))
+
+
+@dataclass
+class PrepareArgs:
+    """Write a generated file whose column ``actions`` holds what is easiest to learn."""
+
+    data: Path
+    """a generated file"""
+    out: Path
+    """file to write"""
+
+
+def prepare(args: PrepareArgs) -> None:
+    """Write the file.
+
+    Raises:
+        DemoFileError: the file is unusable.
+    """
+    attrs = hdf5.read_attrs(args.data)
+    attrs["actions"] = (
+        "in the frame of the stage's reference object, without noise; fingers close as soon as the hand is there"
+    )
+    env_args = attrs["env_args"]
+    env_args["env_kwargs"] = {**env_args["env_kwargs"], "actions": "reference"}
+    layout = ObservationLayout.of(TASKS[hdf5.task_name(env_args["env_name"])])
+    demos = (prepared(demo, layout) for demo in hdf5.iter_demos(args.data))
+    hdf5.write_demos(args.out, demos, env_args, attrs)
 
 
 @dataclass
@@ -256,12 +312,14 @@ def run_script(name: str) -> None:
 
 def command() -> None:
     """The command line."""
-    words = (*SCRIPTS, "evaluate")
+    words = (*SCRIPTS, "prepare", "evaluate")
     name = sys.argv.pop(1) if len(sys.argv) > 1 else ""
     with cli.one_line_errors():
         if name not in words:
             raise InvalidArgument(f"{name!r} is none of {', '.join(words)}; name one, and then its arguments")
-        if name == "evaluate":
+        if name == "prepare":
+            cli.run(prepare, PrepareArgs, example="--data d2.hdf5 --out bc.hdf5")
+        elif name == "evaluate":
             cli.run(evaluate, Args, example="--agent model.pth --task Threading")
         else:
             run_script(name)

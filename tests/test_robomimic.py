@@ -46,7 +46,8 @@ def script(folder, *words):
 @pytest.fixture(scope="module")
 def checkpoint(folder):
     """Trained by robomimic's script, a few gradient steps."""
-    said = script(folder, "train", "--config", "bc.json", "--dataset", "d0.hdf5")
+    script(folder, "prepare", "--data", "d0.hdf5", "--out", "prepared.hdf5")
+    said = script(folder, "train", "--config", "bc.json", "--dataset", "prepared.hdf5")
     assert "finished run successfully!" in said and "Success_Rate" in said, said[-2000:]
     return next((folder / "runs").rglob("*.pth"))
 
@@ -57,6 +58,17 @@ def test_the_file_holds_what_robomimic_reads(folder):
         assert env_args["env_name"] == "ReinforceGen/D0-Threading-Hybrid-v0" and env_args["type"] == 2
         assert "skills" in file["data"].attrs["rows"]  # type: ignore[operator]
         assert {"actions", "states", "rewards", "dones", "obs", "next_obs"} <= set(file["data/demo_0"])  # type: ignore[arg-type]
+
+
+def test_prepared_actions_are_the_labels_in_the_frame_of_the_observations(folder, checkpoint):
+    (plain, _), (demo, _) = (hdf5.read_demos(folder / name) for name in ("d0.hdf5", "prepared.hdf5"))
+    labels = plain.datagen_info["label_action"]
+    length, expected = (np.linalg.norm(a[:, :3].astype(float), axis=1) for a in (demo.actions, labels))
+    inside = np.abs(demo.actions[:, :6]).max(axis=1) < 1  # the others are cut
+    np.testing.assert_allclose(length[inside], expected[inside], atol=1e-5)
+    assert inside.mean() > 0.5 and not np.allclose(demo.actions[:, :3], labels[:, :3])
+    assert (demo.actions[:, 6] >= labels[:, 6]).mean() > 0.9  # fingers close no later
+    assert "reference object" in hdf5.read_attrs(folder / "prepared.hdf5")["actions"]
 
 
 def test_it_plays_back_states_and_actions(folder):
@@ -73,7 +85,9 @@ def test_it_rolls_out(folder, checkpoint):
 def test_it_is_a_base_policy(checkpoint):
     from reinforcegen_envs.robomimic import CheckpointPolicy
 
-    env = make_env("Threading", "D0", "Residual", base_policy=CheckpointPolicy(checkpoint))
+    policy = CheckpointPolicy(checkpoint)
+    assert policy.frame == "reference"
+    env = make_env("Threading", "D0", "Residual", base_policy=policy)
     env.reset(seed=0)
     rows = [env.step(np.zeros(7))[0][-7:] for _ in range(3)]
     assert np.isfinite(rows).all() and not np.array_equal(rows[0], rows[1])

@@ -56,12 +56,12 @@ DRAWN_SOURCES = 4  # sources drawn to be tried in turn; what is left comes after
 FINAL_STEPS = 16  # control steps that the last target is held while success settles
 
 
-# What a row of a generated file is; stands in the file.
-ROWS = (
-    "control steps of skills, i.e. transitions of the Hybrid mode: connects between skills are no rows, so next_obs of a skill's "
-    "last row is the observation at the next skill's start. Actions are in the world frame and hold noise, "
-    "datagen_info/label_action is without. A skill goes on for a few steps after its stage is finished"
-)
+# What a row of a generated file is, and its actions; stands in the file.
+MEANING = {
+    "rows": "control steps of skills, i.e. transitions of the Hybrid mode: connects between skills are no rows, so next_obs of a "
+    "skill's last row is the observation at the next skill's start; a skill goes on for a few rows after its stage is finished",
+    "actions": "in the world frame, as executed, with noise; datagen_info/label_action is without",
+}
 DEFAULT_ATTEMPTS = 100_000  # of a run that gives up of itself
 _NOT_SETTINGS = (
     "count",
@@ -389,7 +389,7 @@ def generate(args: Args) -> dict[str, Any]:
     make_adapter(args)  # complain before any process starts
     parts = args.out.with_name(args.out.name + ".parts")
     settings = {name: str(value) for name, value in asdict(args).items() if name not in _NOT_SETTINGS}
-    attrs = {"settings": json.dumps(settings), "rows": ROWS}
+    attrs = {"settings": json.dumps(settings), **MEANING}
     if args.shard is not None:
         attrs |= {"shard": json.dumps({"shard": str(shard), "count": args.count, "max_attempts": args.max_attempts})}
     _claim(parts, settings | ({} if args.shard is None else {"shard": str(shard)}))
