@@ -6,7 +6,7 @@
     python -m reinforcegen_envs.robomimic rollout --agent model.pth          # .../run_trained_agent.py
     python -m reinforcegen_envs.robomimic evaluate --agent model.pth         # as base policy, as deployed
 
-``prepare`` is optional: robomimic learns the column ``actions``, and puts there what `agents.bc` learns, too (`prepared`).
+``prepare`` makes a file of the actions and observations that `agents.bc` learns from, too (`prepared`).
 
 robomimic's scripts know three kinds of environments and have no place for another one. So they are started here, where the
 kind that stands in this package's files (2, Gym) means `GymnasiumEnv`; everything else is theirs, arguments too. ``train`` takes
@@ -40,17 +40,41 @@ from reinforcegen_envs.evaluation.summary import report
 from reinforcegen_envs.files import atomic_path
 from reinforcegen_envs.observations import ObservationLayout, to_reference
 from reinforcegen_envs.policies.policy import Indices, MemorylessPolicy
+from reinforcegen_envs.policies.skill import stage_features
 from reinforcegen_envs.tasks import TASKS
 from reinforcegen_envs.wrappers.reference import ReferenceActions
 
 SCRIPTS = {"train": "train", "playback": "playback_dataset", "rollout": "run_trained_agent"}
 CONFIG = Path(hdf5.__file__).with_name("robomimic_bc.json")
 KEY = "state"  # of the observation, in files and here
+FEATURES = "features"  # of what `agents.bc` sees of it, in prepared files and here
 CAMERA = "front"  # what robomimic calls the one view that there is
 
 
+class Features:
+    """What a stage's own networks see of observations; the other numbers are zero, so that nothing tells where the scene is.
+
+    Args:
+        name: an id, or another name of an environment of the task.
+    """
+
+    def __init__(self, name: str):
+        task = TASKS[hdf5.task_name(name)]
+        layout = ObservationLayout.of(task)
+        self._stage = layout.slices["stage"]
+        self._mask = np.zeros((len(task.stages), layout.size), np.float32)
+        self._mask[:, self._stage] = 1.0
+        for index in range(len(task.stages)):
+            self._mask[index, stage_features(layout, task, index)] = 1.0
+
+    def __call__(self, observations: np.ndarray) -> np.ndarray:
+        """Observations (..., size) -> the same, float32."""
+        stages = np.argmax(observations[..., self._stage], axis=-1)
+        return np.asarray(observations * self._mask[stages], np.float32)
+
+
 class GymnasiumEnv(EnvBase):
-    """An environment of this package, or any other of Gymnasium with one flat observation, as robomimic wants it.
+    """An environment of this package as robomimic wants it.
 
     Args:
         env_name: an id.
@@ -74,6 +98,7 @@ class GymnasiumEnv(EnvBase):
         self.env = gym.make(env_name, disable_env_checker=True, render_mode=mode, **kwargs)
         if actions == "reference":
             self.env = ReferenceActions(self.env)
+        self._features = Features(env_name)
         self._observation: np.ndarray | None = None
         self._reward, self._done, self._success = 0.0, False, False
 
@@ -113,9 +138,10 @@ class GymnasiumEnv(EnvBase):
         return self.env.render()
 
     def get_observation(self) -> dict[str, np.ndarray]:
-        """The last observation, under the name that it has in files."""
+        """The last observation, under the names that it has in files."""
         assert self._observation is not None
-        return {KEY: np.array(self._observation, np.float32)}
+        state = np.array(self._observation, np.float32)
+        return {KEY: state, FEATURES: self._features(state)}
 
     def get_state(self) -> dict[str, Any]:
         """A row as in files, and the whole snapshot."""
@@ -209,21 +235,28 @@ class CheckpointPolicy(MemorylessPolicy):
         config = json.loads(checkpoint["config"])
         seen = [key for keys in config["observation"]["modalities"]["obs"].values() for key in keys]
         algo = config["algo"]
-        if seen != [KEY] or any(algo.get(kind, {}).get("enabled") for kind in ("rnn", "transformer")):
-            raise InvalidArgument(f"{path} must be a policy without memory that sees {KEY!r} alone; it sees {seen}")
-        if checkpoint["env_metadata"]["env_kwargs"].get("actions") == "reference":
+        if not {*seen} <= {KEY, FEATURES} or any(algo.get(kind, {}).get("enabled") for kind in ("rnn", "transformer")):
+            raise InvalidArgument(
+                f"{path} must be a policy without memory that sees {KEY} or {FEATURES}; it sees {seen}"
+            )
+        origin = checkpoint["env_metadata"]
+        self._features = Features(origin["env_name"])
+        if origin["env_kwargs"].get("actions") == "reference":
             self.frame = "reference"
         self._policy.start_episode()
 
     def act(self, observations: np.ndarray, env_indices: Indices | None = None) -> np.ndarray:
         """The policy's action for each row, (n, 7)."""
-        return np.array([self._policy({KEY: np.asarray(row, np.float32)}) for row in observations], np.float64)
+        states = np.asarray(observations, np.float32)
+        seen = zip(states, self._features(states), strict=True)
+        return np.array([self._policy({KEY: state, FEATURES: features}) for state, features in seen], np.float64)
 
 
-def prepared(demo: Demo, layout: ObservationLayout) -> Demo:
-    """A generated demonstration with the actions that are easiest to learn, (T, 7) in [-1, 1].
+def prepared(demo: Demo, layout: ObservationLayout, features: Features) -> Demo:
+    """A generated demonstration with the actions that are easiest to learn, (T, 7) in [-1, 1], and with `Features` beside states.
 
-    Without noise, in the reference object's frame as the observations are, and closing the fingers as soon as the hand is there.
+    Actions are without noise, in the reference object's frame as the observations are, and close the fingers as soon as the hand
+    is there.
     """
     obs, stage = demo.obs[KEY], demo.datagen_info["stage"]
     frames = obs[:, layout.slices["ref_rot6d_world"]].astype(np.float64)
@@ -232,7 +265,12 @@ def prepared(demo: Demo, layout: ObservationLayout) -> Demo:
     for index in np.unique(stage):
         rows = stage == index
         actions[rows, 6] = without_dwell(actions[rows, 6], obs[rows][:, layout.slices["eef_pos_in_ref"]])
-    return replace(demo, actions=np.clip(actions, -1.0, 1.0).astype(np.float32))
+    return replace(
+        demo,
+        actions=np.clip(actions, -1.0, 1.0).astype(np.float32),
+        obs={**demo.obs, FEATURES: features(obs)},
+        next_obs={**demo.next_obs, FEATURES: features(demo.next_obs[KEY])},
+    )
 
 
 @dataclass
@@ -258,7 +296,8 @@ def prepare(args: PrepareArgs) -> None:
     env_args = attrs["env_args"]
     env_args["env_kwargs"] = {**env_args["env_kwargs"], "actions": "reference"}
     layout = ObservationLayout.of(TASKS[hdf5.task_name(env_args["env_name"])])
-    demos = (prepared(demo, layout) for demo in hdf5.iter_demos(args.data))
+    features = Features(env_args["env_name"])
+    demos = (prepared(demo, layout, features) for demo in hdf5.iter_demos(args.data))
     hdf5.write_demos(args.out, demos, env_args, attrs)
 
 
