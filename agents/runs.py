@@ -25,7 +25,7 @@ from reinforcegen_envs.agents.common import env_spec, residual_scale
 from reinforcegen_envs.agents.evaluation import evaluate
 from reinforcegen_envs.errors import InvalidArgument, ReinforceGenError
 from reinforcegen_envs.files import atomic_path
-from reinforcegen_envs.policies.bundle import Bundle
+from reinforcegen_envs.policies.bundle import TRUTH, Bundle
 from reinforcegen_envs.policies.mlp import MLP, save_mlps
 from reinforcegen_envs.registration import NAMESPACE
 from reinforcegen_envs.tasks import TASKS
@@ -286,7 +286,7 @@ class Run:
             f"episodes, seeds from {result.first_seed}; {self.progress.step} control steps, {self.seconds:.0f} s"
         )
         if self.args.weights is not None and self._belongs_to_weights() and isinstance(policy, MLP):
-            bundle = Bundle.open(TASKS[self.spec.kwargs["task"]], self.args.weights)
+            bundle = Bundle.open(TASKS[self.spec.kwargs["task"]], self.args.weights, self.args.perception or TRUTH)
             print(f"wrote {bundle.save_residual(self.args.stage, policy, card)}")
         self._writer.close()
         return document

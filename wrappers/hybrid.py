@@ -149,7 +149,7 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
             raise InvalidArgument(f"unknown initiation {initiation!r}; choose one of {INITIATIONS}")
         self.core = env
         self.engine: Engine = env.engine
-        self.bundle = Bundle.open(type(self.engine.task), weights)
+        self.bundle = Bundle.open(type(self.engine.task), weights, self.engine.perception.name)
         self.skeleton = self.bundle.skeleton()
         self.initiation: Policy | None = self.bundle.initiation() if initiation == "student" else None
         self.termination = self._make_termination(termination)
