@@ -12,7 +12,7 @@ ROOT_MODULE = "__init__"  # the package itself, which registers the ids
 # Lowest first. Rooms of a row may not import each other.
 LAYERS: tuple[tuple[str, ...], ...] = (
     # Helpers that know nothing of robots; see `HELPERS`.
-    ("errors", "ids", "files", "typing", "caching", "poses", "statistics", "arguments", "modules", "workers", "cli"),
+    ("errors", "ids", "files", "typing", "caching", "poses", "statistics", "arguments", "modules", "workers", "cli", "provenance"),
     ("models",),
     ("sim",),
     ("tasks",),
