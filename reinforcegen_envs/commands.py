@@ -25,6 +25,7 @@ COMMANDS = {
     "foresight": ("reinforcegen_envs.agents.foresight", "how likely later stages succeed, for tune --foresight"),
     "perceive": ("reinforcegen_envs.agents.perceive", "an estimator that tells from two cameras where objects are"),
     "evaluate": ("reinforcegen_envs.evaluation.command", "a policy's success, with its interval"),
+    "submit": ("reinforcegen_envs.evaluation.submit", "the benchmark's protocol, as a submission for its board"),
     "pipeline": ("reinforcegen_envs.agents.pipeline", "everything from source demonstrations to a tuned policy"),
 }
 ALGORITHMS = ("td3", "ppo", "drqv2")
