@@ -12,7 +12,20 @@ ROOT_MODULE = "__init__"  # the package itself, which registers the ids
 # Lowest first. Rooms of a row may not import each other.
 LAYERS: tuple[tuple[str, ...], ...] = (
     # Helpers that know nothing of robots; see `HELPERS`.
-    ("errors", "ids", "files", "typing", "caching", "poses", "statistics", "arguments", "modules", "workers", "cli", "provenance"),
+    (
+        "errors",
+        "ids",
+        "files",
+        "typing",
+        "caching",
+        "poses",
+        "statistics",
+        "arguments",
+        "modules",
+        "workers",
+        "cli",
+        "provenance",
+    ),  # fmt: skip
     ("models",),
     ("sim",),
     ("tasks",),
@@ -27,7 +40,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("registration",),
     (ROOT_MODULE,),
     ("evaluation", "agents"),
-    ("evaluate", "inventory", "doctor"),
+    ("evaluate", "inventory", "doctor", "export"),
     ("commands",),
     ("__main__",),
 )
