@@ -78,6 +78,7 @@ def own(cell: Evaluation, before: Submission | None) -> Submission:
     )
     policy = "base" if cell.method == "base" else "tuned"
     shipped = cell.method != "ppo"
+    known = trained_on(cell.task, policy, None) if shipped else {}
     facts = Facts(
         METHODS[cell.method],
         AUTHORS,
@@ -86,7 +87,8 @@ def own(cell: Evaluation, before: Submission | None) -> Submission:
         "camera" if cell.method == "camera" else "state",
         policy=policy,
         weights=SHIPPED if shipped else "",
-        **(trained_on(cell.task, policy, None) if shipped else {}),
+        demonstrations=known.get("demonstrations"),
+        training_steps=known.get("training_steps"),
         note=SOURCE + (CAMERA if cell.method == "camera" else ""),
     )
     if before is not None and before.run is not None and counts(before.run) == counts(run):

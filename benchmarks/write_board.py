@@ -31,16 +31,16 @@ COLUMNS = (
     ("task", "Task", False),
     ("variant", "Resets", False),
     ("observation", "Sees", False),
+    ("status", "Status", False),
     ("success", "Strict success", True),
     ("reference", "Reference", True),
     ("episodes", "Episodes", True),
-    ("demonstrations", "Demonstrations", True),
+    ("demonstrations", "Demos", True),
     ("training", "RL steps", True),
-    ("steps", "Steps an episode", True),
-    ("status", "Status", False),
+    ("steps", "Steps (connects)", True),
 )
 FILTERS = ("task", "variant", "observation", "status")
-WIDTH, HEIGHT = 132, 18  # of a row's chart, pixels
+WIDTH, HEIGHT = 132, 21  # of a row's chart, pixels
 
 
 class StaleBoard(ReinforceGenError, RuntimeError):
@@ -56,25 +56,23 @@ class Args:
 
 
 def chart(submission: Submission) -> str:
-    """Interval and rates on a line from 0 to 1, as SVG: a bar with a dot is strict, a diamond the reference check."""
+    """Interval and rates on a line from 0 to 1, as SVG: bar and dot are strict, a triangle below the reference check."""
 
     def x(rate: float) -> float:
         return round(4 + rate * (WIDTH - 8), 1)
 
-    middle = HEIGHT / 2
     run = submission.run
     reference = run.reference_success if run is not None else submission.stated
     assert reference is not None
-    parts = [f'<path class="axis" d="M{x(0)} {middle}H{x(1)}M{x(0)} 4v10M{x(0.5)} 6v6M{x(1)} 4v10"/>']
+    parts = [f'<path class="axis" d="M{x(0)} 8H{x(1)}M{x(0)} 3v10M{x(0.5)} 5v6M{x(1)} 3v10"/>']
     if run is not None:
         low, high = (x(end) for end in run.interval)
-        parts.append(f'<rect class="interval" x="{low}" y="5" width="{round(high - low, 1)}" height="8" rx="2"/>')
-        parts.append(f'<circle class="strict" cx="{x(run.success)}" cy="{middle}" r="3"/>')
+        parts.append(f'<rect class="interval" x="{low}" y="4" width="{round(high - low, 1)}" height="8" rx="2"/>')
+        parts.append(f'<circle class="strict" cx="{x(run.success)}" cy="8" r="3"/>')
         text = f"strict {run.success:.3f}, 95% interval {run.interval[0]:.3f} to {run.interval[1]:.3f}; "
     else:
         text = "strict success unknown; "
-    at = x(reference)
-    parts.append(f'<path class="reference" d="M{at} {middle - 5}l4 5-4 5-4-5z"/>')
+    parts.append(f'<path class="reference" d="M{x(reference)} 13l4 7h-8z"/>')
     title = f"{text}reference {reference:.3f}"
     return f'<svg width="{WIDTH}" height="{HEIGHT}" role="img" aria-label="{title}">{"".join(parts)}</svg>'
 
@@ -129,6 +127,7 @@ def row(name: str, submission: Submission) -> str:
         "task": (facts.task, facts.task),
         "variant": (facts.variant, facts.variant),
         "observation": (facts.observation, facts.observation),
+        "status": (submission.status, f'<span class="{submission.status}">{submission.status}</span>'),
         "success": (None if run is None else f"{run.success:.6f}", strict + chart(submission)),
         "reference": (f"{reference:.6f}", f"{reference:.3f}"),
         "episodes": (None if run is None else run.episodes, episodes),
@@ -136,9 +135,8 @@ def row(name: str, submission: Submission) -> str:
         "training": (facts.training_steps, number(facts.training_steps)),
         "steps": (
             None if run is None else f"{run.control_steps:.1f}",
-            UNKNOWN if run is None else f"{run.control_steps:.0f} <small>({run.connect_steps:.0f} connects)</small>",
+            UNKNOWN if run is None else f"{run.control_steps:.0f} <small>({run.connect_steps:.0f})</small>",
         ),
-        "status": (submission.status, f'<span class="{submission.status}">{submission.status}</span>'),
     }
     text = "".join(
         f'<td data-key="{key}" data-value="{"" if value is None else html.escape(str(value))}">{shown}</td>'
