@@ -187,6 +187,8 @@ class Submission:
                 wrong += [f"{name}: {text}" for text in _of_run(run)]
         if (self.reproduction is None) != (not self.reproduced_by):
             wrong.append("reproduction and reproduced_by belong together")
+        if wrong:
+            return wrong  # counts that make no rates
         if self.reproduction is not None and (self.run is None or not self.reproduction.confirms(self.run)):
             wrong.append("reproduction must be of run's episodes, and run's rate within its interval")
         return wrong
