@@ -37,7 +37,7 @@ COLUMNS = (
     ("episodes", "Episodes", True),
     ("demonstrations", "Demos", True),
     ("training", "RL steps", True),
-    ("steps", "Steps (connects)", True),
+    ("steps", "Steps", True),
 )
 FILTERS = ("task", "variant", "observation", "status")
 WIDTH, HEIGHT = 132, 21  # of a row's chart, pixels
