@@ -2,11 +2,12 @@
 
 import importlib.util
 import types
+from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import pytest
 from drawing import does_not_draw, draws, run_what_draws
+from gymnasium.vector import SyncVectorEnv
 from helpers import EXAMPLES
 
 from reinforcegen_envs.ids import VARIANTS
@@ -16,7 +17,7 @@ FOLDER = EXAMPLES / "envhub"
 
 
 @pytest.fixture(scope="module")
-def hub():
+def hub() -> Any:
     """The module; LeRobot gives it such a name, and does not keep it in sys.modules."""
     spec = importlib.util.spec_from_file_location("hub_env_user_reinforcegen-envs", FOLDER / "env.py")
     assert spec is not None and spec.loader is not None
@@ -41,7 +42,7 @@ def test_every_task_is_in_a_suite_of_its_reset_range(hub):
     for suite, tasks in suites.items():
         assert list(tasks) == list(range(len(PACKAGE_TASKS)))
         for index, envs in tasks.items():
-            assert isinstance(envs, gym.vector.VectorEnv) and envs.num_envs == 1
+            assert isinstance(envs, SyncVectorEnv) and envs.num_envs == 1
             assert envs.get_attr("task") == (PACKAGE_TASKS[index].name,)
             assert envs.get_attr("variant") == (suite.removeprefix("reinforcegen-"),)
             assert envs.call("_max_episode_steps") == (PACKAGE_TASKS[index].horizon,)

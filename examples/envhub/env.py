@@ -67,9 +67,7 @@ def make_one(task: str, variant: str) -> gym.Env[Any, Any]:
     return ForLeRobot(env, task)
 
 
-def make_env(
-    n_envs: int = 1, use_async_envs: bool = False, cfg: Any = None
-) -> dict[str, dict[int, gym.vector.VectorEnv]]:
+def make_env(n_envs: int = 1, use_async_envs: bool = False, cfg: Any = None) -> dict[str, dict[int, ThreadVectorEnv]]:
     """LeRobot's entry point.
 
     Args:
@@ -86,7 +84,7 @@ def make_env(
     """
     wanted = getattr(cfg, "task", None) or ""
     threads = None if use_async_envs else 1
-    suites: dict[str, dict[int, gym.vector.VectorEnv]] = {}
+    suites: dict[str, dict[int, ThreadVectorEnv]] = {}
     for variant in VARIANTS:
         for index, task in enumerate(TASKS):
             if wanted in ("", variant, task, f"{variant}-{task}"):
