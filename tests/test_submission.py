@@ -30,7 +30,7 @@ def run(strict=290, reference=295, **kwargs):
 
 def test_every_file_is_a_submission_under_its_own_name():
     found = read_all(FOLDER)
-    assert len(found) >= 50 and {s.status for s in found.values()} == {"reported", "reproduced"}
+    assert len(found) >= 50
     for submission in found.values():
         if submission.reproduction is not None:
             assert submission.reproduction.commit and "dirty" not in submission.reproduction.commit
@@ -187,7 +187,7 @@ def test_a_reproduction_that_agrees_is_noted(submitted, tmp_path, capsys):
     args = submit.Args(reproduce=path, by="Somebody else", workers=1)
     after = submit.main(args)
     assert after == Submission.read(path) and after.status == "reproduced" and after.reproduced_by == "Somebody else"
-    assert after.run == submitted[0].run and after.reproduction is not None
+    assert after.run is not None and after.run == submitted[0].run and after.reproduction is not None
     assert after.reproduction.strict_successes == after.run.strict_successes
     out = capsys.readouterr().out
     assert "A method, Threading D2: reproduced" in out and "not the full protocol" in out and f"written: {path}" in out
