@@ -17,7 +17,7 @@ import mujoco
 import numpy as np
 
 from reinforcegen_envs.caching import cache_folder
-from reinforcegen_envs.errors import InvalidArgument, ReinforceGenError
+from reinforcegen_envs.errors import InvalidArgument, ReinforceGenError, is_one_of
 from reinforcegen_envs.files import atomic_path
 from reinforcegen_envs.models.arena import (
     FOLDER,
@@ -125,7 +125,7 @@ def load_scene(scene: Scene, form: str = "physics") -> mujoco.MjModel:
         CacheError: the user has no home folder, and REINFORCEGEN_CACHE is not set.
         SceneBuildError: the rendered form, and robosuite is not installed, or cannot be imported and has to be.
     """
-    if form not in FORMS:
+    if not is_one_of(form, FORMS):
         raise InvalidArgument(f"unknown scene form {form!r}; choose one of {FORMS}")
     model = _load(scene, form)
     if form == "physics":

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from reinforcegen_envs.errors import InvalidArgument
-from reinforcegen_envs.files import atomic_path
+from reinforcegen_envs.files import as_path, atomic_path
 from reinforcegen_envs.observations import ObservationLayout
 from reinforcegen_envs.planning.skeleton import Skeleton
 from reinforcegen_envs.policies.mlp import MLP, WeightsError, load_mlps, save_mlps
@@ -71,7 +71,7 @@ class Bundle:
         Raises:
             WeightsError: there is no such folder.
         """
-        path = Path(folder) if folder is not None else SHIPPED / task.name.lower()
+        path = as_path(folder, "weights") if folder is not None else SHIPPED / task.name.lower()
         if not path.is_dir():
             if folder is None:
                 shipped = sorted(p.name for p in SHIPPED.glob("*") if p.is_dir())

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import mujoco
 import numpy as np
 
-from reinforcegen_envs.errors import InvalidArgument
+from reinforcegen_envs.errors import InvalidArgument, is_one_of
 from reinforcegen_envs.models.scene import Scene, load_scene
 from reinforcegen_envs.sim import gl_thread
 from reinforcegen_envs.sim.gl_thread import RenderingError
@@ -37,7 +37,7 @@ def check_camera(model: mujoco.MjModel, camera: str, width: int, height: int) ->
         InvalidArgument: no such camera, or a size that is not an integer from 1 to `MAX_PIXELS`.
     """
     cameras = [model.camera(i).name for i in range(model.ncam)]
-    if camera not in cameras:
+    if not is_one_of(camera, cameras):
         raise InvalidArgument(f"unknown camera {camera!r}; choose one of {cameras}")
     for name, pixels in (("width", width), ("height", height)):
         check_size(name, pixels)
