@@ -14,5 +14,6 @@ lint: ## formatting, lint and types, as CI checks them
 	ruff check .
 	pyright
 
-docs: ## the pages of the tasks, from their declarations
+docs: ## the pages of the tasks, from their declarations; the board, from tables and submissions
 	$(PYTHON) docs/generate.py
+	$(PYTHON) benchmarks/write_board.py

@@ -5,6 +5,7 @@ Run it by the Python of an environment that holds the wheel and its requirements
 
 import importlib.metadata
 import importlib.util
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -29,11 +30,15 @@ def main() -> None:
             package / "policies" / "weights" / name.lower() / "skeleton.npz",
         ):
             assert file.is_file(), f"the wheel lacks {file.relative_to(package)}"
-    for env_id in ("ReinforceGen/D0-Threading-v0", "ReinforceGen/D2-Threading-Residual-v0"):
-        env = gym.make(env_id)
-        env.reset(seed=0)
-        env.step(env.action_space.sample())
+    for variant, task, mode in itertools.product(("D0", "D1", "D2"), TASKS, ("", "-Hybrid", "-Skill", "-Residual")):
+        env = gym.make(f"ReinforceGen/{variant}-{task}{mode}-v0", disable_env_checker=True)
+        _, info = env.reset(seed=0)
+        assert not mode or info["planner"]["status"], info  # a connect was planned
+        for _ in range(3):
+            env.step(env.action_space.sample())
         env.close()
+    extras = {"robosuite", "cv2", "torch", "matplotlib", "OpenGL"} & set(sys.modules)
+    assert not extras, f"environments with state observations need no {extras}"
     subprocess.run(
         [sys.executable, "-m", "reinforcegen_envs.evaluate", "--help"], check=True, stdout=subprocess.DEVNULL
     )

@@ -31,8 +31,9 @@ from reinforcegen_envs.perception.accuracy import Row, summarise
 from reinforcegen_envs.perception.camera import CameraPerception, card_of, output_size, proprio_size
 from reinforcegen_envs.perception.frames import Frames, States
 from reinforcegen_envs.perception.network import FOREIGN, FORMAT, save_estimator
-from reinforcegen_envs.policies.bundle import Bundle
+from reinforcegen_envs.policies.bundle import TRUTH, Bundle
 from reinforcegen_envs.policies.policy import act_one
+from reinforcegen_envs.policies.residual import ResidualPolicy
 from reinforcegen_envs.policies.weights_file import read_weights
 from reinforcegen_envs.ray_workers import open_workers
 from reinforcegen_envs.registration import make_env
@@ -98,9 +99,13 @@ class Player:
 
     def __init__(self, args: Args, cameras: bool):
         self._args, self._cameras = args, cameras
-        self._bundle = Bundle.open(TASKS[args.task], args.weights)
+        task = TASKS[args.task]
+        bundle = Bundle.open(task, args.weights, CameraPerception.name if cameras else TRUTH)
+        self._policy: ResidualPolicy = ResidualPolicy(task, {})
+        self._scale: dict[str, Any] = {}
+        if bundle.residual_files():
+            self._policy, self._scale["residual_scale"] = bundle.residual()
         self._players: dict[tuple[str, tuple[float, float]], tuple[Any, Recorder, Accuracy | None]] = {}
-        self._policy, self._scale = self._bundle.residual()
 
     def play(self, job: tuple[int, int]) -> tuple[States | None, list[Row], bool]:
         """Play episode ``index`` of a seed; returns its states, errors and success."""
@@ -129,7 +134,7 @@ class Player:
                 initiation="student",
                 pose_noise=noise,
                 weights=self._args.weights,
-                residual_scale=self._scale,
+                **self._scale,
             )
             engine = env.unwrapped.engine  # type: ignore[attr-defined]
             accuracy = Accuracy(engine) if self._cameras else None

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import shutil
 import subprocess
 import sys
 import time
@@ -186,18 +185,14 @@ def tuned_evaluations(args: Args) -> list[tuple[str, tuple[str, str], str]]:
     return own + [(f"-{variant}", without, variant) for variant in others(args)]
 
 
-def with_cameras(args: Args, steps: Steps, weights: Path, data: list[str]) -> Path:
-    """An estimator, and residual and termination under what it makes the robot believe; returns their folder of weights."""
-    folder = args.out / "weights-cameras"
-    if "perceive" not in steps.seconds:  # a copy that was cut short is made again
-        shutil.copytree(weights, folder, dirs_exist_ok=True)
+def with_cameras(args: Args, steps: Steps, weights: Path, data: list[str]) -> None:
+    """An estimator, and residual and termination under what it makes the robot believe."""
     steps.run(
         "perceive",
-        ["-m", "reinforcegen_envs.agents.perceive", "--task", args.task, "--weights", str(folder), "--variant", *in_turn(args),
+        ["-m", "reinforcegen_envs.agents.perceive", "--task", args.task, "--weights", str(weights), "--variant", *in_turn(args),
          "--out", str(args.out / "perceive")],
     )  # fmt: skip
-    fine_tune(args, steps, folder, data, "camera")
-    return folder
+    fine_tune(args, steps, weights, data, "camera")
 
 
 def main(args: Args) -> None:
@@ -235,7 +230,7 @@ def main(args: Args) -> None:
         fine_tune(args, steps, weights, data)
         rows += [f"tuned{suffix}" for suffix, _, _ in tuned_evaluations(args)]
         if args.cameras:
-            weights = with_cameras(args, steps, weights, data)
+            with_cameras(args, steps, weights, data)
             rows += [f"camera-tuned{suffix}" for suffix, _, _ in tuned_evaluations(args)]
 
     results = {}

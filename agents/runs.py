@@ -7,7 +7,6 @@ import dataclasses
 import json
 import os
 import shlex
-import subprocess
 import time
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,8 +24,9 @@ from reinforcegen_envs.agents.common import env_spec, residual_scale
 from reinforcegen_envs.agents.evaluation import evaluate
 from reinforcegen_envs.errors import InvalidArgument, ReinforceGenError
 from reinforcegen_envs.files import atomic_path
-from reinforcegen_envs.policies.bundle import Bundle
+from reinforcegen_envs.policies.bundle import TRUTH, Bundle
 from reinforcegen_envs.policies.mlp import MLP, save_mlps
+from reinforcegen_envs.provenance import commit
 from reinforcegen_envs.registration import NAMESPACE
 from reinforcegen_envs.tasks import TASKS
 from reinforcegen_envs.wrappers.vector import ThreadVectorEnv
@@ -77,17 +77,6 @@ def to_mlp(network: nn.Sequential, mean: torch.Tensor, std: torch.Tensor, activa
     weights = [layer.weight.detach().numpy().copy() for layer in layers]
     biases = [layer.bias.detach().numpy().copy() for layer in layers]
     return MLP(weights, biases, mean.numpy().copy(), std.numpy().copy(), activation=activation, output=output)
-
-
-def commit() -> str | None:
-    """Commit of the source tree that this file belongs to, "-dirty" with local changes; None outside one."""
-    git = ["git", "-C", str(Path(__file__).resolve().parent)]
-    try:
-        subprocess.run([*git, "ls-files", "--error-unmatch", "runs.py"], check=True, capture_output=True)
-        describe = [*git, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-        return subprocess.run(describe, check=True, capture_output=True, text=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
 
 
 def command_line(args: RunArgs, algorithm: str) -> str:
@@ -286,7 +275,7 @@ class Run:
             f"episodes, seeds from {result.first_seed}; {self.progress.step} control steps, {self.seconds:.0f} s"
         )
         if self.args.weights is not None and self._belongs_to_weights() and isinstance(policy, MLP):
-            bundle = Bundle.open(TASKS[self.spec.kwargs["task"]], self.args.weights)
+            bundle = Bundle.open(TASKS[self.spec.kwargs["task"]], self.args.weights, self.args.perception or TRUTH)
             print(f"wrote {bundle.save_residual(self.args.stage, policy, card)}")
         self._writer.close()
         return document

@@ -151,7 +151,7 @@ class Player:
         }
         noises = [(0.0, 0.0), tuple(args.pose_noise)]
         policies = [ResidualPolicy(task, {})]
-        bundle = Bundle.open(task, args.weights)
+        bundle = Bundle.open(task, args.weights, args.perception)
         if bundle.residual_files():
             policy, kwargs["residual_scale"] = bundle.residual()
             policies.append(policy)
@@ -229,11 +229,13 @@ def evaluate(args: Args) -> Judged:
         WeightsError: unusable weights.
         NothingFinishedError: no episode finished some stage.
     """
-    networks, card = load_mlps(args.weights / "termination.safetensors", kind="termination", version=CARD_VERSION)
+    _, card = load_mlps(args.weights / "termination.safetensors", kind="termination", version=CARD_VERSION)
     if card["task"] not in TASKS:
         raise WeightsError(f"{args.weights} holds weights for task {card['task']!r}; choose from {sorted(TASKS)}")
     task = TASKS[card["task"]]
-    Bundle.open(task, args.weights).check()
+    bundle = Bundle.open(task, args.weights, args.perception)
+    bundle.check()
+    networks, card = load_mlps(bundle.path("termination"), kind="termination", task=task.name, version=CARD_VERSION)
     names = [stage.name for stage in task.stages]
     now = (networks, float(card.get("threshold", 0.5)))
     return compare(names, collect(args, task, held_out=True), {"now": now}, args.out)
@@ -248,7 +250,7 @@ def train(args: Args) -> Judged:
         NothingFinishedError: no episode finished some stage.
     """
     task = bc.task_of(args.data)
-    bundle = Bundle.open(task, args.weights)
+    bundle = Bundle.open(task, args.weights, args.perception)
     old, card = load_mlps(bundle.path("termination"), kind="termination", task=task.name, version=CARD_VERSION)
     sources = len(bundle.skeleton().tools)
     training = bc.Args(args.data, steps=args.steps, seed=args.seed, workers=args.workers, quiet=args.quiet)

@@ -26,6 +26,8 @@ COMMANDS = {
     "foresight": ("reinforcegen_envs.agents.foresight", "how likely later stages succeed, for tune --foresight"),
     "perceive": ("reinforcegen_envs.agents.perceive", "an estimator that tells from two cameras where objects are"),
     "evaluate": ("reinforcegen_envs.evaluation.command", "a policy's success, with its interval"),
+    "submit": ("reinforcegen_envs.evaluation.submit", "the benchmark's protocol, as a submission for its board"),
+    "export": ("reinforcegen_envs.export", "weights as a folder with a model card, for the Hugging Face hub"),
     "pipeline": ("reinforcegen_envs.agents.pipeline", "everything from source demonstrations to a tuned policy"),
 }
 ALGORITHMS = ("td3", "ppo", "drqv2")

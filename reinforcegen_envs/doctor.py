@@ -33,7 +33,12 @@ from reinforcegen_envs.tasks import TASKS
 from reinforcegen_envs.workers import usable_cores
 
 DISTRIBUTION = "reinforcegen-envs"
-EXTRAS = {"train": "training", "render": "videos and plots"}  # optional packages, and what needs them
+EXTRAS = {  # optional packages, and what needs them
+    "train": "training",
+    "render": "videos and plots",
+    "planning": "plans of pybullet-planning, instead of our own search's,",
+    "robosuite": "frames as robosuite draws them",
+}
 BACKENDS = ("egl", "osmesa")  # of OpenGL, for machines without a screen
 TRY_TASK = "Threading"
 TIMEOUT = 300.0  # seconds for a frame; the rendered scene may have to be built first
@@ -101,7 +106,7 @@ def check_versions() -> Iterator[Finding]:
     needed = {}  # by name: some belong to more than one extra
     for requirement in metadata.get_all("Requires-Dist") or []:
         name, allowed, extra = _parts(requirement)
-        if extra is None or extra in EXTRAS:
+        if (extra is None or extra in EXTRAS) and _for_this_python(requirement):
             needed.setdefault(name, (allowed, extra))
     for name, (allowed, extra) in needed.items():
         yield check_package(name, allowed, extra)
@@ -114,6 +119,12 @@ def _parts(requirement: str) -> tuple[str, str, str | None]:
     assert match is not None, requirement
     extra = re.search(r"extra == ['\"]([^'\"]+)['\"]", marker)
     return match[1], match[2].strip(), extra[1] if extra else None
+
+
+def _for_this_python(requirement: str) -> bool:
+    """Whether a requirement's marker, ``python_version < "3.12"`` at most, lets it count here."""
+    match = re.search(r"python_version\s*([<>=!]+)\s*['\"]([0-9.]+)['\"]", requirement)
+    return match is None or satisfies(f"{sys.version_info.major}.{sys.version_info.minor}", match[1] + match[2])
 
 
 def check_package(name: str, allowed: str, extra: str | None) -> Finding:

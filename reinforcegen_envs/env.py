@@ -9,7 +9,7 @@ import gymnasium as gym
 import numpy as np
 
 from reinforcegen_envs.engine import Engine, Failure, Snapshot, SnapshotError
-from reinforcegen_envs.errors import InvalidArgument
+from reinforcegen_envs.errors import InvalidArgument, checked_flag, is_one_of
 from reinforcegen_envs.observations import ObservationLayout, ProprioLayout
 from reinforcegen_envs.perception import Perception, as_perception
 from reinforcegen_envs.perception.ghosts import believed_ghosts
@@ -70,17 +70,16 @@ class ManipulationEnv(gym.Env[Any, Any]):
         width: int = 512,
         height: int = 512,
     ):
-        if task not in TASKS:
+        if not is_one_of(task, TASKS):
             raise InvalidArgument(f"unknown task {task!r}; choose one of {sorted(TASKS)}")
         task_class = TASKS[task]
-        if variant not in task_class.variants:
+        if not is_one_of(variant, task_class.variants):
             raise InvalidArgument(f"unknown variant {variant!r} of {task}; choose one of {sorted(task_class.variants)}")
-        if obs_mode not in OBS_MODES:
+        if not is_one_of(obs_mode, OBS_MODES):
             raise InvalidArgument(f"unknown obs_mode {obs_mode!r}; choose one of {OBS_MODES}")
         check_image_size("image_size", image_size)
-        if not isinstance(randomize_visuals, bool):
-            raise InvalidArgument(f"randomize_visuals {randomize_visuals!r} must be True or False")
-        if render_mode is not None and render_mode not in self.metadata["render_modes"]:
+        checked_flag(randomize_visuals, "randomize_visuals")
+        if render_mode is not None and not is_one_of(render_mode, self.metadata["render_modes"]):
             raise InvalidArgument(
                 f"unknown render_mode {render_mode!r}; choose None or one of {self.metadata['render_modes']} "
                 "(gym.make adds Gymnasium's wrappers for 'human' and 'rgb_array_list')"
@@ -193,7 +192,7 @@ class ManipulationEnv(gym.Env[Any, Any]):
 
     def begin(self, seed: int | None = None, options: Mapping[str, Any] | None = None) -> None:
         """`reset` without a look at what is there now."""
-        layout, joints = self._checked_options(options or {})
+        layout, joints = self._checked_options(reset_options(options))
         super().reset(seed=seed)
         self.engine.rng = self.np_random
         self.engine.reset(joints, layout)
@@ -358,6 +357,19 @@ class ManipulationEnv(gym.Env[Any, Any]):
             if drawing is not None:
                 drawing.close()
         self._renderer = self._cameras = None
+
+
+def reset_options(options: object) -> Mapping[str, Any]:
+    """The options of a reset; None are none.
+
+    Raises:
+        InvalidArgument: they are no dictionary.
+    """
+    if options is None:
+        return {}
+    if not isinstance(options, Mapping):
+        raise InvalidArgument(f"reset options {options!r} must be a dictionary with 'joints', 'layout', or both")
+    return options
 
 
 def _finite(name: str, numbers: Any) -> Array:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class ReinforceGenError(Exception):
     """Something that the user can mend; the message says what was wrong, what is allowed and what to do.
@@ -12,6 +14,22 @@ class ReinforceGenError(Exception):
 
 class InvalidArgument(ReinforceGenError, ValueError):
     """An argument is not one of the allowed values."""
+
+
+def checked_flag(given: object, name: str) -> bool:
+    """An argument that switches something.
+
+    Raises:
+        InvalidArgument: it is neither True nor False; the message calls it ``name``.
+    """
+    if not isinstance(given, bool):
+        raise InvalidArgument(f"{name} {given!r} must be True or False")
+    return given
+
+
+def is_one_of(given: object, names: Iterable[str]) -> bool:
+    """Whether an argument is one of some names; ``in`` fails for arrays and for what cannot be hashed."""
+    return isinstance(given, str) and given in names
 
 
 class MissingPackage(ReinforceGenError, ImportError):

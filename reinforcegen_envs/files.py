@@ -11,6 +11,26 @@ from pathlib import Path
 from reinforcegen_envs.errors import InvalidArgument
 
 
+def as_path(given: object, what: str) -> Path:
+    """A path that a user gave.
+
+    Args:
+        given: the argument.
+        what: it is of, for messages: "weights", "pool" ...
+
+    Raises:
+        InvalidArgument: it is neither a str nor a Path, or no file can have that name.
+    """
+    if not isinstance(given, (str, os.PathLike)) or not isinstance(name := os.fspath(given), str) or "\0" in name:
+        raise InvalidArgument(f"{what} {given!r} is not a path; give a str or a Path")
+    path = Path(name)
+    try:
+        path.exists()
+    except OSError as error:  # a name that is too long, a link that leads to itself
+        raise InvalidArgument(f"{what} {str(path)[:200]!r} cannot be looked at: {error.strerror}") from error
+    return path
+
+
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; rename it to ``path`` if the block succeeds.

@@ -27,7 +27,7 @@ import gymnasium as gym
 from gymnasium.vector import AutoresetMode
 
 from reinforcegen_envs.env import ManipulationEnv
-from reinforcegen_envs.errors import InvalidArgument
+from reinforcegen_envs.errors import InvalidArgument, is_one_of
 from reinforcegen_envs.ids import MODES, NAMESPACE, STAGE_MODES, VARIANTS, VERSION, env_id, parse_env_id, parse_stage
 from reinforcegen_envs.modules import load_task_module
 from reinforcegen_envs.perception import as_perception
@@ -82,7 +82,7 @@ def make_env(
         UnexpectedArgument: an argument the mode does not have.
         InvalidArgument: unknown task, variant or mode, or a value that is not allowed.
     """
-    if mode not in MODES:
+    if mode is not None and not is_one_of(mode, filter(None, MODES)):
         raise InvalidArgument(f"unknown mode {mode!r}; choose one of {MODES}")
     if unknown := sorted(set(kwargs) - set(ARGUMENTS[mode])):
         raise UnexpectedArgument(
@@ -91,7 +91,7 @@ def make_env(
         )
     if task_module is not None and task not in TASKS:
         load_task_module(task_module)
-    if kwargs.get("perception") == "camera":  # its estimator is in the folder of all other weights
+    if is_one_of(kwargs.get("perception"), ("camera",)):  # its estimator is in the folder of all other weights
         kwargs["perception"] = as_perception("camera", kwargs.get("weights"))
     env: gym.Env = ManipulationEnv(task, variant, **{k: v for k, v in kwargs.items() if k in _PLAIN})
     if mode is None:

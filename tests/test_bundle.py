@@ -10,6 +10,7 @@ import pytest
 
 from reinforcegen_envs.errors import InvalidArgument, ReinforceGenError
 from reinforcegen_envs.observations import ObservationLayout
+from reinforcegen_envs.perception import PoseErrors
 from reinforcegen_envs.planning.skeleton import Skeleton
 from reinforcegen_envs.policies import weights_file
 from reinforcegen_envs.policies.bundle import Bundle
@@ -17,6 +18,7 @@ from reinforcegen_envs.policies.mlp import CARD_VERSION, MLP, WeightsError, load
 from reinforcegen_envs.policies.policy import act_one
 from reinforcegen_envs.policies.predictors import initiation_features
 from reinforcegen_envs.policies.skill import SkillPolicy
+from reinforcegen_envs.registration import make_env
 from reinforcegen_envs.tasks import TASKS, CoffeeTask, SquareTask, ThreadingTask
 
 SIZE = ObservationLayout.of(ThreadingTask, base_action=True).size
@@ -234,3 +236,41 @@ def test_the_shipped_tuned_policy_is_base_and_residual():
     obs = np.random.default_rng(1).normal(0, 0.3, (6, SIZE - 7)).astype(np.float32)
     tuned = bundle.tuned()
     np.testing.assert_array_equal([act_one(tuned, row) for row in obs], tuned.act(obs))
+
+
+def test_weights_of_a_perception_take_the_place_of_the_truths(bundle):
+    """Residuals and termination do; what is not there is the truth's, and writing leaves the truth's alone."""
+    shutil.rmtree(bundle.folder / "camera", ignore_errors=True)
+    before = {path.name: path.read_bytes() for path in bundle.folder.iterdir()}
+    seeing = Bundle.open(bundle.task, bundle.folder, "camera")
+    assert seeing.residual_files() == bundle.residual_files()
+    networks, _ = load_mlps(bundle.path("termination"))
+    assert seeing.path("termination") == bundle.path("termination")
+    assert (
+        seeing.save("termination", networks, {"threshold": 0.25})
+        == bundle.folder / "camera" / "termination.safetensors"
+    )
+    scale = bundle.residual()[1]
+    seeing.save_residual("grasp", residual_mlp(), {"residual_scale": scale})
+    assert {path.name: path.read_bytes() for path in bundle.folder.iterdir() if path.is_file()} == before
+    assert [path.parent.name for path in seeing.residual_files()] == ["camera", bundle.folder.name]
+    seeing.check()
+    obs = np.random.default_rng(0).normal(0, 1, (4, SIZE)).astype(np.float32)
+    assert not np.array_equal(seeing.residual()[0].act(obs), bundle.residual()[0].act(obs))
+    assert seeing.path("base") == bundle.path("base")
+
+
+def test_environments_use_the_weights_of_their_perception(bundle):
+    networks, _ = load_mlps(bundle.path("termination"))
+    Bundle.open(bundle.task, bundle.folder, "blurred").save("termination", networks, {"threshold": 0.25})
+
+    class Blurred(PoseErrors):
+        name = "blurred"
+
+    def logit(perception):
+        env = make_env(
+            "Threading", "D0", "Hybrid", weights=bundle.folder, termination="predictor", perception=perception
+        )
+        return env.get_wrapper_attr("termination")._logit
+
+    assert (logit(Blurred(metres=0.001)), logit("truth")) == (np.log(0.25 / 0.75), bundle.termination()._logit)

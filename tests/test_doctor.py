@@ -43,6 +43,19 @@ def test_requirements_are_taken_apart():
     assert doctor._parts('torch<3,>=2.2; extra == "train"') == ("torch", "<3,>=2.2", "train")
     assert doctor._parts("reinforcegen-envs[render,train]; extra == 'dev'") == ("reinforcegen-envs", "", "dev")
     assert doctor._parts("llvmlite") == ("llvmlite", "", None)
+    assert doctor._parts('numpy<2; python_version < "3.12" and extra == "robosuite"') == ("numpy", "<2", "robosuite")
+
+
+@pytest.mark.parametrize(("marker", "counts"), [("", True), ('< "3.12"', False), ('>= "3.12"', True), ("<'4'", True)])
+def test_requirements_of_other_pythons_do_not_count(monkeypatch, marker, counts):
+    monkeypatch.setattr(doctor.sys, "version_info", type("Version", (tuple,), {"major": 3, "minor": 13})((3, 13, 0)))
+    requirement = f'numpy<2; python_version {marker} and extra == "robosuite"' if marker else "numpy<2"
+    assert doctor._for_this_python(requirement) == counts
+
+
+def test_everybodys_ranges_are_checked_before_an_extras():
+    """robosuite bounds MuJoCo and numpy more tightly than the package itself."""
+    assert [f.status for f in doctor.check_versions() if f.name in ("mujoco", "numpy")] == ["ok", "ok"]
 
 
 def test_every_declared_package_is_looked_at_once():
@@ -51,7 +64,9 @@ def test_every_declared_package_is_looked_at_once():
     assert len(set(names)) == len(names) and "pytest" not in names
     for requirement in importlib.metadata.requires(doctor.DISTRIBUTION) or []:
         allowed = doctor._parts(requirement)[1]
-        assert all(doctor.re.fullmatch(r"(>=|<|==)[0-9.]+(\.\*)?", clause) for clause in allowed.split(",") if clause)
+        assert all(
+            doctor.re.fullmatch(r"(>=|<|==|!=)[0-9.]+(\.\*)?", clause) for clause in allowed.split(",") if clause
+        )
 
 
 def test_wrong_versions_and_missing_packages(monkeypatch):

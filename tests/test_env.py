@@ -422,8 +422,10 @@ def test_both_forms_have_the_same_dynamics():
 
 BUILD = """
 import os, sys
-import gymnasium as gym, reinforcegen_envs
-env = gym.make("ReinforceGen/D0-Threading-v0")
+import reinforcegen_envs
+from reinforcegen_envs.models.scene import load_scene
+from reinforcegen_envs.tasks import TASKS
+load_scene(TASKS["Threading"].scene, "rendered")
 assert "robosuite" in sys.modules
 assert not any(name.split(".")[0] == "OpenGL" for name in sys.modules)
 print(os.environ.get("MUJOCO_GL"))
@@ -439,7 +441,7 @@ print([name for name in heavy if name in sys.modules])
 """
 
 
-def test_building_is_silent_and_leaves_no_trace_and_loading_needs_little(cache):
+def test_building_is_silent_and_leaves_no_trace_and_making_needs_little(cache):
     """robosuite's import sets MUJOCO_GL, which would break every child process where EGL is missing."""
     assert run_python("import sys; sys.stderr = sys.stdout\n" + BUILD, MUJOCO_GL=None) == "None\n"
     (path,) = cache.iterdir()

@@ -86,7 +86,7 @@ def null_vector_and_mass(kinematics, joints):
     views, ids = Views.of(kinematics.model, kinematics.data), kinematics.ids
     jacobian, mass = np.zeros((6, 7)), np.zeros((7, 7))
     arm_jacobian(views.xaxis, views.xanchor, ids.joint, views.site_xpos[ids.grip_site], jacobian)
-    arm_mass_matrix(views.inertia, views.inertia_address, views.dof_parent, ids.dof, mass)
+    arm_mass_matrix(views.inertia, views.inertia_diagonal, views.dof_parent, ids.dof, mass)
     return np.linalg.svd(jacobian)[2][-1], mass
 
 

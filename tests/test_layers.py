@@ -12,7 +12,9 @@ ROOT_MODULE = "__init__"  # the package itself, which registers the ids
 # Lowest first. Rooms of a row may not import each other.
 LAYERS: tuple[tuple[str, ...], ...] = (
     # Helpers that know nothing of robots; see `HELPERS`.
-    (*"errors ids files typing caching poses statistics arguments modules shards workers ray_workers cli".split(),),
+    (
+        *"errors ids files typing caching poses statistics arguments modules shards workers ray_workers cli provenance".split(),
+    ),
     ("models",),
     ("sim",),
     ("tasks",),
@@ -27,7 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("registration",),
     (ROOT_MODULE,),
     ("evaluation", "agents"),
-    ("evaluate", "inventory", "doctor", "merge", "robomimic"),
+    ("evaluate", "inventory", "doctor", "export", "merge", "robomimic"),
     ("commands",),
     ("__main__",),
 )

@@ -65,9 +65,9 @@ def robosuites():
     """robosuite's own nuts and pegs, compiled: name -> (model, body)."""
     import mujoco
 
-    from reinforcegen_envs.models.scene import _quiet_import
+    from reinforcegen_envs.models.arena import quiet_import
 
-    with _quiet_import():
+    with quiet_import():
         from robosuite.models.arenas import PegsArena
         from robosuite.models.objects import RoundNutObject, SquareNutObject
         from robosuite.models.robots import Panda

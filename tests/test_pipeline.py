@@ -71,7 +71,7 @@ def test_the_pipeline_with_cameras_trains_an_estimator_and_tunes_again_under_it(
         assert names.index(name) > names.index("perceive")
         words = steps[name]
         assert words[words.index("--perception") + 1] == "camera"
-        assert words[words.index("--weights") + 1] == str(tmp_path / "weights-cameras")
+        assert words[words.index("--weights") + 1] == str(tmp_path / "weights")
 
 
 def test_the_pipeline_without_residual_rl_ends_after_imitation(steps, tmp_path):

@@ -446,7 +446,6 @@ for suffix in ("", "-Residual"):
     else:
         raise AssertionError("drawn")
 """
-    load_scene(TASKS["Threading"].scene)  # building one imports robosuite, and that OpenGL
     environment = {**os.environ, "MUJOCO_GL": "disabled"}
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert (process.returncode, process.stderr) == (0, ""), process.stderr

@@ -10,13 +10,21 @@ import pytest
 from reinforcegen_envs.demos.replay import restore_first_state
 from reinforcegen_envs.env import ManipulationEnv
 from reinforcegen_envs.planning import motion
+from reinforcegen_envs.planning import search as search_module
 from reinforcegen_envs.planning.motion import (
     ACCELERATION,
     SPEED_PART,
     SPIN_LIMIT,
     VELOCITY_LIMITS,
-    global_randomness,
     time_parameterise,
+)
+from reinforcegen_envs.planning.search import (
+    Problem,
+    global_randomness,
+    has_pybullet,
+    pybullet_search,
+    rrt_connect,
+    steps,
 )
 from reinforcegen_envs.poses import matrix_from, to_pose7, translation
 from reinforcegen_envs.sim.simulation import CONTROL_PERIOD, INITIAL_JOINTS
@@ -24,6 +32,18 @@ from reinforcegen_envs.sim.simulation import CONTROL_PERIOD, INITIAL_JOINTS
 DOWN = np.diag([1.0, -1.0, -1.0])
 TRIPOD = np.array([-0.05, 0.0, 0.8958, 1.0, 0.0, 0.0, 0.0])  # between LEFT and RIGHT
 LEFT, RIGHT = (matrix_from(DOWN, np.array([-0.05, y, 0.9])) for y in (-0.14, 0.14))
+
+
+SEARCHES = {"pybullet-planning": pybullet_search, "ours": rrt_connect}
+
+
+@pytest.fixture(params=SEARCHES)
+def each_search(request, monkeypatch):
+    """The planner with each of both searches."""
+    if request.param == "pybullet-planning" and not has_pybullet():
+        pytest.skip("pybullet is not installed; it has no wheels for Python 3.12 and later")
+    monkeypatch.setattr(motion, "search", SEARCHES[request.param])
+    return SEARCHES[request.param]
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +133,7 @@ def test_over_an_obstacle(env, connector):
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_round_an_obstacle(env, connector, seed, monkeypatch):
+def test_round_an_obstacle(env, connector, seed, monkeypatch, each_search):
     monkeypatch.setattr(connector.planner, "_lift_over", lambda *_: None)
     start_at(env, connector, LEFT, seed, tripod=TRIPOD, needle=np.array([0.2, -0.3, 0.82, 1, 0, 0, 0]))
     plan = env.engine.plan(RIGHT)
@@ -149,8 +169,8 @@ def test_start_in_collision(env, connector, monkeypatch):
 
 def test_no_path(env, connector, monkeypatch):
     monkeypatch.setattr(connector.planner, "_lift_over", lambda *_: None)
-    monkeypatch.setitem(motion.BIRRT, "max_iterations", 1)
-    monkeypatch.setitem(motion.BIRRT, "restarts", 0)
+    monkeypatch.setattr(search_module, "ITERATIONS", 1)
+    monkeypatch.setattr(search_module, "RESTARTS", 0)
     start_at(env, connector, LEFT, tripod=TRIPOD)
     plan = env.engine.plan(RIGHT)
     assert plan.status == "no_path" and not plan.solved
@@ -211,6 +231,36 @@ def test_same_state_same_plan_whatever_the_global_generators(env, connector, mon
         assert (random.getstate(), str(np.random.get_state())) == before  # noqa: NPY002
     assert len(paths[0]) > 10
     np.testing.assert_array_equal(*paths)
+
+
+def through_a_gap(search, seed, gap=0.1):
+    """A problem whose straight line is blocked: a wall across the first joint with a gap in the second."""
+    blocked = lambda joints: abs(joints[0]) < 0.1 and not 0.5 < joints[1] < 0.5 + gap  # noqa: E731
+    start, goal = np.zeros(7), np.zeros(7)
+    start[0], goal[0] = -0.5, 0.5
+    box = np.full(7, 1.0)
+    return search(Problem(start, goal, -box, box, blocked), np.random.default_rng(seed)), blocked
+
+
+def test_both_searches_find_a_way_that_is_free_and_short(each_search):
+    for seed in range(10):
+        path, blocked = through_a_gap(each_search, seed, gap=0.4)
+        assert path is not None
+        np.testing.assert_allclose([path[0][0], path[-1][0]], [-0.5, 0.5], atol=1e-12)
+        for a, b in zip(path[:-1], path[1:], strict=True):
+            assert not any(blocked(joints) for joints in steps(a, b))
+        length = sum(np.linalg.norm(b - a) for a, b in zip(path[:-1], path[1:], strict=True))
+        assert length < 8  # the shortest way has 1.5; samples lie up to 2.6 apart
+
+
+def test_a_search_draws_from_its_generator_alone(each_search):
+    paths = [through_a_gap(each_search, seed, gap=0.4)[0] for seed in (3, 4, 3)]
+    np.testing.assert_array_equal(paths[0], paths[2])
+    assert len(paths[0]) != len(paths[1]) or not np.array_equal(paths[0], paths[1])
+
+
+def test_a_search_ends_where_there_is_no_way(each_search):
+    assert through_a_gap(each_search, 0, gap=0.0)[0] is None
 
 
 def test_global_generators_are_restored_after_an_error():
@@ -287,11 +337,12 @@ def test_snapshots_on_the_way_and_at_the_end_of_a_connect_replay_bit_for_bit(con
         assert env.engine.follow(plan, goal).failure == ""
 
 
+@pytest.mark.skipif(not has_pybullet(), reason="pybullet is not installed")
 def test_threads_that_search_first_at_once_all_have_the_whole_library():
     """In a fresh interpreter, where it is yet to be imported."""
     code = """
 from concurrent.futures import ThreadPoolExecutor
-from reinforcegen_envs.planning.motion import _pybullet_planning
+from reinforcegen_envs.planning.search import _pybullet_planning
 with ThreadPoolExecutor(4) as threads:
     found = [threads.submit(lambda: hasattr(_pybullet_planning(), "birrt")) for _ in range(4)]
 print([each.result() for each in found])

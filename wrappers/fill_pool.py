@@ -73,7 +73,7 @@ def make(args: Args) -> dict[str, Skill]:
         raise InvalidArgument(f"unknown earlier_policy {args.earlier_policy!r}; choose one of {EARLIER_POLICIES}")
     if args.task not in TASKS:
         raise InvalidArgument(f"unknown task {args.task!r}; choose one of {sorted(TASKS)}")
-    bundle = Bundle.open(TASKS[args.task], args.weights)
+    bundle = Bundle.open(TASKS[args.task], args.weights, args.perception)
     return {
         variant: Skill(
             ManipulationEnv(args.task, variant, perception=as_perception(args.perception, args.weights)),

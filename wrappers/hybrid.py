@@ -12,7 +12,7 @@ import numpy as np
 from reinforcegen_envs.engine import Engine, Failure, Snapshot
 from reinforcegen_envs.engine.judge import Judge
 from reinforcegen_envs.env import ManipulationEnv, checked_action
-from reinforcegen_envs.errors import InvalidArgument
+from reinforcegen_envs.errors import InvalidArgument, checked_flag, is_one_of
 from reinforcegen_envs.observations import to_world
 from reinforcegen_envs.planning.connect import Connect
 from reinforcegen_envs.planning.motion import Plan
@@ -145,16 +145,16 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
             raise InvalidArgument(
                 f"unknown termination {termination!r}; choose one of {TERMINATIONS}, or give a callable"
             )
-        if initiation not in INITIATIONS:
+        if not is_one_of(initiation, INITIATIONS):
             raise InvalidArgument(f"unknown initiation {initiation!r}; choose one of {INITIATIONS}")
         self.core = env
         self.engine: Engine = env.engine
-        self.bundle = Bundle.open(type(self.engine.task), weights)
+        self.bundle = Bundle.open(type(self.engine.task), weights, self.engine.perception.name)
         self.skeleton = self.bundle.skeleton()
         self.initiation: Policy | None = self.bundle.initiation() if initiation == "student" else None
         self.termination = self._make_termination(termination)
         self._pose_noise = checked_pose_noise(pose_noise)
-        self._replan = replan
+        self._replan = checked_flag(replan, "replan")
         self.counters = Counters()
         self.observation: Observations = np.zeros(0, np.float32)
         self._last_connect: Connect | None = None
@@ -164,13 +164,11 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
                 self.engine.keep(name, policy)
 
     def _make_termination(self, termination: Any) -> Policy | None:
+        if not isinstance(termination, str):
+            return as_termination(termination)
         if termination == "predicate":
             return None
-        if termination == "sustained":
-            return Sustained(self.engine.judge)
-        if termination == "predictor":
-            return self.bundle.termination()
-        return as_termination(termination)
+        return Sustained(self.engine.judge) if termination == "sustained" else self.bundle.termination()
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
         """Reset the task and connect to the first skill; a failed connect is in info, and the first step terminates."""

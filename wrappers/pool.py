@@ -12,7 +12,7 @@ import numpy as np
 
 from reinforcegen_envs.engine import Snapshot
 from reinforcegen_envs.errors import ReinforceGenError
-from reinforcegen_envs.files import atomic_path
+from reinforcegen_envs.files import as_path, atomic_path
 from reinforcegen_envs.typing import Array
 
 FORMAT = "reinforcegen-pool-2"
@@ -79,7 +79,7 @@ class StartPool:
         Raises:
             PoolError: no such file, not a pool, empty, or made for another task, variant, stage or perception.
         """
-        path = Path(path)
+        path = as_path(path, "pool")
         if not path.is_file():
             raise PoolError(f"no pool file {path}; make one with python -m reinforcegen_envs.wrappers.fill_pool")
         try:

@@ -12,7 +12,7 @@ from typing import Any
 import gymnasium as gym
 
 from reinforcegen_envs.engine import Failure
-from reinforcegen_envs.env import ManipulationEnv
+from reinforcegen_envs.env import ManipulationEnv, reset_options
 from reinforcegen_envs.errors import InvalidArgument, ReinforceGenError
 from reinforcegen_envs.policies.policy import Policy, as_policy
 from reinforcegen_envs.policies.predictors import ForesightPredictor
@@ -190,8 +190,9 @@ class Skill(Hybrid):
             SkillResetError: the earlier stages failed in 100 scenes in a row.
             InvalidArgument: options that the plain environment does not have, or any with a pool.
         """
-        if options and (self._pool is not None or self._earlier_pool is not None):
-            raise InvalidArgument(f"reset options {sorted(options)} have no effect with a pool; use pool=None")
+        if self._pool is not None or self._earlier_pool is not None:
+            if given := reset_options(options):
+                raise InvalidArgument(f"reset options {sorted(given)} have no effect with a pool; use pool=None")
         if self._pool is not None:
             self.core.start_from(self._pool.draw, seed)
             self._last_connect = None

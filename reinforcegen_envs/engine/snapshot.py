@@ -53,10 +53,16 @@ class Snapshot:
         Raises:
             SnapshotError: it cannot.
         """
+        for name, kind in (("format", int), ("verdict", Verdict), ("parts", Mapping)):
+            if not isinstance(getattr(self, name), kind):
+                raise SnapshotError(
+                    f"snapshot whose {name} is {getattr(self, name)!r}; use one that get_state() returned"
+                )
         if self.format != FORMAT:
             raise SnapshotError(f"snapshot of format {self.format!r}; this version reads {FORMAT}: take it again")
         for name, wanted in (("task", task), ("controller", controller), ("perception", perception)):
-            if getattr(self, name) != wanted:
+            there: object = getattr(self, name)
+            if not isinstance(there, str) or there != wanted:
                 raise SnapshotError(f"snapshot of {name} {getattr(self, name)!r}; this environment has {wanted!r}")
         if missing := sorted(parts - set(self.parts)):
             raise SnapshotError(

@@ -158,7 +158,7 @@ def _residual(args: Args, task_name: str) -> tuple[ResidualPolicy, float | None]
             f"policy 'shipped' is the package's own, and weights names a folder, {args.weights}; use tuned for its policy"
         )
     if args.policy in ("tuned", "shipped"):
-        bundle = Bundle.open(task, args.weights)
+        bundle = Bundle.open(task, args.weights, args.perception)
         if not bundle.residual_files() and args.weights is None:
             raise WeightsError(f"no residual weights are shipped for {task.name}; use --policy base")
         return bundle.residual()

@@ -2,19 +2,14 @@
 
 A scene has three forms with the same joints and bodies: ``physics`` (no visual geoms, meshes or textures), ``rendered`` (as
 robosuite draws it) and ``light`` (the robot as its collision hulls, objects and table as they look, a mesh each: what cameras see
-for observations, fifty times as fast). Only building one imports robosuite; loading a cached one does not.
+for observations, fifty times as fast). Only building the rendered form imports robosuite.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
-import importlib.metadata
-import logging
-import os
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,26 +17,21 @@ import mujoco
 import numpy as np
 
 from reinforcegen_envs.caching import cache_folder
-from reinforcegen_envs.errors import InvalidArgument, ReinforceGenError
+from reinforcegen_envs.errors import InvalidArgument, ReinforceGenError, is_one_of
 from reinforcegen_envs.files import atomic_path
+from reinforcegen_envs.models.arena import (
+    FOLDER,
+    is_visual,
+    remove_unused,
+    robosuite_arena,
+    robosuite_version,
+    shipped_arena,
+)
 from reinforcegen_envs.models.merge import FLAT, merge_primitives
 from reinforcegen_envs.models.objects import Body, body_element
 
 FORMS = ("physics", "rendered", "light")
 DRAWN, HIDDEN = 1, 5  # groups of geoms: what is drawn, and what a picture leaves out; group 0 collides
-TABLE_SIZE = (0.8, 0.8, 0.05)
-TABLE_FRICTION = (1.0, 0.005, 1e-4)
-# Texture files of robosuite's arena assets, used by the rendered form alone.
-MATERIALS = {
-    "wood_light": "light-wood.png",
-    "wood_dark": "dark-wood.png",
-    "wood_red": "red-wood.png",
-    "brass": "brass-ambra.png",
-    "ceramic": "ceramic.png",
-    "steel": "steel-scratched.png",
-}
-
-
 # A camera for tasks that robosuite's agentview would crop: MimicGen's, position and quaternion.
 AGENTVIEW_FULL = (0.753, 0.0, 1.519), (0.64324, 0.29367, 0.29367, 0.64324)
 
@@ -52,10 +42,6 @@ LIGHT_COLOURS = {
     "gripper0_right_hand": "0.9 0.9 0.9 1",
     "gripper0_right_finger": "0.35 0.35 0.35 1",
 }
-
-
-TEXTURE_SIZE = 256  # pixels a side, of the light form's; in observations objects are far smaller
-SMALL, RAW = ".small", "image/vnd.mujoco.texture"  # ending of their names, and MuJoCo's name of their format
 
 
 @dataclass(frozen=True)
@@ -85,12 +71,17 @@ class View:
 FRONT = View((0.55, 0.0, 1.5), (0.0, 0.0, 0.86), 42.0)
 
 
+# All that MuJoCo's versions have, or may get, other defaults for; the values are those of 3.9. Above all, 3.12 began to look for
+# more than one contact of two convex shapes, which takes a third of Threading's grasps (ours, measured).
+FLAGS = {"multiccd": "disable", "nativeccd": "enable", "island": "enable", "eulerdamp": "enable", "midphase": "enable"}
+OPTIONS = {
+    "integrator": "Euler", "solver": "Newton", "jacobian": "auto", "iterations": "100", "tolerance": "1e-8",
+    "ls_iterations": "50", "ls_tolerance": "0.01", "noslip_iterations": "0", "ccd_iterations": "35", "ccd_tolerance": "1e-6",
+}  # fmt: skip
+
+
 class SceneCacheError(ReinforceGenError, RuntimeError):
     """The compiled-scene cache cannot be written."""
-
-
-class SceneBuildError(ReinforceGenError, RuntimeError):
-    """A scene that is not cached yet cannot be built."""
 
 
 @dataclass(frozen=True)
@@ -111,11 +102,12 @@ class Scene:
 
 
 def _cache_file(scene: Scene, form: str) -> Path:
-    sources = [Path(__file__).with_name(name) for name in ("scene.py", "objects.py", "merge.py")]
+    sources = [Path(__file__).with_name(name) for name in ("scene.py", "objects.py", "merge.py", "arena.py")]
     digest = hashlib.sha256(repr(scene).encode())
-    for source in sources:
+    for source in (*sources, *sorted(FOLDER.iterdir())):
         digest.update(source.read_bytes())
-    digest.update(importlib.metadata.version("robosuite").encode())
+    if form == "rendered":
+        digest.update(robosuite_version().encode())
     return cache_folder() / f"{scene.name}-{form}-mujoco{mujoco.__version__}-{digest.hexdigest()[:16]}.mjb"
 
 
@@ -131,9 +123,9 @@ def load_scene(scene: Scene, form: str = "physics") -> mujoco.MjModel:
         InvalidArgument: unknown form.
         SceneCacheError: the scene is not cached and the cache folder cannot be written.
         CacheError: the user has no home folder, and REINFORCEGEN_CACHE is not set.
-        SceneBuildError: the scene is not cached and robosuite cannot be imported.
+        SceneBuildError: the rendered form, and robosuite is not installed, or cannot be imported and has to be.
     """
-    if form not in FORMS:
+    if not is_one_of(form, FORMS):
         raise InvalidArgument(f"unknown scene form {form!r}; choose one of {FORMS}")
     model = _load(scene, form)
     if form == "physics":
@@ -157,7 +149,7 @@ def _load(scene: Scene, form: str) -> mujoco.MjModel:
         except ValueError:
             pass  # damaged: built again and replaced below
     xml = scene_xml(scene, form)
-    model = mujoco.MjModel.from_xml_string(xml, _small_textures(xml))
+    model = mujoco.MjModel.from_xml_string(xml)
     try:
         with atomic_path(path) as temporary:
             mujoco.mj_saveModel(model, str(temporary), None)
@@ -169,100 +161,36 @@ def _load(scene: Scene, form: str) -> mujoco.MjModel:
     return model
 
 
-@contextlib.contextmanager
-def _quiet_import() -> Iterator[None]:
-    """Import robosuite inside the block without what its import leaves behind.
-
-    It prints advice, and sets MUJOCO_GL to "egl" for this process and its children, whose ``import mujoco``
-    then fails where there is no EGL.
+def scene_xml(scene: Scene, form: str) -> str:
+    """MJCF text of a scene in one of its forms; the rendered one imports robosuite.
 
     Raises:
-        SceneBuildError: robosuite cannot be imported.
+        SceneBuildError: the rendered form, and robosuite cannot be imported.
     """
-    variable = "MUJOCO_GL"
-    before, log_level = os.environ.get(variable), logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    except ImportError as error:
-        raise SceneBuildError(
-            f"robosuite, which scenes are built from, cannot be imported: {error}. It needs OpenCV, and that "
-            "the library libGL.so.1, even where nothing is rendered (Debian, Ubuntu: apt-get install libgl1)"
-        ) from error
-    finally:
-        logging.disable(log_level)
-        if before is None:
-            os.environ.pop(variable, None)
-        else:
-            os.environ[variable] = before
-
-
-def scene_xml(scene: Scene, form: str) -> str:
-    """MJCF text of a scene in one of its forms. Imports robosuite."""
-    with _quiet_import():
-        from robosuite.models import assets_root
-        from robosuite.models.arenas import TableArena
-        from robosuite.models.bases import RethinkMount
-        from robosuite.models.grippers import PandaGripper
-        from robosuite.models.robots import Panda
-        from robosuite.models.tasks import ManipulationTask
-
-    robot = Panda(idn=0)
-    robot.add_base(RethinkMount(idn=0))
-    # robosuite itself names grippers so, though it declares a number.
-    gripper = PandaGripper(idn="0_right")  # pyright: ignore[reportArgumentType]
-    robot.add_gripper(gripper, robot.eef_name["right"])
-    robot.set_base_xpos(robot.base_xpos_offset["table"](TABLE_SIZE[0]))
-    arena = TableArena(TABLE_SIZE, TABLE_FRICTION, (0, 0, scene.table_height))
-    arena.set_origin([0, 0, 0])
-    root = ET.fromstring(ManipulationTask(arena, [robot], []).get_xml())
-    worldbody, asset = root.find("worldbody"), root.find("asset")
-    assert worldbody is not None and asset is not None
-    for body in list(worldbody.findall("body")):
-        if body.get("mocap") == "true":  # robosuite's markers for end-effector targets
-            worldbody.remove(body)
-    for element in root.findall("sensor"):  # force sensors cost an inverse-dynamics pass a step; nothing reads them
-        root.remove(element)
-    for element in root.findall("size"):  # njmax, nconmax 5000 reserve gigabytes of address space an MjData
-        root.remove(element)
-    for name, file in MATERIALS.items():
-        texture = str(Path(assets_root) / "textures" / file)
-        ET.SubElement(asset, "texture", name=f"tex_{name}", type="cube", file=texture)
-        ET.SubElement(asset, "material", name=name, texture=f"tex_{name}", specular="0.2", shininess="0.1")
+    root = robosuite_arena(scene.table_height) if form == "rendered" else shipped_arena(scene.table_height)
+    worldbody, option = root.find("worldbody"), root.find("option")
+    assert worldbody is not None and option is not None
+    option.attrib.update(OPTIONS)
+    ET.SubElement(option, "flag", FLAGS)
     for body in scene.bodies:
         worldbody.append(body_element(body))
     if form == "physics":
-        _strip_visuals(root, asset)
+        _strip_visuals(root)
     elif form == "light":
-        _lighten(root, asset, scene)
+        _lighten(root, scene)
     position, quat = (" ".join(map(str, numbers)) for numbers in AGENTVIEW_FULL)
     ET.SubElement(worldbody, "camera", name="agentview_full", mode="fixed", pos=position, quat=quat)
     return ET.tostring(root, encoding="unicode")
 
 
-def _small_textures(xml: str) -> dict[str, bytes]:
-    """The files that the light form's textures name: robosuite's pictures, made small, as MuJoCo's raw format holds them."""
-    names = {texture.get("file", "") for texture in ET.fromstring(xml).iter("texture")}
-    files = {}
-    for name in names:
-        if name.endswith(SMALL):
-            with _quiet_import():
-                from PIL import Image
-                from robosuite.models import assets_root
-            picture = Image.open(Path(assets_root) / "textures" / name.removesuffix(SMALL)).convert("RGB")
-            picture = picture.resize((TEXTURE_SIZE, TEXTURE_SIZE), Image.Resampling.BOX)
-            files[name] = np.array(picture.size, np.int32).tobytes() + np.asarray(picture).tobytes()
-    return files
-
-
-def _lighten(root: ET.Element, asset: ET.Element, scene: Scene) -> None:
+def _lighten(root: ET.Element, scene: Scene) -> None:
     """Leave of what is drawn the objects, the table and, as collision hulls, the robot; add the front camera.
 
     Objects and table become one mesh for each body and material (`merge_primitives`), with small textures: a drawing
     context holds its own, and with robosuite's takes 150 MB.
     """
-    worldbody = root.find("worldbody")
-    assert worldbody is not None
+    worldbody, asset = root.find("worldbody"), root.find("asset")
+    assert worldbody is not None and asset is not None
     objects = {id(g) for body in scene.bodies for g in worldbody.findall(f"body[@name='{body.name}']//geom")}
     for parent in list(root.iter("body")) + [worldbody]:
         for geom in parent.findall("geom"):
@@ -274,13 +202,13 @@ def _lighten(root: ET.Element, asset: ET.Element, scene: Scene) -> None:
                     continue
             if id(geom) not in objects and name != "table_visual":
                 geom.attrib.pop("material", None)
-                if geom.get("contype") == "0" and geom.get("conaffinity") == "0":
+                if is_visual(geom):
                     parent.remove(geom)
     for material in list(asset.findall("material")):
         texture = asset.find(f"texture[@name='{material.get('texture')}']")
         if texture is not None and texture.get("type") == "cube" and "file" in texture.attrib:
-            name, file = texture.get("name", "") + FLAT, Path(texture.get("file", "")).name
-            ET.SubElement(asset, "texture", name=name, type="2d", file=file + SMALL, content_type=RAW)
+            name = texture.get("name", "") + FLAT
+            ET.SubElement(asset, "texture", name=name, type="2d", file=texture.attrib["file"])
             ET.SubElement(
                 asset, "material", {**material.attrib, "name": material.get("name", "") + FLAT, "texture": name}
             )
@@ -289,15 +217,7 @@ def _lighten(root: ET.Element, asset: ET.Element, scene: Scene) -> None:
         assert element is not None
         for part in element.iter("body"):
             merge_primitives(part, asset)
-    for kind in ("material", "mesh"):
-        used = {geom.get(kind) for geom in root.iter("geom")}
-        for element in asset.findall(kind):
-            if element.get("name") not in used:
-                asset.remove(element)
-    textures = {material.get("texture") for material in asset.findall("material")}
-    for element in asset.findall("texture"):
-        if element.get("name") not in textures:
-            asset.remove(element)
+    remove_unused(root)
     view = scene.front
     ET.SubElement(
         worldbody,
@@ -310,15 +230,12 @@ def _lighten(root: ET.Element, asset: ET.Element, scene: Scene) -> None:
     )
 
 
-def _strip_visuals(root: ET.Element, asset: ET.Element) -> None:
+def _strip_visuals(root: ET.Element) -> None:
     """Remove everything that neither collides nor weighs: visual geoms, materials, textures, unused meshes."""
     for parent in list(root.iter("body")) + root.findall("worldbody"):
         for geom in parent.findall("geom"):
-            if geom.get("contype") == "0" and geom.get("conaffinity") == "0":
+            if is_visual(geom):
                 parent.remove(geom)
             else:
                 geom.attrib.pop("material", None)
-    meshes = {geom.get("mesh") for geom in root.iter("geom")}
-    for element in list(asset):
-        if element.tag != "mesh" or element.get("name") not in meshes:
-            asset.remove(element)
+    remove_unused(root)

@@ -97,7 +97,7 @@ def _solve(model, data, arrays, indices, joints, posture, low, high, target, ite
         if iteration >= STALL_ITERATION and (position_error > STALL_POSITION or rotation_error > STALL_ROTATION):
             break
         arm_jacobian(views.xaxis, views.xanchor, joint, position, jacobian)
-        arm_mass_matrix(views.inertia, views.inertia_address, views.dof_parent, dof, mass)
+        arm_mass_matrix(views.inertia, views.inertia_diagonal, views.dof_parent, dof, mass)
         cholesky(mass, ARM_DOF)
         for i in range(6):
             for j in range(ARM_DOF):

@@ -1,18 +1,12 @@
 """Connects: from where the hand is to where a skill starts, as a timed joint path.
 
-A straight joint line is tried first, then one over the top, then pybullet-planning's ``birrt``. Searches are bounded by
-iterations, never by the clock, and draw from a generator the caller hands in: the same state and seed give the same path.
+A straight joint line is tried first, then one over the top, then a sampling-based search (`search`). All draw from a generator
+the caller hands in: the same state and seed give the same path.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
-import random
-import sys
-import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +14,7 @@ import numpy as np
 
 from reinforcegen_envs.planning.collision import CollisionChecker
 from reinforcegen_envs.planning.ik import IKSolution
+from reinforcegen_envs.planning.search import Problem, search
 from reinforcegen_envs.poses import translation
 from reinforcegen_envs.sim.simulation import CONTROL_PERIOD
 from reinforcegen_envs.typing import Array
@@ -31,18 +26,14 @@ SPEED_PART = 0.8
 # hand's spin and eats the wrist's 12 Nm at 1.5 rad/s. Joints 5 and 7 spin the hand about nearly the same axis.
 SPIN_LIMIT = 1.1  # rad/s, of both together
 ACCELERATION = 6.0  # rad/s^2 of the fastest joint; keeps torques inside the 80 and 12 Nm limits (ours)
-RESOLUTION = 0.06  # radians between collision checks while searching: 3 cm at the hand
 FINE_RESOLUTION = 0.02  # radians between the collision checks that a path must pass before it is followed
 LIFTS = (0.08, 0.16)  # metres a connect may rise to pass over something
-BIRRT = {"max_iterations": 300, "restarts": 4, "smooth": 30, "max_time": 60.0}
 # Metres, world frame, along which the hand may back out of what it starts too near to, and what it may come nearer by.
 RETREATS = ((0.0, 0.0, 0.08), (-0.08, 0.0, 0.03), (0.0, -0.08, 0.03), (0.0, 0.08, 0.03), (0.08, 0.0, 0.03))
 RETREAT_SLACK = 5e-4
-SEARCHES = 3  # how often birrt is run before a connect counts as unsolved
+SEARCHES = 3  # how often a search is run before a connect counts as unsolved
 
 SOLVED = ("line", "lift", "birrt")
-_GLOBAL_RANDOMNESS = threading.Lock()  # environments in threads must not seed over each other's search
-_IMPORT = threading.Lock()  # nor find the library in sys.modules while another thread's import is half done
 
 
 @dataclass(frozen=True)
@@ -74,24 +65,6 @@ class Plan:
             "milliseconds": self.milliseconds,
             "collision_checks": self.collision_checks,
         }
-
-
-@contextlib.contextmanager
-def global_randomness(rng: np.random.Generator) -> Iterator[None]:
-    """Seed Python's and numpy's global generators from ``rng`` inside the block and restore them after it.
-
-    pybullet-planning draws from both; without this its paths, and the user's own draws, would change from run to run.
-    """
-    with _GLOBAL_RANDOMNESS:
-        python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
-        seed = int(rng.integers(2**32))
-        random.seed(seed)
-        np.random.seed(seed)  # noqa: NPY002
-        try:
-            yield
-        finally:
-            random.setstate(python_state)
-            np.random.set_state(numpy_state)  # noqa: NPY002
 
 
 def time_parameterise(waypoints: Array) -> Array:
@@ -235,36 +208,17 @@ class ConnectPlanner:
         return None
 
     def _birrt(self, start, goal, rng) -> list[Array] | None:
-        motion_planners = _pybullet_planning()
         low, high = self._kinematics.joint_range[:, 0] + 0.05, self._kinematics.joint_range[:, 1] - 0.05
         # Connects are local: sampling a box around both ends finds a way round sooner than the whole joint space.
         low = np.maximum(low, np.minimum(start, goal) - 0.8)
         high = np.minimum(high, np.maximum(start, goal) + 0.8)
-
-        def distance(a, b) -> float:
-            return float(np.linalg.norm(np.subtract(a, b)))
-
-        def extend(a, b):
-            a, b = np.asarray(a), np.asarray(b)
-            count = int(np.ceil(np.abs(b - a).max() / RESOLUTION)) or 1
-            for i in range(1, count + 1):
-                yield tuple(a + (b - a) * (i / count))
-
+        problem = Problem(start, goal, low, high, self._checker.collides)
         # The search and its smoothing may cut corners between their checks: what comes out is checked finely.
         for _ in range(SEARCHES):
-            with global_randomness(rng):
-                path = motion_planners.birrt(
-                    tuple(start),
-                    tuple(goal),
-                    distance,
-                    lambda: tuple(rng.uniform(low, high)),
-                    extend,
-                    lambda q, diagnosis=False: self._checker.collides(np.asarray(q)),
-                    **BIRRT,
-                )
+            path = search(problem, rng)
             if path is None:
                 continue
-            waypoints = _corners([np.asarray(q) for q in path])
+            waypoints = _corners(path)
             if not any(
                 self._checker.line_collides(a, b, FINE_RESOLUTION)
                 for a, b in zip(waypoints[:-1], waypoints[1:], strict=True)
@@ -283,27 +237,3 @@ def _corners(path: list[Array]) -> list[Array]:
             corners.append(point)
     corners.append(path[-1])
     return corners
-
-
-def _pybullet_planning():
-    """Import pybullet-planning when a search first needs it, without the line pybullet writes."""
-    with _IMPORT:
-        return sys.modules.get("pybullet_planning") or _import_quietly()
-
-
-def _import_quietly():
-    # The line comes from C code, straight to the file of standard error.
-    saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        import pybullet_planning
-    except ImportError as error:
-        raise ImportError(
-            "this connect needs a sampling-based search, and pybullet-planning (with pybullet) is not installed: "
-            "pip install pybullet-planning"
-        ) from error
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(nowhere)
-    return pybullet_planning

@@ -5,7 +5,8 @@
 
 A folder holds ``base``, ``termination`` and ``initiation.safetensors``, ``residual-STAGE.safetensors`` for tuned stages
 (``residual-all`` for one network that serves all), ``foresight.safetensors`` where it was trained, a JSON card beside each,
-``skeleton.npz``, and ``evaluation.json``.
+``skeleton.npz``, and ``evaluation.json``. Residuals and termination that were trained under another perception than the truth are
+in a folder in it, named after the perception (``camera/``); what is not there is the truth's.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from reinforcegen_envs.errors import InvalidArgument
-from reinforcegen_envs.files import atomic_path
+from reinforcegen_envs.files import as_path, atomic_path
 from reinforcegen_envs.observations import ObservationLayout
 from reinforcegen_envs.planning.skeleton import Skeleton
 from reinforcegen_envs.policies.mlp import MLP, WeightsError, load_mlps, save_mlps
@@ -30,6 +31,7 @@ from reinforcegen_envs.tasks import Task
 
 SHIPPED = Path(__file__).with_name("weights")
 KINDS = ("base", "termination", "initiation", "foresight")
+TRUTH = "truth"
 SUFFIXES = {"skeleton": "npz", "evaluation": "json"}  # of parts that are not networks
 
 
@@ -56,19 +58,20 @@ class Bundle:
     Args:
         task: the task class.
         folder: where they are, or will be; see `open` for one that must exist.
+        perception: name of the perception that they act under; residuals and termination of its own take the place of others.
     """
 
-    def __init__(self, task: type[Task], folder: str | os.PathLike[str]):
-        self.task, self.folder = task, Path(folder)
+    def __init__(self, task: type[Task], folder: str | os.PathLike[str], perception: str = TRUTH):
+        self.task, self.folder, self.perception = task, Path(folder), perception
 
     @classmethod
-    def open(cls, task: type[Task], folder: str | os.PathLike[str] | None = None) -> Bundle:
+    def open(cls, task: type[Task], folder: str | os.PathLike[str] | None = None, perception: str = TRUTH) -> Bundle:
         """The weights in a folder; None means those that come with the package.
 
         Raises:
             WeightsError: there is no such folder.
         """
-        path = Path(folder) if folder is not None else SHIPPED / task.name.lower()
+        path = as_path(folder, "weights") if folder is not None else SHIPPED / task.name.lower()
         if not path.is_dir():
             if folder is None:
                 shipped = sorted(p.name for p in SHIPPED.glob("*") if p.is_dir())
@@ -77,11 +80,25 @@ class Bundle:
                     "train them with python -m reinforcegen_envs.agents.bc and name their folder (weights=...)"
                 )
             raise WeightsError(f"no weights folder {path}; train one with python -m reinforcegen_envs.agents.bc")
-        return cls(task, path)
+        return cls(task, path, perception)
 
     def path(self, name: str) -> Path:
-        """Where a part is or would be: one of `KINDS`, "residual-STAGE", "skeleton", "evaluation"."""
-        return self.folder / f"{name}.{SUFFIXES.get(name, 'safetensors')}"
+        """Where a part is or would be: one of `KINDS`, "residual-STAGE", "skeleton", "evaluation", "estimator"."""
+        own = self._own(name)
+        return own if own.is_file() else self.folder / own.name
+
+    def _own(self, name: str) -> Path:
+        """Where a part of this perception belongs."""
+        folder = self.folder
+        if self.perception != TRUTH and (name == "termination" or name.startswith("residual-")):
+            folder = folder / self.perception
+        return folder / f"{name}.{SUFFIXES.get(name, 'safetensors')}"
+
+    def _to_write(self, name: str) -> Path:
+        """Like `_own`, in a folder that is there."""
+        path = self._own(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
 
     # --- reading ---
 
@@ -125,8 +142,9 @@ class Bundle:
         return skeleton
 
     def residual_files(self) -> Sequence[Path]:
-        """The residual weights there are."""
-        return sorted(self.folder.glob("residual-*.safetensors"))
+        """The residual weights there are, one file a stage."""
+        folders = (self.folder, self._own("residual-").parent)
+        return [self.path(name) for name in sorted({p.stem for f in folders for p in f.glob("residual-*.safetensors")})]
 
     def residual(self) -> tuple[ResidualPolicy, float]:
         """The residual policy, zero for stages without one, and the residual scale that it was trained with.
@@ -223,8 +241,9 @@ class Bundle:
             )
         size = ObservationLayout.of(self.task).size
         full = {**card, "task": self.task.name, "kind": kind, "observation_size": size}
-        save_mlps(self.path(kind), networks, full)
-        return self.path(kind)
+        path = self._to_write(kind)
+        save_mlps(path, networks, full)
+        return path
 
     def save_residual(self, stage: str | None, network: MLP, card: Mapping[str, Any]) -> Path:
         """Write a stage's residual network, None for one that serves all stages; returns the file.
@@ -242,7 +261,7 @@ class Bundle:
             raise InvalidArgument(f"no stage {name!r}; {self.task.name} has {[s.name for s in self.task.stages]}")
         if "residual_scale" not in card:
             raise InvalidArgument('the card lacks "residual_scale"; say what residuals are multiplied with')
-        path = self.path(f"residual-{name}")
+        path = self._to_write(f"residual-{name}")
         full = {
             **card,
             "task": self.task.name,
@@ -276,8 +295,8 @@ class Bundle:
         networks, card = load_mlps(file)
         if len(networks) != 1:
             raise WeightsError(f"{file} holds networks for {sorted(networks)}; one stage a file is needed")
-        target = self.path(f"residual-{next(iter(networks))}")
-        others = [path for path in self.residual_files() if path != target]
+        target = self._to_write(f"residual-{next(iter(networks))}")
+        others = [path for path in self.residual_files() if path.name != target.name]
         if others and (there := ResidualPolicy.load(others, self.task, size)[1]) != scale:
             raise WeightsError(
                 f"{file} has residual scale {scale}, the other stages' in {self.folder} have {there}; train it with "
@@ -296,7 +315,12 @@ class Bundle:
         Raises:
             InvalidArgument: there is no such part.
         """
-        files = [*self.folder.glob("*.safetensors"), self.path("skeleton"), self.path("evaluation")]
+        files = [
+            *self.folder.glob("*.safetensors"),
+            *self.residual_files(),
+            self.path("skeleton"),
+            self.path("evaluation"),
+        ]
         there = sorted(path.stem for path in files if path.is_file())
         if name not in there:
             raise InvalidArgument(f"no part {name!r} in {self.folder}; there are {there}")

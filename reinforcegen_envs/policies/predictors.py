@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from reinforcegen_envs.errors import InvalidArgument
+from reinforcegen_envs.files import as_path
 from reinforcegen_envs.observations import ObservationLayout
 from reinforcegen_envs.policies.mlp import CARD_VERSION, MLP, StageMLPs, WeightsError, check_networks, load_mlps
 from reinforcegen_envs.policies.policy import Indices, Memory, MemorylessPolicy, Policy, environments
@@ -144,7 +144,7 @@ class ForesightPredictor(MemorylessPolicy):
         Raises:
             WeightsError: the file is missing or damaged, or was made for another task, version or observation.
         """
-        path = Path(path)
+        path = as_path(path, "foresight")
         if not path.is_file():
             raise WeightsError(
                 f"no foresight weights {path}; train them with python -m reinforcegen_envs.agents.foresight "

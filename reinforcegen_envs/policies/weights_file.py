@@ -13,7 +13,7 @@ import mujoco
 from numpy.typing import NDArray
 
 from reinforcegen_envs.errors import ReinforceGenError
-from reinforcegen_envs.files import atomic_path
+from reinforcegen_envs.files import as_path, atomic_path
 
 Array = NDArray[Any]
 CARD_VERSION = 0  # of the ids whose observations and actions networks are made for: raised when those change
@@ -61,7 +61,7 @@ def read_weights(
     """
     from safetensors import SafetensorError, safe_open
 
-    path = Path(path)
+    path = as_path(path, "weights file")
     if not path.is_file():
         raise WeightsError(f"no weights file {path}; train one, or name a file that exists")
     try:

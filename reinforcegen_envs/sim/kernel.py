@@ -40,7 +40,7 @@ def _load_libmujoco() -> None:
     folder = Path(mujoco.__file__).parent
     names = sorted(folder.glob("libmujoco*")) or sorted(folder.glob("mujoco*.dll"))
     if not names:
-        raise ImportError(f"no libmujoco in {folder}; reinstall mujoco (>=3.3,<3.10)")
+        raise ImportError(f"no libmujoco in {folder}; reinstall mujoco")
     ctypes.CDLL(str(names[0]), mode=ctypes.RTLD_GLOBAL)
     llvmlite.binding.load_library_permanently(str(names[0]))
 
@@ -71,15 +71,15 @@ def arm_jacobian(xaxis, xanchor, joint, point, jacobian):
 
 
 @numba.njit(cache=True, nogil=True)
-def arm_mass_matrix(inertia, inertia_address, dof_parent, dof, mass):
-    """Fill the arm's block (7, 7) of the joint-space inertia from MuJoCo's sparse form."""
+def arm_mass_matrix(inertia, inertia_diagonal, dof_parent, dof, mass):
+    """Fill the arm's block (7, 7) of the joint-space inertia from MuJoCo's sparse rows: each ends on the diagonal."""
     for i in range(ARM_DOF):
-        address = inertia_address[dof + i]
+        address = inertia_diagonal[dof + i]
         j = dof + i
         while j >= dof:
             mass[i, j - dof] = inertia[address]
             mass[j - dof, i] = inertia[address]
-            address += 1
+            address -= 1
             j = dof_parent[j]
 
 
@@ -137,7 +137,7 @@ def _osc_torques(views, ids, controller, goal_position, goal_rotation, torques):
     jacobian = np.empty((6, ARM_DOF))
     arm_jacobian(views.xaxis, views.xanchor, ids.joint, position, jacobian)
     mass = np.zeros((ARM_DOF, ARM_DOF))
-    arm_mass_matrix(views.inertia, views.inertia_address, views.dof_parent, dof, mass)
+    arm_mass_matrix(views.inertia, views.inertia_diagonal, views.dof_parent, dof, mass)
 
     # Orientation error: half the sum of the cross products of the frames' axes.
     wrench = np.empty(6)
@@ -301,7 +301,7 @@ def joint_control_step(model, data, arrays, indices, controller, start, goal, gr
             target = start[j] + part * (goal[j] - start[j])
             speed = (goal[j] - start[j]) / duration
             acceleration[j] = kp * (target - qpos[qpos_address + j]) + kd * (speed - qvel[dof + j])
-        arm_mass_matrix(views.inertia, views.inertia_address, views.dof_parent, dof, mass)
+        arm_mass_matrix(views.inertia, views.inertia_diagonal, views.dof_parent, dof, mass)
         for j in range(ARM_DOF):
             value = bias[dof + j]
             for k in range(ARM_DOF):

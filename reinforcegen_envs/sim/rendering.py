@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import operator
 import os
+import warnings
 import weakref
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -11,7 +13,7 @@ from typing import Any, NamedTuple
 import mujoco
 import numpy as np
 
-from reinforcegen_envs.errors import InvalidArgument
+from reinforcegen_envs.errors import InvalidArgument, is_one_of
 from reinforcegen_envs.models.scene import Scene, load_scene
 from reinforcegen_envs.sim import gl_thread
 from reinforcegen_envs.sim.gl_thread import RenderingError
@@ -35,7 +37,7 @@ def check_camera(model: mujoco.MjModel, camera: str, width: int, height: int) ->
         InvalidArgument: no such camera, or a size that is not an integer from 1 to `MAX_PIXELS`.
     """
     cameras = [model.camera(i).name for i in range(model.ncam)]
-    if camera not in cameras:
+    if not is_one_of(camera, cameras):
         raise InvalidArgument(f"unknown camera {camera!r}; choose one of {cameras}")
     for name, pixels in (("width", width), ("height", height)):
         check_size(name, pixels)
@@ -72,6 +74,18 @@ class Ghost(NamedTuple):
     rgba: tuple[float, float, float, float]
 
 
+def drawn_form() -> str:
+    """The form of the scene that frames are drawn from: the light one where robosuite is not installed, with a warning."""
+    if importlib.util.find_spec("robosuite") is not None:
+        return "rendered"
+    warnings.warn(
+        "robosuite is not installed: frames show the light form of the scene, the robot as its collision hulls. On Python 3.10 "
+        "and 3.11, pip install 'reinforcegen-envs[robosuite]' brings it",
+        stacklevel=2,
+    )
+    return "light"
+
+
 class SceneRenderer:
     """Draws frames of one scene; from any thread, as one of its own does the drawing (see `gl_thread`).
 
@@ -86,7 +100,8 @@ class SceneRenderer:
     """
 
     def __init__(self, scene: Scene, camera: str, width: int, height: int):
-        canvas = gl_thread.call(lambda: _Canvas(scene, camera, width, height))
+        form = drawn_form()
+        canvas = gl_thread.call(lambda: _Canvas(scene, form, camera, width, height))
         self._canvas = canvas
         self._free = weakref.finalize(self, gl_thread.post, canvas.free)
         self._free.atexit = False  # the drawing thread frees at exit, in time
@@ -149,8 +164,8 @@ class Surface:
 class _Canvas(Surface):
     """A scene, an OpenGL context and what is drawn into it. Lives in the drawing thread: made, used and freed there."""
 
-    def __init__(self, scene: Scene, camera: str, width: int, height: int):
-        self._model = model = load_scene(scene, "rendered")
+    def __init__(self, scene: Scene, form: str, camera: str, width: int, height: int):
+        self._model = model = load_scene(scene, form)
         check_camera(model, camera, width, height)
         self._data = mujoco.MjData(model)
         self._scene = mujoco.MjvScene(model, MAX_GEOMS)

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import mujoco
 import numpy as np
 
-from reinforcegen_envs.errors import InvalidArgument, ReinforceGenError
+from reinforcegen_envs.errors import InvalidArgument, ReinforceGenError, is_one_of
 from reinforcegen_envs.models.scene import Scene, load_scene, scene_of
 from reinforcegen_envs.sim import kernel
 from reinforcegen_envs.sim.looks import Look
@@ -160,7 +160,7 @@ class Simulation(CellState):
     """
 
     def __init__(self, model: mujoco.MjModel, controller: str = "osc_pose"):
-        if controller not in CONTROLLERS:
+        if not is_one_of(controller, CONTROLLERS):
             raise InvalidArgument(f"unknown controller {controller!r}; choose one of {CONTROLLERS}")
         super().__init__(model)
         self.controller_name = controller

@@ -27,7 +27,7 @@ class Views(NamedTuple):
     xaxis: Array
     xanchor: Array
     inertia: Array
-    inertia_address: NDArray[np.int32]
+    inertia_diagonal: NDArray[np.int32]  # of every row of `inertia`, where in it
     dof_parent: NDArray[np.int32]
     ctrl_range: Array
 
@@ -43,8 +43,8 @@ class Views(NamedTuple):
             data.site_xmat,
             data.xaxis,
             data.xanchor,
-            data.qM,
-            model.dof_Madr,
+            data.M,
+            np.asarray(model.M_rowadr + model.M_rownnz - 1, np.int32),
             model.dof_parentid,
             model.actuator_ctrlrange,
         )

@@ -11,7 +11,7 @@ from typing import ClassVar
 import mujoco
 import numpy as np
 
-from reinforcegen_envs.errors import InvalidArgument, ReinforceGenError
+from reinforcegen_envs.errors import InvalidArgument, ReinforceGenError, is_one_of
 from reinforcegen_envs.models.scene import Scene
 from reinforcegen_envs.poses import yaw_quat
 from reinforcegen_envs.sim.simulation import CellState, Simulation
@@ -159,7 +159,7 @@ class Task(ABC):
             InvalidArgument: no such stage.
         """
         names = [stage.name for stage in cls.stages]
-        if name not in names:
+        if not is_one_of(name, names):
             raise InvalidArgument(f"{cls.name} has no stage {name!r}; choose one of {names}")
         return names.index(name)
 
