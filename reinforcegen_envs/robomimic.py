@@ -33,6 +33,7 @@ from robomimic.envs.env_base import EnvBase, EnvType  # pyright: ignore[reportMi
 
 from reinforcegen_envs import cli, evaluation
 from reinforcegen_envs.agents.bc import without_dwell
+from reinforcegen_envs.arguments import CountOrZero
 from reinforcegen_envs.demos import hdf5
 from reinforcegen_envs.demos.hdf5 import Demo
 from reinforcegen_envs.errors import InvalidArgument
@@ -41,6 +42,7 @@ from reinforcegen_envs.files import atomic_path
 from reinforcegen_envs.observations import ObservationLayout, to_reference
 from reinforcegen_envs.policies.policy import Indices, MemorylessPolicy
 from reinforcegen_envs.policies.skill import stage_features
+from reinforcegen_envs.statistics import EVALUATION_SEED
 from reinforcegen_envs.tasks import TASKS
 from reinforcegen_envs.wrappers.reference import ReferenceActions
 
@@ -312,7 +314,9 @@ class Args:
     variant: str = "D2"
     """reset range"""
     episodes: int = 100
-    """episodes, from the evaluation seeds on"""
+    """episodes"""
+    first_seed: CountOrZero = EVALUATION_SEED
+    """seed of the first one"""
     termination: str = "predictor"
     """"predictor" (learned), "sustained" or "predicate" (simulator truth) ends skills"""
 
@@ -320,8 +324,9 @@ class Args:
 def evaluate(args: Args) -> dict[str, Any]:
     """Play, and print success with its interval."""
     settings = evaluation.Args(
-        env_id=f"ReinforceGen/{args.variant}-{args.task}-Residual-v0", policy="base", termination=args.termination
-    )
+        env_id=f"ReinforceGen/{args.variant}-{args.task}-Residual-v0", policy="base", termination=args.termination,
+        first_seed=args.first_seed,
+    )  # fmt: skip
     env, policy = evaluation.make(settings, base_policy=CheckpointPolicy(args.agent))
     stages = [stage.name for stage in env.unwrapped.task.stages]  # type: ignore[attr-defined]
     first = settings.first_seed

@@ -58,14 +58,15 @@ def test_shipped_files_are_what_robosuite_gives(monkeypatch, tmp_path):
 def test_options_that_versions_of_mujoco_differ_in_are_stated():
     for name, task in TASKS.items():
         option = ET.fromstring(scene.scene_xml(task.scene, "physics")).find("option")
-        assert option is not None and option.find("flag[@multiccd='disable']") is not None, name
+        switch = "enable" if task.scene.multiccd else "disable"
+        assert option is not None and option.find(f"flag[@multiccd='{switch}']") is not None, name
         assert scene.OPTIONS.items() <= option.attrib.items()
         model = scene.load_scene(task.scene)
         assert model.opt.integrator == mujoco.mjtIntegrator.mjINT_EULER and model.opt.ccd_iterations == 35
         if disable := getattr(mujoco.mjtDisableBit, "mjDSBL_MULTICCD", None):
-            assert model.opt.disableflags & disable
+            assert bool(model.opt.disableflags & disable) == (not task.scene.multiccd)
         else:  # before it became the default it was a flag that enables
-            assert not model.opt.enableflags & mujoco.mjtEnableBit.mjENBL_MULTICCD
+            assert bool(model.opt.enableflags & mujoco.mjtEnableBit.mjENBL_MULTICCD) == task.scene.multiccd
 
 
 def test_a_recorded_grasp_replays_on_every_mujoco():

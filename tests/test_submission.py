@@ -171,9 +171,9 @@ def test_a_submission_is_what_evaluate_counts(submitted):
 
 
 def test_cards_tell_what_training_took(weights, tmp_path):
-    assert submit.trained_on("Threading", "tuned", None) == {"demonstrations": 1500, "training_steps": 120_000}
+    assert submit.trained_on("Threading", "tuned", None) == {"demonstrations": 1500, "training_steps": 100_000}
     insert = f"{weights}/residual-insert.safetensors"
-    assert submit.trained_on("Threading", insert, None)["training_steps"] == 60_000
+    assert submit.trained_on("Threading", insert, None)["training_steps"] == 40_000
     assert set(submit.trained_on("Threading", "random", None).values()) == {None}
     assert submit.trained_on("Threading", str(tmp_path / "uncarded.safetensors"), None)["training_steps"] is None
     (tmp_path / "half.json").write_text("{")

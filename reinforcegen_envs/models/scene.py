@@ -71,9 +71,8 @@ class View:
 FRONT = View((0.55, 0.0, 1.5), (0.0, 0.0, 0.86), 42.0)
 
 
-# All that MuJoCo's versions have, or may get, other defaults for; the values are those of 3.9. Above all, 3.12 began to look for
-# more than one contact of two convex shapes, which takes a third of Threading's grasps (ours, measured).
-FLAGS = {"multiccd": "disable", "nativeccd": "enable", "island": "enable", "eulerdamp": "enable", "midphase": "enable"}
+# All that MuJoCo's versions have, or may get, other defaults for, beside `Scene.multiccd`; the values are those of 3.9.
+FLAGS = {"nativeccd": "enable", "island": "enable", "eulerdamp": "enable", "midphase": "enable"}
 OPTIONS = {
     "integrator": "Euler", "solver": "Newton", "jacobian": "auto", "iterations": "100", "tolerance": "1e-8",
     "ls_iterations": "50", "ls_tolerance": "0.01", "noslip_iterations": "0", "ccd_iterations": "35", "ccd_tolerance": "1e-6",
@@ -93,12 +92,15 @@ class Scene:
         bodies: the task's objects.
         table_height: z of the table top, metres, world frame.
         front: the front camera of observations.
+        multiccd: whether more than one contact of two convex shapes is looked for. Which shapes those are differs between
+            MuJoCo's versions: only for tasks whose policies were trained so, with 3.9.
     """
 
     name: str
     bodies: tuple[Body, ...]
     table_height: float = 0.8
     front: View = FRONT
+    multiccd: bool = False
 
 
 def _cache_file(scene: Scene, form: str) -> Path:
@@ -171,7 +173,7 @@ def scene_xml(scene: Scene, form: str) -> str:
     worldbody, option = root.find("worldbody"), root.find("option")
     assert worldbody is not None and option is not None
     option.attrib.update(OPTIONS)
-    ET.SubElement(option, "flag", FLAGS)
+    ET.SubElement(option, "flag", FLAGS | {"multiccd": "enable" if scene.multiccd else "disable"})
     for body in scene.bodies:
         worldbody.append(body_element(body))
     if form == "physics":

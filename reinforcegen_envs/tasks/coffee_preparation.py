@@ -121,7 +121,10 @@ class CoffeePreparationTask(CoffeeMachineTask):
 
     name = "CoffeePreparation"
     joints: ClassVar = {LID_JOINT: 0.0, DRAWER_JOINT: 0.0}
-    scene = Scene("coffee_preparation", (MUG, machine(cup=False), CABINET, POD), front=replace(FRONT, fovy=48.0))
+    # Base policies that were trained with multiccd leave the pod in the drawer without: D0 0.45 instead of 0.91 (ours, measured).
+    scene = Scene(
+        "coffee_preparation", (MUG, machine(cup=False), CABINET, POD), front=replace(FRONT, fovy=48.0), multiccd=True
+    )
     objects = ("mug", "coffee_machine", "drawer", "coffee_pod")
     symmetries = {"coffee_pod": Symmetry(0)}
     shapes = {
