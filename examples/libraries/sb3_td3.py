@@ -1,40 +1,41 @@
-"""Any library's agent runs unchanged: Stable-Baselines3's TD3 on one skill's residual.
+"""Stable-Baselines3's TD3 on a residual, with a preset that does not unlearn the base policy on the way.
 
 pip install stable-baselines3
-python examples/plug_in_sb3.py
+python examples/libraries/sb3_td3.py --steps 40000
 """
 
+# pyright: reportMissingImports=false
 from __future__ import annotations
 
 import gymnasium as gym
 import numpy as np
-from stable_baselines3 import TD3  # pyright: ignore[reportMissingImports]
-from stable_baselines3.common.noise import NormalActionNoise  # pyright: ignore[reportMissingImports]
+import tyro
+from setting import ID, KWARGS, Args, Curve
+from stable_baselines3 import TD3
+from stable_baselines3.common.callbacks import ConvertCallback
+from stable_baselines3.common.vec_env import VecNormalize
 
-import reinforcegen_envs
-from reinforcegen_envs.statistics import EVALUATION_SEED
-
-gym.register_envs(reinforcegen_envs)
+from reinforcegen_envs.wrappers.sb3 import ThreadVecEnv
+from reinforcegen_envs.wrappers.sb3_presets import FromBase, td3_preset
 
 
-def main(steps: int = 20_000) -> None:
-    """Train, then play ten episodes on seeds that training does not use."""
-    env = gym.make("ReinforceGen/D2-Threading-Residual-v0", stage="grasp", pose_noise=(0.01, 0.05))
-    noise = NormalActionNoise(np.zeros(7), 0.3 * np.ones(7))
-    model = TD3("MlpPolicy", env, action_noise=noise, learning_starts=2_000, gamma=0.99, verbose=1, seed=1)
-    model.learn(total_timesteps=steps, progress_bar=False)
-    successes = 0
-    for seed in range(EVALUATION_SEED, EVALUATION_SEED + 10):
-        obs, _ = env.reset(seed=seed)
-        done = False
-        info = {}
-        while not done:
-            action, _ = model.predict(obs, deterministic=True)
-            obs, _, terminated, truncated, info = env.step(action)
-            done = terminated or truncated
-        successes += bool(info["is_success"])
-    print(f"{successes} of 10 episodes succeeded")
+def main(args: Args) -> None:
+    """Train, with evaluations on the way."""
+    curve = Curve("sb3_td3", args)
+    envs = VecNormalize(ThreadVecEnv(gym.make_vec(ID, num_envs=8, **KWARGS)), norm_reward=False)
+    model = TD3("MlpPolicy", envs, seed=args.seed, **td3_preset())
+
+    def policy(obs: np.ndarray) -> np.ndarray:
+        return model.predict(envs.normalize_obs(obs), deterministic=True)[0]
+
+    def evaluate(*_: object) -> bool:
+        if curve.due(model.num_timesteps):
+            curve.measure(model.num_timesteps, policy)
+        return True
+
+    model.learn(args.steps, callback=[FromBase(), ConvertCallback(evaluate)])
+    envs.close()
 
 
 if __name__ == "__main__":
-    main()
+    main(tyro.cli(Args))
