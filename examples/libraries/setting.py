@@ -37,11 +37,11 @@ STD = 0.5
 class Args:
     """Budget of one library's run."""
 
-    steps: int = 100_000
+    steps: int = 80_000
     """control steps of training, all environments together"""
-    every: int = 25_000
+    every: int = 40_000
     """control steps between evaluations"""
-    episodes: int = 100
+    episodes: int = 300
     """episodes of an evaluation, on seeds from 1,000,000"""
     seed: int = 1
     """seed of the training"""
