@@ -57,7 +57,7 @@ class ThreadVecEnv(VecEnv):
     """
 
     def __init__(
-        self, envs: ThreadVectorEnv | Sequence[Callable[[], gym.Env[Any, Any]]], num_threads: int | None = None
+        self, envs: VectorEnv[Any, Any, Any] | Sequence[Callable[[], gym.Env[Any, Any]]], num_threads: int | None = None
     ):
         if isinstance(envs, VectorEnv):
             if not isinstance(envs, ThreadVectorEnv):
