@@ -92,8 +92,8 @@ class Scene:
         bodies: the task's objects.
         table_height: z of the table top, metres, world frame.
         front: the front camera of observations.
-        multiccd: whether more than one contact of two convex shapes is looked for. Which shapes those are differs between
-            MuJoCo's versions: only for tasks whose policies were trained so, with 3.9.
+        multiccd: whether more than one contact of two convex shapes is looked for, where MuJoCo does so as 3.9 does
+            (`as_in_3_9`): only for tasks whose demonstrations and policies were made with that.
     """
 
     name: str
@@ -163,6 +163,12 @@ def _load(scene: Scene, form: str) -> mujoco.MjModel:
     return model
 
 
+def as_in_3_9() -> bool:
+    """Whether this MuJoCo's ``multiccd`` finds the contacts of 3.9's: before it was another switch, and 3.12 finds more."""
+    version = tuple(int(part) for part in mujoco.__version__.split(".")[:2])
+    return hasattr(mujoco.mjtDisableBit, "mjDSBL_MULTICCD") and version < (3, 12)
+
+
 def scene_xml(scene: Scene, form: str) -> str:
     """MJCF text of a scene in one of its forms; the rendered one imports robosuite.
 
@@ -173,7 +179,7 @@ def scene_xml(scene: Scene, form: str) -> str:
     worldbody, option = root.find("worldbody"), root.find("option")
     assert worldbody is not None and option is not None
     option.attrib.update(OPTIONS)
-    ET.SubElement(option, "flag", FLAGS | {"multiccd": "enable" if scene.multiccd else "disable"})
+    ET.SubElement(option, "flag", FLAGS | {"multiccd": "enable" if scene.multiccd and as_in_3_9() else "disable"})
     for body in scene.bodies:
         worldbody.append(body_element(body))
     if form == "physics":
