@@ -301,8 +301,8 @@ def test_sb3_trains_on_it():
     from stable_baselines3.common.vec_env import VecMonitor  # pyright: ignore[reportMissingImports]
 
     sb3 = importlib.import_module(MODULE)
-    envs = VecMonitor(sb3.ThreadVecEnv(gym.make_vec(PLAIN, 2, max_episode_steps=6)), info_keywords=("is_success",))
-    model = PPO("MlpPolicy", envs, n_steps=16, batch_size=16, n_epochs=1, device="cpu").learn(64)
+    envs: Any = VecMonitor(sb3.ThreadVecEnv(gym.make_vec(PLAIN, 2, max_episode_steps=6)), info_keywords=("is_success",))
+    model: Any = PPO("MlpPolicy", envs, n_steps=16, batch_size=16, n_epochs=1, device="cpu").learn(64)
     assert [episode["l"] for episode in model.ep_info_buffer] == [6] * 10 and not any(model.ep_success_buffer)
     envs.close()
     envs = make_vec_env(PLAIN, 2, seed=1, vec_env_cls=sb3.ThreadVecEnv, vec_env_kwargs={"num_threads": 2})

@@ -84,7 +84,8 @@ class FromBase(BaseCallback):
                     _silence(network)
 
     def _on_rollout_start(self) -> None:
-        self.model.actor.requires_grad_(self.model.num_timesteps >= self._critic_steps)
+        model: Any = self.model
+        model.actor.requires_grad_(model.num_timesteps >= self._critic_steps)
 
     def _on_step(self) -> bool:
         return True

@@ -6,7 +6,7 @@
 skrl takes every step of a vector environment for one of an episode: autoreset mode "SameStep" is the one that it fits.
 """
 
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportArgumentType=false, reportAttributeAccessIssue=false, reportIndexIssue=false
 import gymnasium as gym
 import numpy as np
 import torch

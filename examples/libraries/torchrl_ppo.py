@@ -3,7 +3,7 @@
 One is `GymEnv(ID, **KWARGS)`; here eight run in our threads, and TorchRL resets them. Success is in the tensordict.
 """
 
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportArgumentType=false, reportCallIssue=false, reportOperatorIssue=false
 import gymnasium as gym
 import numpy as np
 import torch
