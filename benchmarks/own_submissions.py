@@ -6,6 +6,7 @@ its file stays there as long as the table gives the same counts. Published figur
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 from pathlib import Path
 
@@ -79,12 +80,8 @@ def own(cell: Evaluation, before: Submission | None) -> Submission:
     policy = "base" if cell.method == "base" else "tuned"
     shipped = cell.method != "ppo"
     known = trained_on(cell.task, policy, None) if shipped else {}
-    facts = Facts(
-        METHODS[cell.method],
-        AUTHORS,
-        cell.task,
-        cell.variant,
-        "camera" if cell.method == "camera" else "state",
+    facts = dataclasses.replace(
+        facts_of(cell),
         policy=policy,
         weights=SHIPPED if shipped else "",
         demonstrations=known.get("demonstrations"),
@@ -97,6 +94,12 @@ def own(cell: Evaluation, before: Submission | None) -> Submission:
     mujoco = Bundle.open(TASKS[cell.task]).list()[0].card["mujoco"] if shipped else ""
     values = {**counts(run), "command": run.command, "commit": commit, "date": date, "mujoco": mujoco}
     return Submission(facts, Run(**values))
+
+
+def facts_of(cell: Evaluation) -> Facts:
+    """What a table's name says of its method."""
+    observation = "camera" if cell.method == "camera" else "state"
+    return Facts(METHODS[cell.method], AUTHORS, cell.task, cell.variant, observation)
 
 
 def mean(cell: Evaluation, name: str) -> float:
@@ -135,7 +138,6 @@ def submissions() -> dict[str, Submission]:
     for cell in evaluations():
         if cell.metres or int(cell.lines[0]["seed"]) != EVALUATION_SEED:
             continue  # starts off their poses are an experiment, not the benchmark
-        submission = own(cell, None)
-        path = FOLDER / f"{submission.name}.json"
-        found[path.name] = own(cell, Submission.read(path)) if path.is_file() else submission
+        path = FOLDER / f"{facts_of(cell).name}.json"
+        found[path.name] = own(cell, Submission.read(path) if path.is_file() else None)
     return found | {f"{submission.name}.json": submission for submission in published()}

@@ -72,6 +72,12 @@ class Facts:
     training_steps: CountOrZero | None = None
     note: str = ""
 
+    @property
+    def name(self) -> str:
+        """What the submission's file is called, without suffix."""
+        words = f"{self.method} {self.task} {self.variant} {self.observation}"
+        return re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")
+
 
 @dataclass(frozen=True)
 class Run:
@@ -171,9 +177,7 @@ class Submission:
     @property
     def name(self) -> str:
         """What its file is called, without suffix."""
-        facts = self.facts
-        words = f"{facts.method} {facts.task} {facts.variant} {facts.observation}"
-        return re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")
+        return self.facts.name
 
     def _of_results(self) -> list[str]:
         """What is wrong with the results."""
