@@ -103,11 +103,19 @@ class Scene:
     multiccd: bool = False
 
 
-def _cache_file(scene: Scene, form: str) -> Path:
+@functools.cache
+def _sources_digest():
+    """A hash of the code that builds scenes, and of what they all stand on: more than a megabyte."""
     sources = [Path(__file__).with_name(name) for name in ("scene.py", "objects.py", "merge.py", "arena.py")]
-    digest = hashlib.sha256(repr(scene).encode())
+    digest = hashlib.sha256()
     for source in (*sources, *sorted(FOLDER.iterdir())):
         digest.update(source.read_bytes())
+    return digest
+
+
+def _cache_file(scene: Scene, form: str) -> Path:
+    digest = _sources_digest().copy()
+    digest.update(repr(scene).encode())
     if form == "rendered":
         digest.update(robosuite_version().encode())
     return cache_folder() / f"{scene.name}-{form}-mujoco{mujoco.__version__}-{digest.hexdigest()[:16]}.mjb"
