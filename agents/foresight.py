@@ -41,7 +41,6 @@ from reinforcegen_envs.policies.bundle import Bundle
 from reinforcegen_envs.policies.mlp import MLP
 from reinforcegen_envs.policies.policy import Indices, Memory, Policy, act_one
 from reinforcegen_envs.policies.predictors import foresight_features
-from reinforcegen_envs.policies.residual import ResidualPolicy
 from reinforcegen_envs.registration import make_env
 from reinforcegen_envs.statistics import EVALUATION_SEED
 from reinforcegen_envs.tasks import TASKS
@@ -144,11 +143,9 @@ class Player:
         bundle = Bundle.open(task, args.weights)
         self._ends = Ends()
         kwargs: dict[str, Any] = {"weights": str(bundle.folder), "initiation": "student", "termination": self._ends}
-        self._policy = ResidualPolicy(task, {})
-        if bundle.residual_files():
-            self._policy, kwargs["residual_scale"] = bundle.residual()
+        self._policy, scale = bundle.residual_or_zero()
         self._envs = [
-            make_env(args.task, variant, "Residual", pose_noise=noise, **kwargs)
+            make_env(args.task, variant, "Residual", pose_noise=noise, **kwargs, **scale)
             for variant in args.variant
             for noise in ((0.0, 0.0), tuple(args.pose_noise))
         ]

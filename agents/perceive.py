@@ -33,7 +33,6 @@ from reinforcegen_envs.perception.frames import Frames, States
 from reinforcegen_envs.perception.network import FOREIGN, FORMAT, save_estimator
 from reinforcegen_envs.policies.bundle import TRUTH, Bundle
 from reinforcegen_envs.policies.policy import act_one
-from reinforcegen_envs.policies.residual import ResidualPolicy
 from reinforcegen_envs.policies.weights_file import read_weights
 from reinforcegen_envs.ray_workers import open_workers
 from reinforcegen_envs.registration import make_env
@@ -99,12 +98,8 @@ class Player:
 
     def __init__(self, args: Args, cameras: bool):
         self._args, self._cameras = args, cameras
-        task = TASKS[args.task]
-        bundle = Bundle.open(task, args.weights, CameraPerception.name if cameras else TRUTH)
-        self._policy: ResidualPolicy = ResidualPolicy(task, {})
-        self._scale: dict[str, Any] = {}
-        if bundle.residual_files():
-            self._policy, self._scale["residual_scale"] = bundle.residual()
+        bundle = Bundle.open(TASKS[args.task], args.weights, CameraPerception.name if cameras else TRUTH)
+        self._policy, self._scale = bundle.residual_or_zero()
         self._players: dict[tuple[str, tuple[float, float]], tuple[Any, Recorder, Accuracy | None]] = {}
 
     def play(self, job: tuple[int, int]) -> tuple[States | None, list[Row], bool]:

@@ -156,6 +156,14 @@ class Bundle:
             raise WeightsError(f"no residual weights in {self.folder}; train some, or use the policy base")
         return ResidualPolicy.load(paths, self.task, ObservationLayout.of(self.task, base_action=True).size)
 
+    def residual_or_zero(self) -> tuple[ResidualPolicy, dict[str, Any]]:
+        """The residual policy, zero where none is tuned, and the arguments that its environment must be made with; raises like
+        `residual`."""
+        if not self.residual_files():
+            return ResidualPolicy(self.task, {}), {}
+        policy, scale = self.residual()
+        return policy, {"residual_scale": scale}
+
     def tuned(self) -> TunedPolicy:
         """Base and residual policies as one; raises like `residual`."""
         residual, scale = self.residual()
