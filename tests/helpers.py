@@ -9,12 +9,14 @@ from typing import NamedTuple
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 from reinforcegen_envs.demos.hdf5 import Demo
 from reinforcegen_envs.demos.replay import restore_first_state
 from reinforcegen_envs.engine import Snapshot
 from reinforcegen_envs.env import ManipulationEnv
 from reinforcegen_envs.tasks import TASKS
+from reinforcegen_envs.wrappers.vector import ThreadVectorEnv
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -29,6 +31,44 @@ def play(env, steps=15, action=None):
         strict |= info["success"]
         reference |= info["reference_success"]
     return strict, reference
+
+
+def assert_each_plays_as_alone(make, vector, mode, steps):
+    """Two environments of one function, side by side, do what each does alone, over the ends of episodes.
+
+    Args:
+        make: makes one.
+        vector: "sync", "threads" or "processes".
+        mode: when a vector environment resets what has ended: NEXT_STEP or SAME_STEP.
+        steps: random residuals.
+    """
+    kind = {"sync": SyncVectorEnv, "threads": ThreadVectorEnv, "processes": AsyncVectorEnv}[vector]
+    kwargs = {"context": "fork"} if vector == "processes" else {}
+    envs = kind([make] * 2, autoreset_mode=mode, **kwargs)
+    actions = np.random.default_rng(0).uniform(-0.5, 0.5, (steps, 2, 7)).astype(np.float32)
+    try:
+        first, _ = envs.reset(seed=3)
+        played = [envs.step(action)[:4] for action in actions]
+    finally:
+        envs.close()
+    ends = 0
+    for i in range(2):
+        env = make()
+        obs, _ = env.reset(seed=3 + i)
+        np.testing.assert_array_equal(first[i], obs)
+        done = False
+        for action, (got, reward, terminated, truncated) in zip(actions, played, strict=True):
+            if done:
+                expected = (env.reset()[0], 0.0, False, False)
+            else:
+                expected = env.step(action[i])[:4]
+            done = bool(expected[2] or expected[3])
+            ends += done
+            if done and mode == AutoresetMode.SAME_STEP:
+                expected, done = (env.reset()[0], *expected[1:]), False
+            np.testing.assert_array_equal(got[i], expected[0])
+            assert (reward[i], terminated[i], truncated[i]) == expected[1:]
+    assert ends
 
 
 class Moment(NamedTuple):

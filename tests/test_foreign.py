@@ -7,7 +7,8 @@ from collections import deque
 import gymnasium as gym
 import numpy as np
 import pytest
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+from gymnasium.vector import AutoresetMode
+from helpers import assert_each_plays_as_alone
 
 torch = pytest.importorskip("torch")
 
@@ -17,7 +18,6 @@ from reinforcegen_envs.observations import ObservationLayout  # noqa: E402
 from reinforcegen_envs.policies.foreign import LeRobotPolicy, SB3Policy, torchscript  # noqa: E402
 from reinforcegen_envs.policies.policy import MemorylessPolicy  # noqa: E402
 from reinforcegen_envs.tasks import ThreadingTask  # noqa: E402
-from reinforcegen_envs.wrappers.vector import ThreadVectorEnv  # noqa: E402
 
 ID = "ReinforceGen/D2-Threading-Residual-v0"
 torch.set_num_threads(1)  # a forked process must not wait for threads that it does not have
@@ -98,29 +98,8 @@ def policy(request, size, tmp_path_factory):
 
 @pytest.mark.parametrize("vector", ["sync", "threads", "processes"])
 def test_every_vector_mode_plays_what_one_environment_plays(policy, vector):
-    fns = [lambda: gym.make(ID, base_policy=policy, disable_env_checker=True)] * 2
-    make = {"sync": SyncVectorEnv, "threads": ThreadVectorEnv, "processes": AsyncVectorEnv}[vector]
-    kwargs = {"context": "fork"} if vector == "processes" else {}
-    envs = make(fns, autoreset_mode=AutoresetMode.SAME_STEP, **kwargs)
-    actions = np.random.default_rng(0).uniform(-0.5, 0.5, (110, 2, 7)).astype(np.float32)
-    try:
-        first, _ = envs.reset(seed=3)
-        steps = [envs.step(action)[:4] for action in actions]
-    finally:
-        envs.close()
-    ends = 0
-    for i in range(2):
-        env = fns[0]()
-        obs, _ = env.reset(seed=3 + i)
-        np.testing.assert_array_equal(first[i], obs)
-        for action, (got, reward, terminated, truncated) in zip(actions, steps, strict=True):
-            obs, *expected = env.step(action[i])[:4]
-            assert [reward[i], terminated[i], truncated[i]] == expected
-            if terminated[i] or truncated[i]:
-                ends += 1
-                obs = env.reset()[0]
-            np.testing.assert_array_equal(got[i], obs)
-    assert ends
+    make = lambda: gym.make(ID, base_policy=policy, disable_env_checker=True)  # noqa: E731
+    assert_each_plays_as_alone(make, vector, AutoresetMode.SAME_STEP, steps=110)
 
 
 def test_memory_belongs_to_snapshots_and_copies(policy):

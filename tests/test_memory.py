@@ -5,7 +5,8 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+from gymnasium.vector import AutoresetMode
+from helpers import assert_each_plays_as_alone
 
 import reinforcegen_envs  # noqa: F401 (registers the ids)
 from reinforcegen_envs.errors import InvalidArgument
@@ -14,7 +15,6 @@ from reinforcegen_envs.policies.bundle import Bundle
 from reinforcegen_envs.policies.policy import Policy
 from reinforcegen_envs.tasks import ThreadingTask
 from reinforcegen_envs.wrappers import Residual, fill_pool
-from reinforcegen_envs.wrappers.vector import ThreadVectorEnv
 
 RESIDUAL = "ReinforceGen/D2-Threading-Residual-v0"
 ZERO = np.zeros(7, np.float32)
@@ -84,34 +84,9 @@ def base_of(env: Any) -> Any:
 def test_one_policy_object_in_many_environments(kind, vector, mode):
     """Every environment goes on as it would alone, though all were given the same object."""
     policy = kind()
-    fns = [lambda: gym.make(RESIDUAL, base_policy=policy, disable_env_checker=True)] * 2
-    make = {"sync": SyncVectorEnv, "threads": ThreadVectorEnv, "processes": AsyncVectorEnv}[vector]
-    kwargs = {"context": "fork"} if vector == "processes" else {}
-    envs = make(fns, autoreset_mode=mode, **kwargs)
-    actions = np.random.default_rng(0).uniform(-0.5, 0.5, (150, 2, 7)).astype(np.float32)
-    try:
-        first, _ = envs.reset(seed=3)
-        steps = [envs.step(action)[:4] for action in actions]
-    finally:
-        envs.close()
-    ends = 0
-    for i in range(2):
-        env = fns[0]()
-        obs, _ = env.reset(seed=3 + i)
-        np.testing.assert_array_equal(first[i], obs)
-        done = False
-        for action, (got, reward, terminated, truncated) in zip(actions, steps, strict=True):
-            if done:
-                expected = (env.reset()[0], 0.0, False, False)
-            else:
-                expected = env.step(action[i])[:4]
-            done = bool(expected[2] or expected[3])
-            ends += done
-            if done and mode == AutoresetMode.SAME_STEP:
-                expected, done = (env.reset()[0], *expected[1:]), False
-            np.testing.assert_array_equal(got[i], expected[0])
-            assert (reward[i], terminated[i], truncated[i]) == expected[1:]
-    assert ends
+    assert_each_plays_as_alone(
+        lambda: gym.make(RESIDUAL, base_policy=policy, disable_env_checker=True), vector, mode, steps=150
+    )
 
 
 def test_a_chunk_ends_with_its_skill_and_with_its_episode():
