@@ -7,9 +7,11 @@ files can hold.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import os
 import sys
 import types
+from collections.abc import Callable
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -50,6 +52,17 @@ Positive = Annotated[float, Range(0, above=True)]
 Limit = Annotated[float, Range(0, float("inf"), above=True)]
 Fraction = Annotated[float, Range(0, 1)]
 PositiveFraction = Annotated[float, Range(0, 1, above=True)]
+
+
+def missing_arguments(function: Callable[..., object]) -> str:
+    """What a function cannot be called without, in Python's words; "" if nothing, as far as it tells."""
+    try:
+        inspect.signature(function).bind()
+    except TypeError as error:
+        return str(error)
+    except ValueError:  # a compiled one that does not tell
+        pass
+    return ""
 
 
 def checked(args: ArgsType) -> ArgsType:

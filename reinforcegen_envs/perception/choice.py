@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import os
 from collections.abc import Callable
 
-from reinforcegen_envs.errors import InvalidArgument, is_one_of
+from reinforcegen_envs.arguments import missing_arguments
+from reinforcegen_envs.errors import InvalidArgument
 from reinforcegen_envs.perception.base import Perception, Truth
 from reinforcegen_envs.perception.camera import CameraPerception
 
@@ -27,25 +27,15 @@ def as_perception(
     """
     if isinstance(perception, Perception):
         return copy.deepcopy(perception)
-    if is_one_of(perception, ("truth",)):
-        return Truth()
-    if is_one_of(perception, ("camera",)):
-        return CameraPerception(weights)
-    made = perception() if callable(perception) and _needs_nothing(perception) else None
+    if isinstance(perception, str):
+        if perception == Truth.name:
+            return Truth()
+        if perception == CameraPerception.name:
+            return CameraPerception(weights)
+    made = perception() if callable(perception) and not missing_arguments(perception) else None
     if not isinstance(made, Perception):
         raise InvalidArgument(
             f"unknown perception {perception!r}; give 'truth', 'camera', a Perception such as PoseErrors(metres=0.002), "
             "or a function that makes one"
         )
     return made
-
-
-def _needs_nothing(function: Callable[..., object]) -> bool:
-    """Whether a function can be called without arguments, as far as it tells."""
-    try:
-        inspect.signature(function).bind()
-    except TypeError:
-        return False
-    except ValueError:  # a compiled one that does not tell
-        pass
-    return True

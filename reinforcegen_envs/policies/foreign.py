@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reinforcegen_envs.errors import InvalidArgument, MissingPackage
-from reinforcegen_envs.policies.policy import Frame, Indices, Memory, MemorylessPolicy, Policy, environments
+from reinforcegen_envs.policies.policy import Copies, Frame, Indices, Memory, MemorylessPolicy, Policy, environments
 
 FRAMES = ("world", "reference")
 
@@ -239,20 +239,12 @@ class LeRobotPolicy(Policy):
     ):
         if missing := [name for name in ("reset", "select_action") if not callable(getattr(policy, name, None))]:
             raise InvalidArgument(f"{policy!r} has no {missing}; give a policy with LeRobot's interface")
-        self._given, self._preprocess, self._postprocess = policy, preprocess, postprocess
+        self._copies, self._preprocess, self._postprocess = Copies(policy), preprocess, postprocess
         self._key, self.frame = key, frame
-        self._copies: dict[int, Any] = {}
-
-    def _copy_of(self, env_index: int) -> Any:
-        if env_index not in self._copies:
-            self._copies[env_index] = copy.deepcopy(self._given)
-            self._copies[env_index].reset()
-        return self._copies[env_index]
 
     def reset(self, env_indices: Indices | None = None) -> None:
         """Forget what is left of chunks."""
-        for index in list(self._copies) if env_indices is None else map(int, env_indices):
-            self._copy_of(index).reset()
+        self._copies.reset(env_indices)
 
     def act(self, observations: NDArray[np.float32], env_indices: Indices | None = None) -> NDArray[Any]:
         """The next action of each environment's chunk."""
@@ -262,17 +254,17 @@ class LeRobotPolicy(Policy):
         for index, obs in zip(environments(observations, env_indices), observations, strict=True):
             batch = {self._key: _tensor(obs)}
             with torch.no_grad():
-                action = self._copy_of(index).select_action(self._preprocess(batch) if self._preprocess else batch)
+                action = self._copies.of(index).select_action(self._preprocess(batch) if self._preprocess else batch)
             actions.append(_row(self._postprocess(action) if self._postprocess else action))
         return np.array(actions)
 
     def get_memory(self, env_index: int = 0) -> Memory:
         """What the copy holds beside its networks and settings: queues of actions and observations."""
-        return {"queues": copy.deepcopy(_queues(self._copy_of(env_index)))}
+        return {"queues": copy.deepcopy(_queues(self._copies.of(env_index)))}
 
     def set_memory(self, memory: Memory, env_index: int = 0) -> None:
         """Go on with these queues."""
-        vars(self._copy_of(env_index)).update(copy.deepcopy(memory["queues"]))
+        vars(self._copies.of(env_index)).update(copy.deepcopy(memory["queues"]))
 
 
 def _queues(policy: Any) -> dict[str, Any]:

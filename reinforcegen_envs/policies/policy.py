@@ -16,6 +16,7 @@ from typing import Any, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from reinforcegen_envs.arguments import missing_arguments
 from reinforcegen_envs.errors import InvalidArgument
 
 ACTION = "7 numbers: position, rotation, gripper"
@@ -176,6 +177,31 @@ class _Stateless(MemorylessPolicy):
         return np.array([self._check(self._function(obs), self._name) for obs in observations])
 
 
+class Copies:
+    """A deep copy of an object with memory for every environment; it is reset when it is made.
+
+    Args:
+        given: what is copied; it has ``reset()``, and stays as it is.
+    """
+
+    def __init__(self, given: Any):
+        self._given = given
+        self._made: dict[int, Any] = {}
+
+    def of(self, env_index: int) -> Any:
+        """An environment's copy."""
+        if env_index not in self._made:
+            self._made[env_index] = copy.deepcopy(self._given)
+            self._made[env_index].reset()
+        return self._made[env_index]
+
+    def reset(self, env_indices: Indices | None) -> None:
+        """Reset the copies of these environments (None: of all); one that is yet to be made is reset then."""
+        for index in list(self._made) if env_indices is None else map(int, env_indices):
+            if index in self._made:
+                self._made[index].reset()
+
+
 class _Stateful(Policy):
     """An object with memory as a policy: every environment has a copy of its own, asked row by row.
 
@@ -189,35 +215,21 @@ class _Stateful(Policy):
     """
 
     def __init__(self, given: Any, name: str, check: Check):
-        try:
-            inspect.signature(given.reset).bind()
-        except TypeError as error:
+        if missing := missing_arguments(given.reset):
             raise InvalidArgument(
-                f"{name} {given!r}: its reset must work without arguments ({error}); wrap it in an object whose does"
-            ) from error
-        except ValueError:  # a compiled method that does not tell
-            pass
+                f"{name} {given!r}: its reset must work without arguments ({missing}); wrap it in an object whose does"
+            )
         self.frame = getattr(given, "frame", "world")
         self._own = callable(getattr(given, "get_memory", None)) and callable(getattr(given, "set_memory", None))
         if not self._own and not hasattr(given, "__dict__"):
             raise InvalidArgument(
                 f"{name} {given!r} has no __dict__ to remember; give it get_memory() and set_memory(m)"
             )
-        self._given, self._name, self._check = _copy(given, name), name, check
-        self._copies: dict[int, Any] = {}
-
-    def _copy_of(self, env_index: int) -> Any:
-        """The environment's copy, reset when it is made."""
-        if env_index not in self._copies:
-            self._copies[env_index] = copy.deepcopy(self._given)
-            self._copies[env_index].reset()
-        return self._copies[env_index]
+        self._copies, self._name, self._check = Copies(_copy(given, name)), name, check
 
     def reset(self, env_indices: Indices | None = None) -> None:
         """Reset the environments' copies."""
-        for index in list(self._copies) if env_indices is None else map(int, env_indices):
-            if index in self._copies:  # one that is yet to be made is reset then
-                self._copies[index].reset()
+        self._copies.reset(env_indices)
 
     def act(self, observations: NDArray[np.float32], env_indices: Indices | None = None) -> NDArray[Any]:
         """What each environment's copy says to its row."""
@@ -225,19 +237,19 @@ class _Stateful(Policy):
         return np.array([self._ask(i, obs) for i, obs in zip(indices, observations, strict=True)])
 
     def _ask(self, env_index: int, observation: NDArray[np.float32]) -> Any:
-        policy = self._copy_of(env_index)
+        policy = self._copies.of(env_index)
         result = policy(observation) if callable(policy) else policy.act(observation[None])[0]
         return self._check(result, self._name)
 
     def get_memory(self, env_index: int = 0) -> Memory:
         """The copy's own memory, or all its attributes."""
-        policy = self._copy_of(env_index)
+        policy = self._copies.of(env_index)
         memory = cast(Memory, policy.get_memory() if self._own else policy.__dict__)
         return copy.deepcopy(memory)
 
     def set_memory(self, memory: Memory, env_index: int = 0) -> None:
         """Give the copy a memory, or all its attributes."""
-        policy, memory = self._copy_of(env_index), copy.deepcopy(memory)
+        policy, memory = self._copies.of(env_index), copy.deepcopy(memory)
         if self._own:
             policy.set_memory(memory)
         else:
