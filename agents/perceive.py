@@ -21,14 +21,14 @@ import torch
 from tqdm import tqdm
 
 from reinforcegen_envs import cli
-from reinforcegen_envs.agents.estimator import Data, Estimator, arrays, load_arrays, predict, train
+from reinforcegen_envs.agents.estimator import Data, Estimator, arrays, estimator_for, load_arrays, predict, train
 from reinforcegen_envs.agents.recording import Accuracy, Recorder
 from reinforcegen_envs.arguments import Count, CountOrZero, Positive, checked
 from reinforcegen_envs.errors import InvalidArgument, ReinforceGenError
 from reinforcegen_envs.files import atomic_path, check_output_folder
 from reinforcegen_envs.models.scene import load_scene
 from reinforcegen_envs.perception.accuracy import Row, summarise
-from reinforcegen_envs.perception.camera import CameraPerception, card_of, output_size, proprio_size
+from reinforcegen_envs.perception.camera import CameraPerception, card_of
 from reinforcegen_envs.perception.frames import Frames, States
 from reinforcegen_envs.perception.network import FOREIGN, FORMAT, save_estimator
 from reinforcegen_envs.policies.bundle import TRUTH, Bundle
@@ -319,7 +319,7 @@ class Training:
     def _model(self, number: int) -> Estimator:
         """A new network, or that of the round before."""
         torch.manual_seed(self.args.seed)
-        model = Estimator(self.args.size, proprio_size(self.task), output_size(self.task))
+        model = estimator_for(self.task, self.args.size)
         if not number and self.args.warm_start:
             tensors, _ = read_weights(
                 self.bundle.path("estimator"), FORMAT, FOREIGN, card_of(self.task, self.args.size)

@@ -23,7 +23,6 @@ from reinforcegen_envs.agents.perceive import HELD_OUT
 from reinforcegen_envs.arguments import Count, Positive, checked
 from reinforcegen_envs.errors import InvalidArgument
 from reinforcegen_envs.perception import fusion
-from reinforcegen_envs.perception.camera import output_size, proprio_size
 from reinforcegen_envs.sim.cameras import SIZE
 from reinforcegen_envs.tasks import TASKS
 
@@ -72,7 +71,7 @@ def main(args: Args) -> None:
         np.concatenate([part["labels"] for part in labels]),
     )
     held_out = np.random.default_rng(0).random(len(data)) < HELD_OUT
-    model = estimator.Estimator(SIZE, proprio_size(task), output_size(task))
+    model = estimator.estimator_for(task, SIZE)
     began = time.process_time()
     steps = args.frames // args.batch_size
     model = estimator.train(

@@ -28,7 +28,7 @@ from reinforcegen_envs.tasks import TASKS, CoffeeTask, NutAssemblyTask, Threadin
 from reinforcegen_envs.tasks.base import Task
 
 pytest.importorskip("torch")
-from reinforcegen_envs.agents.estimator import Estimator, arrays, load_arrays, losses, means_and_log_variances  # noqa: E402
+from reinforcegen_envs.agents.estimator import arrays, estimator_for, load_arrays, loss_of, means_and_log_variances  # noqa: E402
 
 pytestmark = draws  # test_what_draws runs them where this process cannot
 SMALL = 32  # pixels: what need not be exact
@@ -40,7 +40,7 @@ def random_estimator(folder, task, **entries):
 
     shutil.copytree(SHIPPED / task.name.lower(), folder, dirs_exist_ok=True)
     torch.manual_seed(0)
-    model = Estimator(SMALL, proprio_size(task), output_size(task))
+    model = estimator_for(task, SMALL)
     save_estimator(folder / "estimator.safetensors", arrays(model), {**card_of(task, SMALL), **entries})
     return folder
 
@@ -134,7 +134,7 @@ def test_estimators_of_something_else_are_refused(untrained, tmp_path):
     coffee = random_estimator(tmp_path / "coffee", CoffeeTask)
     with pytest.raises(WeightsError, match="'Coffee'.*'Threading'"):
         engine_of(perception=CameraPerception(coffee))
-    for entry, value in (("front", {"pos": [1, 0, 1], "target": [0, 0, 1], "fovy": 45.0}), ("cameras", ["front"])):
+    for entry, value in (("views", [[0.0] * 13] * 2), ("cameras", ["front"])):
         other = random_estimator(tmp_path / entry, ThreadingTask, **{entry: value})
         with pytest.raises(WeightsError, match=f"made for {entry}"):
             engine_of(perception=CameraPerception(other))
@@ -346,8 +346,8 @@ def test_torch_and_numpy_read_outputs_alike():
     np.testing.assert_allclose(mean[0, 36:].numpy(), estimate.joints)
     np.testing.assert_allclose(log_variance[0, :36].exp().numpy(), estimate.variance.ravel(), rtol=1e-6)
     labels = mean.clone()
-    exact, _ = losses(torch.from_numpy(outputs[None]), labels, 2)
-    off, _ = losses(torch.from_numpy(outputs[None]), labels + 1, 2)
+    exact, _ = loss_of(torch.from_numpy(outputs[None]), labels, 2)
+    off, _ = loss_of(torch.from_numpy(outputs[None]), labels + 1, 2)
     assert exact < off
 
 
@@ -441,8 +441,8 @@ def test_a_model_takes_up_what_was_saved():
     import torch
 
     torch.manual_seed(0)
-    one = Estimator(SMALL, proprio_size(CoffeeTask), output_size(CoffeeTask))
-    other = Estimator(SMALL, proprio_size(CoffeeTask), output_size(CoffeeTask))
+    one = estimator_for(CoffeeTask, SMALL)
+    other = estimator_for(CoffeeTask, SMALL)
     load_arrays(other, arrays(one))
     for (name, first), second in zip(one.state_dict().items(), other.state_dict().values(), strict=True):
         assert torch.equal(first, second), name

@@ -3,7 +3,6 @@
 import copy
 import json
 import pickle
-import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -13,13 +12,30 @@ import numpy as np
 import pytest
 
 from reinforcegen_envs.errors import InvalidArgument
-from reinforcegen_envs.perception.network import FORMAT, EstimatorNetwork, load_estimator, save_estimator
+from reinforcegen_envs.perception.fusion import CENTRE, UNIT
+from reinforcegen_envs.perception.network import (
+    FORMAT,
+    GEOMETRY,
+    PER_OBJECT,
+    WINDOWS,
+    EstimatorNetwork,
+    load_estimator,
+    save_estimator,
+)
 from reinforcegen_envs.policies.mlp import MLP, WeightsError, load_mlps, save_mlps
 
-PROPRIO, OUTPUTS = 11, 9
+PROPRIO, OBJECTS, JOINTS = 11, 2, 1
+OUTPUTS = OBJECTS * PER_OBJECT + 2 * JOINTS
+# Front, looking down at the table from the other side of it; wrist, looking along the fingers.
+VIEWS = np.array(
+    [
+        [0.55, 0.0, 1.5, 0.0, -0.758419, 0.651767, 1.0, 0.0, 0.0, 0.0, 0.651767, 0.758419, 1.3],
+        [0.0, 0.05, -0.097, -1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, -1.0, 0.65],
+    ]
+)
 
 
-def random_arrays(rng, size, channels, cameras=2, features=128, hidden=256, proprio=PROPRIO) -> dict[str, Any]:
+def random_arrays(rng, size, whole, windows, features=(48, 64), hidden=128, proprio=PROPRIO) -> dict[str, Any]:
     """Parameters by torch's names, scaled so that numbers keep their size from layer to layer."""
     arrays = {}
 
@@ -27,119 +43,112 @@ def random_arrays(rng, size, channels, cameras=2, features=128, hidden=256, prop
         arrays[f"{name}.weight"] = rng.normal(0, np.sqrt(2 / np.prod(shape[1:])), shape).astype(np.float32)
         arrays[f"{name}.bias"] = rng.normal(0, 0.1, shape[0]).astype(np.float32)
 
-    for camera in range(cameras):
-        side, before = size, 3
-        for i, after in enumerate(channels):
-            kernel = 3 if i else 5
-            add(f"encoders.{camera}.convs.{i}", after, before, kernel, kernel)
-            side, before = (side + 1) // 2, after
-        add(f"encoders.{camera}.linear", features, before * side * side)
-        arrays[f"encoders.{camera}.norm.weight"] = rng.uniform(0.5, 1.5, features).astype(np.float32)
-        arrays[f"encoders.{camera}.norm.bias"] = rng.normal(0, 0.2, features).astype(np.float32)
+    def layers(name, inputs, outputs):
+        add(f"{name}.0", hidden, inputs)
+        add(f"{name}.1", hidden, hidden)
+        add(f"{name}.2", outputs, hidden + inputs)
+
+    for kind, channels, sides, width in (
+        ("whole", whole, (size // 2, size // 2), features[0]),
+        ("windows", windows, WINDOWS, features[1]),
+    ):
+        for camera, side in enumerate(sides):
+            before = 3
+            for i, after in enumerate(channels):
+                kernel = 3 if i else 5
+                add(f"{kind}.{camera}.convs.{i}", after, before, kernel, kernel)
+                side, before = (side + 1) // 2, after
+            add(f"{kind}.{camera}.linear", width, before * side * side)
+            arrays[f"{kind}.{camera}.norm.weight"] = rng.uniform(0.5, 1.5, width).astype(np.float32)
+            arrays[f"{kind}.{camera}.norm.bias"] = rng.normal(0, 0.2, width).astype(np.float32)
     add("proprio", 64, proprio)
-    joined = cameras * features + 64
-    add("trunk.0", hidden, joined)
-    add("trunk.1", hidden, hidden)
-    add("head", OUTPUTS, hidden + joined)
+    joined = 2 * features[0] + 64
+    layers("rough", joined, OBJECTS * PER_OBJECT)
+    joined += 2 * features[1] + GEOMETRY
+    layers("objects.0", joined, PER_OBJECT)
+    layers("objects.1", joined, PER_OBJECT + 2 * JOINTS)
     return arrays
 
 
-def random_inputs(rng, size, cameras=2):
-    return rng.integers(0, 256, (cameras, size, size, 3), np.uint8), rng.normal(0, 1, PROPRIO).astype(np.float32)
-
-
-def torch_estimator(arrays, cameras=2):
-    """What trains: a module whose parameters have the names of ``arrays``."""
-    torch = pytest.importorskip("torch")
-    nn, relu = torch.nn, torch.relu
-
-    def linear(name):
-        return nn.Linear(*reversed(arrays[f"{name}.weight"].shape))
-
-    class Encoder(nn.Module):
-        def __init__(self, name):
-            super().__init__()
-            shapes = [a.shape for key, a in arrays.items() if key.startswith(f"{name}.convs") and "weight" in key]
-            self.convs = nn.ModuleList(nn.Conv2d(i, o, k, stride=2, padding=k // 2) for o, i, k, _ in shapes)
-            self.linear = linear(f"{name}.linear")
-            self.norm = nn.LayerNorm(len(arrays[f"{name}.norm.bias"]))
-
-        def forward(self, frame):
-            x = frame.permute(2, 0, 1).float()[None] / 255 - 0.5
-            for conv in self.convs:
-                x = relu(conv(x))
-            return relu(self.norm(self.linear(x.flatten())))
-
-    class Estimator(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.encoders = nn.ModuleList(Encoder(f"encoders.{k}") for k in range(cameras))
-            self.proprio, self.head = linear("proprio"), linear("head")
-            self.trunk = nn.ModuleList([linear("trunk.0"), linear("trunk.1")])
-
-        def forward(self, frames, proprio):
-            z = torch.cat([*(e(f) for e, f in zip(self.encoders, frames, strict=True)), relu(self.proprio(proprio))])
-            h = relu(self.trunk[1](relu(self.trunk[0](z))))
-            return self.head(torch.cat([h, z]))
-
-    module = Estimator()
-    module.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
-
-    def run(frames, proprio):
-        with torch.inference_mode():
-            return module(torch.from_numpy(frames), torch.from_numpy(proprio)).numpy()
-
-    return run
+def random_inputs(rng, size):
+    frames = rng.integers(0, 256, (2, size, size, 3), np.uint8)
+    proprio = rng.normal(0, 1, PROPRIO).astype(np.float32)
+    proprio[3:9] = np.linalg.qr(rng.normal(size=(3, 3)))[0].T[:2].ravel()  # two axes of the hand
+    return frames, proprio
 
 
 @pytest.fixture(scope="module")
 def arrays():
-    return random_arrays(np.random.default_rng(0), 84, (16, 32, 64, 64))
+    return random_arrays(np.random.default_rng(0), 84, (16, 32, 64), (16, 48, 64))
 
 
 @pytest.fixture(scope="module")
 def small():
     """Of a network that is quick, whose channels fill no blocks."""
-    return random_arrays(np.random.default_rng(1), 9, (5, 7, 6, 4), features=12, hidden=10)
+    return random_arrays(np.random.default_rng(1), 9, (5, 7), (3, 4), features=(6, 5), hidden=10)
 
 
-@pytest.mark.parametrize(
-    ("size", "channels", "cameras"),
-    [(84, (16, 32, 64, 64), 2), (64, (16, 32, 64, 64), 2), (64, (8, 24, 40, 20), 2), (33, (6, 17), 1)],
-)
-def test_equals_torch(size, channels, cameras):
+@pytest.mark.parametrize("size", [84, 64, 33])
+def test_equals_torch(size):
+    """What is run is what was trained, wherever windows lie: inside the pictures, at their edges, outside."""
+    torch = pytest.importorskip("torch")
+    from reinforcegen_envs.agents import estimator as trained
+
     rng = np.random.default_rng(size)
-    arrays = random_arrays(rng, size, channels, cameras)
-    network, reference = EstimatorNetwork(arrays, size), torch_estimator(arrays, cameras)
-    assert (network.cameras, network.size, network.proprio_size, network.output_size) == (cameras, size, 11, 9)
+    arrays = random_arrays(rng, size, trained.WHOLE_CHANNELS, trained.WINDOW_CHANNELS)
+    network = EstimatorNetwork(arrays, VIEWS, size)
+    assert (network.size, network.proprio_size, network.objects, network.joints) == (size, PROPRIO, OBJECTS, JOINTS)
+    assert network.output_size == OUTPUTS
+    model = trained.Estimator(size, PROPRIO, OBJECTS, [1], VIEWS.tolist()).eval()
+    trained.load_arrays(model, arrays)
+    given = trained.arrays(model)
+    assert all(np.array_equal(given[name], array) for name, array in arrays.items())
     outputs = []
-    for _ in range(5):
-        inputs = random_inputs(rng, size, cameras)
-        outputs.append(network(*inputs))
+    for k in range(8):
+        frames, proprio = random_inputs(rng, size)
+        frames[:] = 0 if k == 7 else frames  # the padding is grey, not black
+        with torch.inference_mode():
+            expected = model(torch.from_numpy(frames)[None], torch.from_numpy(proprio)[None])[0][0].numpy()
+        outputs.append(network(frames, proprio))
         assert outputs[-1].dtype == np.float32 and outputs[-1].shape == (OUTPUTS,)
-        np.testing.assert_allclose(outputs[-1], reference(*inputs), atol=1e-4)
+        np.testing.assert_allclose(outputs[-1], expected, atol=1e-4)
     assert np.std(outputs, 0).min() > 0.01
-    black = np.zeros_like(inputs[0])  # the padding is grey, not black
-    np.testing.assert_allclose(network(black, inputs[1]), reference(black, inputs[1]), atol=1e-4)
+
+
+def test_windows_follow_their_object(small):
+    """A network that says of every object that it is where its windows are, and roughly where, puts them on the ray."""
+    arrays = {name: np.zeros_like(array) for name, array in small.items()}
+    rough = np.zeros((OBJECTS, 2, 2, 3, 3))
+    rough[:, 1, 0], rough[:, 1, 1] = -12.0, 4.0  # all that is known is known in the world's frame
+    places = np.array([[0.05, 0.1, 0.9], [-0.1, -0.05, 1.0]])
+    rough[:, 0, 0, 0] = (places - CENTRE) / UNIT
+    arrays["rough.2.bias"] = rough.ravel().astype(np.float32)
+    for size in (84, 9):
+        arrays["whole.0.linear.weight"] = arrays["whole.1.linear.weight"] = np.zeros(
+            (6, 7 * ((size // 2 + 3) // 4) ** 2), np.float32
+        )
+        frames, proprio = random_inputs(np.random.default_rng(2), size)
+        outputs = EstimatorNetwork(arrays, VIEWS, size)(frames, proprio)
+        found = outputs[: OBJECTS * PER_OBJECT].reshape(OBJECTS, 2, 2, 3, 3)[:, 0, 0, 0] * UNIT + CENTRE
+        # They are as deep, and aside by at most half a pixel's diagonal.
+        eye, axes = VIEWS[0, :3], VIEWS[0, 3:12].reshape(3, 3)
+        wanted: Any = (places - eye) @ axes
+        got: Any = (found - eye) @ axes
+        np.testing.assert_allclose(got[:, 2], wanted[:, 2], atol=1e-5)
+        pixel = -wanted[:, 2] / (VIEWS[0, 12] * size)
+        aside = np.linalg.norm((got - wanted)[:, :2], np.inf, axis=1)
+        assert np.all(aside <= 0.5 * pixel + 1e-5) and aside.max() > 0.01 * pixel.max()
 
 
 def test_cameras_keep_their_order(arrays):
-    rng = np.random.default_rng(2)
-    network = EstimatorNetwork(arrays)
-    frames, proprio = random_inputs(rng, 84)
+    frames, proprio = random_inputs(np.random.default_rng(2), 84)
+    network = EstimatorNetwork(arrays, VIEWS)
     assert np.abs(network(frames, proprio) - network(frames[::-1], proprio)).max() > 0.01
-    swapped = {re.sub(r"(?<=^encoders\.)\d", lambda k: str(1 - int(k[0])), name): a for name, a in arrays.items()}
-    for name in ("trunk.0.weight", "head.weight"):
-        weight = swapped[name].copy()
-        seen = weight[:, -320:-64]  # 128 numbers a camera, before 64 of proprioception
-        seen[:] = np.roll(seen, 128, axis=1)
-        swapped[name] = weight
-    np.testing.assert_allclose(EstimatorNetwork(swapped)(frames[::-1], proprio), network(frames, proprio), atol=1e-4)
 
 
 def test_the_same_bits_every_time(arrays, tmp_path):
     """In this process, from a copy, from views and read-only arrays, and in a fresh process."""
-    network = EstimatorNetwork(arrays)
+    network = EstimatorNetwork(arrays, VIEWS)
     frames, proprio = random_inputs(np.random.default_rng(3), 84)
     expected = network(frames, proprio).tobytes()
     upside_down = np.ascontiguousarray(frames[:, ::-1])[:, ::-1]
@@ -161,7 +170,7 @@ def test_the_same_bits_every_time(arrays, tmp_path):
 
 @pytest.mark.parametrize("shared", [False, True])
 def test_threads_do_not_disturb_each_other(arrays, shared):
-    first = EstimatorNetwork(arrays)
+    first = EstimatorNetwork(arrays, VIEWS)
     networks = [first, first if shared else copy.deepcopy(first)]
     rng = np.random.default_rng(4)
     inputs = [[random_inputs(rng, 84) for _ in range(20)] for _ in networks]
@@ -175,7 +184,7 @@ def test_threads_do_not_disturb_each_other(arrays, shared):
 
 
 def test_bad_inputs(small):
-    network = EstimatorNetwork(small, 9)
+    network = EstimatorNetwork(small, VIEWS, 9)
     frames, proprio = random_inputs(np.random.default_rng(5), 9)
     needed = r"needed is uint8 of shape \(2, 9, 9, 3\)"
     for wrong in (frames.astype(np.float32), frames[:1], frames[0], frames[:, :8], frames[..., :1], frames.tolist()):
@@ -196,27 +205,34 @@ def test_parameters_that_do_not_fit_are_refused(small):
         changed = {**small, **{name.replace("__", "."): array for name, array in changes.items()}}
         changed.pop(drop, None)
         with pytest.raises(WeightsError, match=message):
-            EstimatorNetwork(changed, size)
+            EstimatorNetwork(changed, VIEWS, size)
 
-    EstimatorNetwork(small, 9)
+    EstimatorNetwork(small, VIEWS, 9)
     for name, array in small.items():
         refuse(r"shape|missing|kernel of 0", drop=name)
         refuse(r"has shape .* needed is|kernel of 0", **{name: array[..., None]})
         refuse(r"has shape .* needed is|kernel of 0", **{name: array[:-1]})
         refuse(rf"{name} has numbers that are not finite", **{name: array * np.nan})
-    refuse(r"encoders.0.linear.weight has shape \(12, 4\).*frames of 84 x 84 pixels; needed is \(12, 144\)", 84)
-    refuse(r"missing \[\], or unknown \['trunk.2.weight'\]", trunk__2__weight=np.zeros(3))
-    refuse(r"missing \['head.bias'\]", drop="head.bias")
-    refuse("kernel of 2; it must be odd", encoders__0__convs__1__weight=np.zeros((7, 5, 2, 2)))
+    refuse(r"whole.0.linear.weight has shape \(6, 7\).*frames of 84 x 84 pixels; needed is \(6, 847\)", 84)
+    refuse(r"missing \[\], or unknown \['rough.3.weight'\]", rough__3__weight=np.zeros(3))
+    refuse(r"missing \['rough.2.bias'\]", drop="rough.2.bias")
+    refuse("kernel of 2; it must be odd", whole__0__convs__1__weight=np.zeros((7, 5, 2, 2)))
+    odd = {f"objects.1.2.{part}": small[f"objects.1.2.{part}"][:-1] for part in ("weight", "bias")}
+    refuse("36 outputs and two for each of its joints", **odd)
     for size in (0, "84", 9.5):
         refuse("size is .*whole number of pixels", size)
-    with pytest.raises(WeightsError, match="there is no encoder"):
-        EstimatorNetwork({})
+    for views in (VIEWS[:1], VIEWS[:, :12], VIEWS * np.nan):
+        with pytest.raises(WeightsError, match=r"views have shape \(.*\); needed are 2 x 13 finite numbers"):
+            EstimatorNetwork(small, views, 9)
+    with pytest.raises(WeightsError, match="there are no objects"):
+        EstimatorNetwork({}, VIEWS)
 
 
 # --- files ---
 
-CARD: dict[str, Any] = {"task": "Threading", "kind": "estimator", "cameras": ["front", "wrist"], "seeds": [1, 2]}
+CARD: dict[str, Any] = {
+    "task": "Threading", "kind": "estimator", "cameras": ["front", "wrist"], "views": VIEWS.tolist(), "seeds": [1, 2],
+}  # fmt: skip
 
 
 def test_save_and_load(arrays, tmp_path):
@@ -227,16 +243,15 @@ def test_save_and_load(arrays, tmp_path):
     network, card = load_estimator(path, task="Threading", cameras=("front", "wrist"), size=84, version=0)
     assert card == json.loads(path.with_suffix(".json").read_text())
     assert card["format"] == FORMAT and card["seeds"] == [1, 2]
-    half = EstimatorNetwork({name: array.astype(np.float16) for name, array in arrays.items()})
+    half = EstimatorNetwork({name: array.astype(np.float16) for name, array in arrays.items()}, VIEWS)
     inputs = random_inputs(np.random.default_rng(6), 84)
     np.testing.assert_array_equal(network(*inputs), half(*inputs))
-    np.testing.assert_allclose(network(*inputs), EstimatorNetwork(arrays)(*inputs), atol=0.02)
 
 
 def test_what_cannot_be_loaded_is_not_saved(small, tmp_path):
     path = tmp_path / "estimator.safetensors"
-    with pytest.raises(WeightsError, match="head.bias has numbers that are not finite, or too large"):
-        save_estimator(path, {**small, "head.bias": np.full(OUTPUTS, 1e6)}, {**CARD, "size": 9})
+    with pytest.raises(WeightsError, match="rough.2.bias has numbers that are not finite, or too large"):
+        save_estimator(path, {**small, "rough.2.bias": np.full(OBJECTS * PER_OBJECT, 1e6)}, {**CARD, "size": 9})
     with pytest.raises(WeightsError, match="frames of 84 x 84 pixels"):
         save_estimator(path, small, CARD)
     assert not list(tmp_path.iterdir())

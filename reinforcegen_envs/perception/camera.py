@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import mujoco
 import numpy as np
 
 from reinforcegen_envs.errors import InvalidArgument
+from reinforcegen_envs.models.scene import load_scene
 from reinforcegen_envs.perception import fusion
 from reinforcegen_envs.perception.base import Belief, Perception
-from reinforcegen_envs.perception.network import EstimatorNetwork, load_estimator
+from reinforcegen_envs.perception.network import LOG_VARIANCES, PER_OBJECT, EstimatorNetwork, load_estimator
 from reinforcegen_envs.perception.vectors import aligned, decode, turns_of
 from reinforcegen_envs.policies.bundle import Bundle
 from reinforcegen_envs.policies.policy import Memory
-from reinforcegen_envs.poses import matrix_from, to_pose7
+from reinforcegen_envs.poses import invert, matrix_from, to_pose7
 from reinforcegen_envs.sim.cameras import CAMERAS, SIZE, Cameras
 from reinforcegen_envs.sim.kernel import GRIPPER
 from reinforcegen_envs.sim.simulation import CellState, Simulation
 from reinforcegen_envs.tasks.base import Task
 from reinforcegen_envs.typing import Array, Integers, Observations
 
-LOG_VARIANCES = (-12.0, 4.0)  # what a network's are cut to
 JOINT_FADING = 0.9  # part of a joint's precision that is left after a control step
 JOINT_SURPRISE = 6.6  # squared Mahalanobis distance of one number (p = 0.01) beyond which it fades twice as fast
-PER_OBJECT = 2 * 2 * 9  # outputs: (mean, log variance) x (world, hand) x three vectors
 
 
 @dataclass(frozen=True)
@@ -69,12 +69,12 @@ def proprio_size(task: type[Task] | Task) -> int:
 def proprio(cell: CellState, stages: int, stage: int) -> Observations:
     """What the robot knows of itself, about 1 in size, float32.
 
-    Grip site's position from `fusion.CENTRE` (in 0.2 m) and first two axes, world frame; finger opening; joints (7, radians);
-    last gripper command; current stage, one-hot.
+    Grip site's position from `fusion.CENTRE` (in `fusion.HAND_UNIT`) and first two axes, world frame; finger opening; joints
+    (7, radians); last gripper command; current stage, one-hot.
     """
     position, rotation = cell.data.site_xpos[cell.grip_site], cell.data.site_xmat[cell.grip_site].reshape(3, 3)
     out = np.zeros(18 + stages, np.float32)
-    out[:3] = (position - fusion.CENTRE) / 0.2
+    out[:3] = (position - fusion.CENTRE) / fusion.HAND_UNIT
     out[3:6], out[6:9] = rotation[:, 0], rotation[:, 1]
     out[9] = cell.gripper_opening()
     out[10:17] = cell.joints
@@ -265,13 +265,41 @@ class CameraPerception(Perception):
         return {**self.__dict__, "_cameras": None}
 
 
+@functools.cache
+def views_of(task: type[Task]) -> list[list[float]]:
+    """Where the cameras are, front in the world and wrist in the hand (the grip site), as `EstimatorNetwork` takes it."""
+    light, cell = load_scene(task.scene, "light"), CellState(load_scene(task.scene))
+    cell.evaluate()
+    hand, views = cell.eef_pose(), []
+    data = mujoco.MjData(light)
+    mujoco.mj_kinematics(light, data)
+    mujoco.mj_camlight(light, data)
+    mujoco.mj_camlight(cell.model, cell.data)
+    for k, (name, model, seen) in enumerate(zip(CAMERAS.values(), (light, cell.model), (data, cell.data), strict=True)):
+        i = model.camera(name).id
+        pose = matrix_from(seen.cam_xmat[i].reshape(3, 3), seen.cam_xpos[i])
+        pose = invert(hand) @ pose if k else pose
+        focal = 0.5 / np.tan(0.5 * np.radians(model.cam_fovy[i]))
+        # Rounded: weights' cards hold them, and are compared.
+        views.append([round(float(x), 6) for x in (*pose[:3, 3], *pose[:3, :3].ravel(), focal)])
+    return views
+
+
+def joint_owners(model: mujoco.MjModel, task: Task) -> list[int]:
+    """By observed joint: index of the object that it belongs to; in ascending order, as networks give joints object by object."""
+    roots = [int(model.body_rootid[model.joint(name).bodyid[0]]) for name in task.joints]
+    owners = [list(task.bodies).index(root) for root in roots]
+    assert owners == sorted(owners), f"list the joints of {task.name} in the order of its objects"
+    return owners
+
+
 def requirements(task: type[Task]) -> dict[str, Any]:
     """Entries that an estimator's card must have to serve a task: what it sees, and what it says of which objects."""
     return {
         "task": task.name,
         "kind": "estimator",
         "cameras": tuple(CAMERAS),
-        "front": asdict(task.scene.front),
+        "views": views_of(task),
         "objects": task.objects,
         "joints": tuple(task.joints),
         "proprio_size": proprio_size(task),

@@ -16,7 +16,7 @@ import numpy as np
 
 from reinforcegen_envs.files import atomic_path
 from reinforcegen_envs.perception import fusion
-from reinforcegen_envs.perception.camera import joint_ranges, proprio
+from reinforcegen_envs.perception.camera import joint_owners, joint_ranges, proprio
 from reinforcegen_envs.perception.vectors import encode, turns_of
 from reinforcegen_envs.poses import from_pose7, invert, matrix_from, rotation, to_pose7, translation
 from reinforcegen_envs.sim.cameras import SIZE, Cameras
@@ -117,9 +117,7 @@ class Frames:
         self.cameras = Cameras(task.scene, size)
         self._turns = [turns_of(task.symmetries.get(name))[0] for name in task.objects]
         self._joint_low, self._joint_span = joint_ranges(model, self.task)
-        # By joint: index of the object that it belongs to.
-        roots = [int(model.body_rootid[model.joint(name).bodyid[0]]) for name in task.joints]
-        self._joint_object = [list(self.task.bodies).index(root) for root in roots]
+        self._joint_object = joint_owners(model, self.task)
 
     def load(self, states: States, row: int) -> None:
         """Put the cell into a recorded state."""

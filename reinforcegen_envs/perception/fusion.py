@@ -20,6 +20,7 @@ HANDOVER = 0.2  # part that is left when the carrier changes: the fingers move w
 SURPRISE = 12.0
 UNIT = 0.1  # metres: positions are in this unit, so that all of a network's outputs are about 1
 CENTRE = np.array([0.0, 0.0, 0.88])  # metres, world frame: what positions are measured from
+HAND_UNIT = 0.2  # metres: the hand's position in proprioception is in this unit
 
 
 @numba.njit(cache=True)

@@ -1,8 +1,12 @@
 """The network of a camera pose estimator, run without torch: compiled, without the GIL, and bit for bit reproducible.
 
-Each camera has an encoder: convolutions, a linear layer, layer normalisation. What they say and proprioception go through a
-trunk of two layers and, past it, into the head. A BLAS may start threads, which on a busy machine wait for each other, and
-round as it likes; these are loops whose order of additions is fixed. Calls share no scratch: threads may call one network.
+It looks twice. At both whole pictures, at half their resolution: an encoder a camera (convolutions, a linear layer, layer
+normalisation), and with proprioception a trunk of two layers and a head, say roughly where every object is. Then at a window
+around each object, at full resolution, in both pictures: what is left to say is where in the window the object is, which looks
+alike wherever the object stands; a network that sees whole pictures alone has to learn every place anew (docs/perception.md).
+
+A BLAS may start threads, which on a busy machine wait for each other, and round as it likes; these are loops whose order of
+additions is fixed. Calls share no scratch: threads may call one network.
 """
 
 from __future__ import annotations
@@ -16,17 +20,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reinforcegen_envs.errors import InvalidArgument
+from reinforcegen_envs.perception.fusion import CENTRE, HAND_UNIT, UNIT
 from reinforcegen_envs.policies.mlp import dense
 from reinforcegen_envs.policies.weights_file import CARD_VERSION, WeightsError, read_weights, write_weights
-from reinforcegen_envs.sim.cameras import SIZE
+from reinforcegen_envs.sim.cameras import CAMERAS, SIZE
 
 Array = NDArray[Any]
-FORMAT = "reinforcegen-estimator-1"
+FORMAT = "reinforcegen-estimator-2"
 STRIDE = 2
 EPSILON = 1e-5  # torch's in layer normalisation
 BLOCK = 16  # channels that are computed together: a cache line; others are filled up with zeros
 TILE = 6  # pixels that are computed together: each weight that is loaded serves them all
 FOREIGN = "train one with python -m reinforcegen_envs.agents.perceive"
+LOG_VARIANCES = (-12.0, 4.0)  # what a network's are cut to
+PER_OBJECT = 2 * 2 * 9  # outputs: (mean, log variance) x (world, hand) x three vectors
+GEOMETRY = PER_OBJECT + 4 * 3  # rough estimate; in both frames the anchor of the window, and the object from there
+WINDOWS = (32, 40)  # pixels along a side; by camera: what the wrist's sees is nearer (ours)
+BEYOND = 4  # pixels outside the picture that a window's middle may be (ours)
+NEAREST = 0.05  # metres: what is nearer to a camera, or behind it, counts as that deep (ours)
+SCALE = 0.2  # of log variances as inputs
+SCALE_POSITION = 0.3  # of an object's position from the window's anchor, in `fusion.UNIT` (ours)
+VIEW = 13  # numbers that say where a camera is and how it sees
 
 
 @numba.njit(cache=True, nogil=True)
@@ -105,107 +119,247 @@ def _relu(x: Array) -> None:
 
 
 @numba.njit(cache=True, nogil=True)
+def _encode(
+    x: Array, plan: Array, convs: tuple[Array, ...], biases: tuple[Array, ...], first: int,
+    linear: Array, linear_bias: Array, norm: Array, out: Array,
+) -> None:  # fmt: skip
+    """An encoder: a padded picture, flat, as `_convolve` takes it, to features ``out`` (1, features)."""
+    for layer in range(len(plan)):
+        bias = biases[first + layer]
+        y = np.zeros(plan[layer, 5] * plan[layer, 5] * len(bias) + 1, np.float32)
+        _convolve(x, convs[first + layer], bias, plan[layer], y)
+        x = y
+    dense(x[:-1].reshape(1, len(x) - 1), linear, linear_bias, out)
+    _normalise(out[0], norm[0], norm[1])
+    _relu(out[0])
+
+
+@numba.njit(cache=True, nogil=True)
+def _halved(frame: Array, row: Array) -> Array:
+    """A picture at half its resolution, padded and flat, for a first convolution of these numbers (see `_plan`)."""
+    pad, side, width, size = row[0] // 2, row[1], row[2], row[1] - row[0] // 2 * 2
+    x = np.zeros(side * side * width + 1, np.float32)
+    for i in range(size):
+        for j in range(size):
+            at = ((pad + i) * side + pad + j) * width
+            for k in range(width):
+                four = np.float32(frame[2 * i, 2 * j, k]) + np.float32(frame[2 * i, 2 * j + 1, k])
+                four += np.float32(frame[2 * i + 1, 2 * j, k]) + np.float32(frame[2 * i + 1, 2 * j + 1, k])
+                x[at + k] = four / np.float32(4 * 255.0) - np.float32(0.5)
+    return x
+
+
+@numba.njit(cache=True, nogil=True)
+def _window(frame: Array, column: int, line: int, row: Array) -> Array:
+    """The same of a window around a pixel; what lies outside the picture is black."""
+    pad, side, width, size = row[0] // 2, row[1], row[2], row[1] - row[0] // 2 * 2
+    x = np.zeros(side * side * width + 1, np.float32)
+    for i in range(size):
+        for j in range(size):
+            at = ((pad + i) * side + pad + j) * width
+            v, u = line + i - size // 2, column + j - size // 2
+            inside = 0 <= v < len(frame) and 0 <= u < len(frame)
+            for k in range(width):
+                value = np.float32(frame[v, u, k]) if inside else np.float32(0.0)
+                x[at + k] = value / np.float32(255.0) - np.float32(0.5)
+    return x
+
+
+@numba.njit(cache=True, nogil=True)
+def _aim(position: Array, view: Array, size: int) -> tuple[int, int, Array]:
+    """Which pixel shows a point, and the point on the pixel's ray that is as deep.
+
+    Args:
+        position: (3,) of the point, metres, in the frame that the camera is fixed in.
+        view: the camera's, see `EstimatorNetwork`.
+        size: pixels along a picture's side.
+
+    Returns:
+        column, row, both at most `BEYOND` outside the picture; and the point (3,), metres.
+    """
+    eye, axes, focal = view[:3], view[3:12].reshape(3, 3), view[12] * size
+    seen = np.zeros(3)
+    for i in range(3):
+        for j in range(3):
+            seen[i] += axes[j, i] * (position[j] - eye[j])
+    depth = max(-seen[2], NEAREST)
+    low, high = -BEYOND, size + BEYOND
+    column = int(min(max(np.floor(0.5 * size + focal * seen[0] / depth), low), high))
+    row = int(min(max(np.floor(0.5 * size - focal * seen[1] / depth), low), high))
+    seen[0], seen[1], seen[2] = (
+        (column + 0.5 - 0.5 * size) / focal * depth, -(row + 0.5 - 0.5 * size) / focal * depth, -depth,
+    )  # fmt: skip
+    point = eye.copy()
+    for i in range(3):
+        for j in range(3):
+            point[i] += axes[i, j] * seen[j]
+    return column, row, point
+
+
+@numba.njit(cache=True, nogil=True)
+def _layers(x: Array, weights: tuple[Array, ...], biases: tuple[Array, ...], first: int) -> Array:
+    """Two layers, and a head that sees their input as well: ``x`` (1, n) to (outputs,)."""
+    h = x
+    for layer in range(first, first + 2):
+        out = np.empty((1, len(biases[layer])), np.float32)
+        dense(h, weights[layer], biases[layer], out)
+        _relu(out[0])
+        h = out
+    y = np.empty((1, len(biases[first + 2])), np.float32)
+    dense(np.concatenate((h, x), 1), weights[first + 2], biases[first + 2], y)
+    return y[0]
+
+
+@numba.njit(cache=True, nogil=True)
 def _forward(
     frames: Array,
     proprio: Array,
+    objects: int,
+    joints: int,
+    views: Array,
     plan: Array,
     convs: tuple[Array, ...],
     conv_biases: tuple[Array, ...],
     linears: tuple[Array, ...],
     linear_biases: tuple[Array, ...],
-    norms: Array,
+    norms: tuple[Array, ...],
+    origin: Array,
 ) -> Array:
     """Run a network once; see `EstimatorNetwork.packed`. What it writes to in between is its own."""
-    cameras, size, layers, features = len(frames), frames.shape[1], len(plan), norms.shape[2]
-    n = cameras * features + len(linear_biases[cameras])
-    z = np.empty((1, n), np.float32)
-    for camera in range(cameras):
-        pad, side, width = plan[0, 0] // 2, plan[0, 1], plan[0, 2]
-        x = np.zeros(side * side * width + 1, np.float32)
-        for i in range(size):
-            begin = ((pad + i) * side + pad) * width
-            row = frames[camera, i].reshape(size * width)
-            for j in range(size * width):
-                x[begin + j] = np.float32(row[j]) / np.float32(255.0) - np.float32(0.5)
-        for layer in range(layers):
-            index = camera * layers + layer
-            out = np.zeros(plan[layer, 5] * plan[layer, 5] * len(conv_biases[index]) + 1, np.float32)
-            _convolve(x, convs[index], conv_biases[index], plan[layer], out)
-            x = out
-        part = z[:, camera * features : (camera + 1) * features]
-        dense(x[:-1].reshape(1, len(x) - 1), linears[camera], linear_biases[camera], part)
-        _normalise(part[0], norms[camera, 0], norms[camera, 1])
-    dense(proprio.reshape(1, len(proprio)), linears[cameras], linear_biases[cameras], z[:, cameras * features :])
-    _relu(z[0])
-    h = z
-    for layer in range(cameras + 1, cameras + 3):
-        out = np.empty((1, len(linear_biases[layer])), np.float32)
-        dense(h, linears[layer], linear_biases[layer], out)
-        _relu(out[0])
-        h = out
-    y = np.empty((1, len(linear_biases[cameras + 3])), np.float32)
-    dense(np.concatenate((h, z), 1), linears[cameras + 3], linear_biases[cameras + 3], y)
-    return y[0]
+    size, layers = frames.shape[1], plan.shape[1]
+    whole, window, felt = norms[0].shape[1], norms[2].shape[1], len(linear_biases[4])
+    z = np.empty((1, 2 * whole + felt), np.float32)
+    for camera in range(2):
+        x = _halved(frames[camera], plan[camera, 0])
+        part = z[:, camera * whole : (camera + 1) * whole]
+        _encode(
+            x, plan[camera], convs, conv_biases, camera * layers, linears[camera], linear_biases[camera], norms[camera], part
+        )  # fmt: skip
+    dense(proprio.reshape(1, len(proprio)), linears[4], linear_biases[4], z[:, 2 * whole :])
+    _relu(z[0, 2 * whole :])
+    rough = _layers(z, linears, linear_biases, 5)
+
+    hand = np.empty((3, 3))
+    hand[:, 0], hand[:, 1] = proprio[3:6], proprio[6:9]
+    hand[:, 2] = np.cross(hand[:, 0], hand[:, 1])
+    at = proprio[:3].astype(np.float64) * HAND_UNIT
+    out = np.empty(objects * PER_OBJECT + 2 * joints, np.float32)
+    joint = objects * PER_OBJECT
+    w = np.empty((1, 2 * window + GEOMETRY + z.shape[1]), np.float32)
+    w[0, 2 * window + GEOMETRY :] = z[0]
+    for n in range(objects):
+        known = rough[n * PER_OBJECT : (n + 1) * PER_OBJECT]
+        # Where it is, by what both frames' estimates are worth.
+        worth = np.zeros(2)
+        for frame in range(2):
+            for i in range(3):
+                log_variance = min(max(known[18 + 9 * frame + i], LOG_VARIANCES[0]), LOG_VARIANCES[1])
+                worth[frame] += np.exp(log_variance) / 3.0
+        places = np.empty((2, 3))  # metres: from the origin along the world's axes, from the hand along the hand's
+        for i in range(3):
+            from_hand = at[i]
+            for j in range(3):
+                from_hand += hand[i, j] * known[9 + j] * UNIT
+            places[0, i] = (known[i] * UNIT / worth[0] + from_hand / worth[1]) / (1.0 / worth[0] + 1.0 / worth[1])
+        for i in range(3):
+            places[1, i] = 0.0
+            for j in range(3):
+                places[1, i] += hand[j, i] * (places[0, j] - at[j])
+        anchors = np.empty((2, 3))
+        for camera in range(2):
+            place = places[camera] + origin if camera == 0 else places[camera]
+            column, row, anchor = _aim(place, views[camera], size)
+            anchors[camera] = (anchor - origin if camera == 0 else anchor) / UNIT
+            k = 2 + camera
+            x = _window(frames[camera], column, row, plan[k, 0])
+            part = w[:, camera * window : (camera + 1) * window]
+            _encode(x, plan[k], convs, conv_biases, k * layers, linears[k], linear_biases[k], norms[k], part)
+        geometry = w[0, 2 * window : 2 * window + GEOMETRY]
+        for i in range(18):
+            geometry[i] = known[i]
+            geometry[18 + i] = SCALE * min(max(known[18 + i], LOG_VARIANCES[0]), LOG_VARIANCES[1])
+        for camera in range(2):
+            for i in range(3):
+                geometry[36 + 3 * camera + i] = anchors[camera, i]
+                geometry[42 + 3 * camera + i] = places[camera, i] / UNIT - anchors[camera, i]
+        y = _layers(w, linears, linear_biases, 8 + 3 * n)
+        mine = out[n * PER_OBJECT : (n + 1) * PER_OBJECT]
+        mine[:] = y[:PER_OBJECT]
+        for camera in range(2):
+            for i in range(3):
+                mine[9 * camera + i] = np.float32(anchors[camera, i]) + np.float32(SCALE_POSITION) * y[9 * camera + i]
+        for i in range(PER_OBJECT, len(y)):
+            out[joint] = y[i]
+            joint += 1
+    return out
 
 
 class EstimatorNetwork:
-    """A fixed network from the cameras' frames and proprioception to numbers that say where something is.
+    """A fixed network from the cameras' frames and proprioception to numbers that say where objects are.
 
     Nothing in it changes and every call has its own scratch, so any number of threads may call it, and deep copies share it.
 
     Args:
-        arrays: the parameters by torch's names: ``encoders.{camera}.convs.{i}``, ``encoders.{camera}.linear``,
-            ``encoders.{camera}.norm``, ``proprio``, ``trunk.0``, ``trunk.1`` and ``head``, each with ``.weight`` and
-            ``.bias``. Convolutions have odd kernels, stride 2 and padding kernel // 2; ``linear`` takes channels, rows and
-            columns in this order.
+        arrays: the parameters by torch's names, each with ``.weight`` and ``.bias``: encoders ``whole.{camera}`` and
+            ``windows.{camera}``, each of ``.convs.{i}``, ``.linear`` and ``.norm``; ``proprio``; ``rough.{0,1,2}``, two layers
+            and a head; ``objects.{n}.{0,1,2}``, the same for each object. Convolutions have odd kernels, stride 2 and padding
+            kernel // 2; ``linear`` takes channels, rows and columns in this order.
+        views: (2, 13) of the cameras, of which the first is fixed in the world and the second in the hand: position (metres),
+            rotation (3 x 3, rows after one another; it looks along -z, y is up), focal length as a part of a picture's side.
         size: pixels along a frame's side.
 
     Attributes:
-        cameras: number of cameras.
         size: pixels along a frame's side.
         proprio_size: numbers of proprioception.
         output_size: numbers of the output.
-        packed: what the compiled loops take, float32 where nothing else is said: `_plan`'s integers; weights and biases of
-            the convolutions, camera by camera; transposed weights and biases of the linear layers; (cameras, 2, features)
-            gains and shifts of the layer normalisations.
+        objects, joints: numbers of what they speak of.
+        packed: what the compiled loops take.
 
     Raises:
         WeightsError: parameters are missing, not finite, or of shapes that do not fit together or to the frames.
     """
 
-    def __init__(self, arrays: Mapping[str, Array], size: int = SIZE):
+    def __init__(self, arrays: Mapping[str, Array], views: Array, size: int = SIZE):
         arrays = {name: np.asarray(array, np.float32) for name, array in arrays.items()}
         # The compiled loops check no bounds.
-        self.cameras, layers = _check(arrays, size)
+        self.objects, self.joints, sides = _check(arrays, size)
+        views = np.array(views, np.float64)
+        if views.shape != (len(CAMERAS), VIEW) or not np.isfinite(views).all():
+            raise WeightsError(f"views have shape {views.shape}; needed are {len(CAMERAS)} x {VIEW} finite numbers")
         self.size = size
         self.proprio_size = arrays["proprio.weight"].shape[1]
-        self.output_size = len(arrays["head.bias"])
-        kernels = [arrays[f"encoders.0.convs.{i}.weight"].shape[2] for i in range(layers)]
-        plan = _plan(size, kernels, [len(arrays[f"encoders.0.convs.{i}.bias"]) for i in range(layers)])
+        self.output_size = self.objects * PER_OBJECT + 2 * self.joints
+        plans: list[Array] = []
         convs: list[tuple[Array, Array]] = []
         linears: list[tuple[Array, Array]] = []
-        for camera in range(self.cameras):
-            prefix = f"encoders.{camera}"
+        norms: list[Array] = []
+        for name, side in sides.items():
+            layers = _layers_of(arrays, name)
+            kernels = [arrays[f"{name}.convs.{i}.weight"].shape[2] for i in range(layers)]
+            plan = _plan(side, kernels, [len(arrays[f"{name}.convs.{i}.bias"]) for i in range(layers)])
             for i, width in enumerate(plan[:, 2]):
-                name = f"{prefix}.convs.{i}"
-                convs.append(_pack_convolution(arrays[f"{name}.weight"], arrays[f"{name}.bias"], int(width)))
-            channels, side = len(arrays[f"{prefix}.convs.{layers - 1}.bias"]), int(plan[-1, 3])
-            weight = arrays[f"{prefix}.linear.weight"].reshape(-1, channels, side, side).transpose(2, 3, 1, 0)
+                conv = f"{name}.convs.{i}"
+                convs.append(_pack_convolution(arrays[f"{conv}.weight"], arrays[f"{conv}.bias"], int(width)))
+            channels, last = len(arrays[f"{name}.convs.{layers - 1}.bias"]), int(plan[-1, 3])
+            weight = arrays[f"{name}.linear.weight"].reshape(-1, channels, last, last).transpose(2, 3, 1, 0)
             weight = np.pad(weight, ((0, 0), (0, 0), (0, -channels % BLOCK), (0, 0)))
-            linears.append((weight.reshape(-1, weight.shape[-1]), arrays[f"{prefix}.linear.bias"]))
-        for name in ("proprio", "trunk.0", "trunk.1", "head"):
-            linears.append((arrays[f"{name}.weight"].T, arrays[f"{name}.bias"]))
-        norms = [[arrays[f"encoders.{k}.norm.{part}"] for part in ("weight", "bias")] for k in range(self.cameras)]
+            linears.append((weight.reshape(-1, weight.shape[-1]), arrays[f"{name}.linear.bias"]))
+            norms.append(np.array([arrays[f"{name}.norm.{part}"] for part in ("weight", "bias")]))
+            plans.append(plan)
+        for name in ("proprio", *(f"{net}.{i}" for net in _nets(self.objects) for i in range(3))):
+            linears.append((np.ascontiguousarray(arrays[f"{name}.weight"].T), arrays[f"{name}.bias"]))
         columns = [*zip(*convs, strict=True), *zip(*linears, strict=True)]
-        pairs = [tuple(np.array(array, order="C") for array in column) for column in columns]
-        self.packed: tuple[Any, ...] = (plan, *pairs, np.array(norms))
+        packed = [tuple(np.array(array, order="C") for array in column) for column in columns]
+        self.packed: tuple[Any, ...] = (
+            self.objects, self.joints, views, np.array(plans), *packed, tuple(norms), np.array(CENTRE),
+        )  # fmt: skip
 
     def __call__(self, frames: Array, proprio: Array) -> Array:
         """Map what is seen and felt to the outputs.
 
         Args:
-            frames: (cameras, size, size, 3) uint8.
-            proprio: (proprio_size,), finite.
+            frames: (2, size, size, 3) uint8.
+            proprio: (proprio_size,), finite; see `camera.proprio`.
 
         Returns:
             (output_size,) float32; the same bits for the same inputs.
@@ -214,7 +368,7 @@ class EstimatorNetwork:
             InvalidArgument: inputs are of another type or shape, or not finite.
         """
         # Copies: compiled code is made anew for arrays that are read-only or not contiguous.
-        frames, shape = np.array(frames, order="C"), (self.cameras, self.size, self.size, 3)
+        frames, shape = np.array(frames, order="C"), (len(CAMERAS), self.size, self.size, 3)
         if frames.dtype != np.uint8 or frames.shape != shape:
             raise InvalidArgument(
                 f"frames are {frames.dtype} of shape {frames.shape}; needed is uint8 of shape {shape}"
@@ -230,40 +384,59 @@ class EstimatorNetwork:
         return self
 
 
-def _check(arrays: Mapping[str, Array], size: int) -> tuple[int, int]:
-    """Numbers of cameras and of convolutions, after checking that all parameters are there, finite and fit together.
+def _nets(objects: int) -> list[str]:
+    """Names of what has two layers and a head."""
+    return ["rough", *(f"objects.{n}" for n in range(objects))]
+
+
+def _layers_of(arrays: Mapping[str, Array], encoder: str) -> int:
+    """Number of an encoder's convolutions."""
+    return sum(name.startswith(f"{encoder}.convs.") and name.endswith(".weight") for name in arrays)
+
+
+def _check(arrays: Mapping[str, Array], size: int) -> tuple[int, int, dict[str, int]]:
+    """Numbers of objects and joints, and encoder -> side of its picture, after checking that all parameters are there and fit.
 
     Raises:
-        WeightsError: they do not.
+        WeightsError: they do not, or are not finite.
     """
-    if not isinstance(size, int) or size < 1:
-        raise WeightsError(f"size is {size!r}; it must be a whole number of pixels, at least 1")
-    cameras = sum(name.startswith("encoders.") and name.endswith(".linear.weight") for name in arrays)
-    layers = sum(name.startswith("encoders.0.convs.") and name.endswith(".weight") for name in arrays)
-    if cameras == 0 or layers == 0:
-        raise WeightsError("there is no encoder, or one without convolutions, among the parameters")
+    if not isinstance(size, int) or size < 2:
+        raise WeightsError(f"size is {size!r}; it must be a whole number of pixels, at least 2")
+    sides = {f"whole.{k}": size // 2 for k in range(len(CAMERAS))}
+    sides |= {f"windows.{k}": side for k, side in enumerate(WINDOWS)}
+    objects = sum(name.startswith("objects.") and name.endswith(".2.weight") for name in arrays)
+    if objects == 0 or not all(_layers_of(arrays, name) for name in sides):
+        raise WeightsError("there are no objects, or an encoder without convolutions, among the parameters")
 
     def length(name: str, axis: int = 0) -> int:
         shape = arrays[name].shape if name in arrays else ()
         return shape[axis] if axis < len(shape) else 0
 
     needed: dict[str, tuple[int, ...]] = {}
-    features, side = length("encoders.0.linear.weight"), size
-    for camera in range(cameras):
-        channels, side = 3, size
+    features: dict[str, int] = {}
+    layers = _layers_of(arrays, "whole.0")
+    for name, side in sides.items():
+        kind = name.split(".")[0]
+        features.setdefault(kind, length(f"{name}.linear.weight"))
+        channels = 3
         for i in range(layers):
-            kernel, out = (length(f"encoders.0.convs.{i}.weight", axis) for axis in (2, 0))
+            kernel, out = (length(f"{name}.convs.{i}.weight", axis) for axis in (2, 0))
             if kernel % 2 == 0:
-                raise WeightsError(f"encoders.0.convs.{i}.weight has a kernel of {kernel}; it must be odd")
-            needed[f"encoders.{camera}.convs.{i}.weight"] = (out, channels, kernel, kernel)
+                raise WeightsError(f"{name}.convs.{i}.weight has a kernel of {kernel}; it must be odd")
+            needed[f"{name}.convs.{i}.weight"] = (out, channels, kernel, kernel)
             channels, side = out, (side - 1) // STRIDE + 1
-        needed[f"encoders.{camera}.linear.weight"] = (features, channels * side * side)
-        needed[f"encoders.{camera}.norm.weight"] = (features,)
-    joined = cameras * features + length("proprio.weight")
-    hidden, last = length("trunk.0.weight"), length("trunk.1.weight")
+        needed[f"{name}.linear.weight"] = (features[kind], channels * side * side)
+        needed[f"{name}.norm.weight"] = (features[kind],)
     needed["proprio.weight"] = (length("proprio.weight"), length("proprio.weight", 1))
-    needed["trunk.0.weight"], needed["trunk.1.weight"] = (hidden, joined), (last, hidden)
-    needed["head.weight"] = (length("head.weight"), last + joined)
+    seen = 2 * features["whole"] + length("proprio.weight")
+    heads = {net: length(f"{net}.2.weight") for net in _nets(objects)}
+    joints = sum(heads[net] - PER_OBJECT for net in heads if net != "rough") // 2
+    heads["rough"] = objects * PER_OBJECT
+    for net in heads:
+        inputs = seen if net == "rough" else 2 * features["windows"] + GEOMETRY + seen
+        hidden, last = length(f"{net}.0.weight"), length(f"{net}.1.weight")
+        needed[f"{net}.0.weight"], needed[f"{net}.1.weight"] = (hidden, inputs), (last, hidden)
+        needed[f"{net}.2.weight"] = (heads[net], last + inputs)
     needed.update({name.replace("weight", "bias"): shape[:1] for name, shape in needed.items()})
     if needed.keys() != arrays.keys():
         missing, unknown = sorted(needed.keys() - arrays.keys()), sorted(arrays.keys() - needed.keys())
@@ -276,7 +449,9 @@ def _check(arrays: Mapping[str, Array], size: int) -> tuple[int, int]:
             )
         if not np.isfinite(arrays[name]).all():
             raise WeightsError(f"{name} has numbers that are not finite, or too large")
-    return cameras, layers
+    if any(count < PER_OBJECT or (count - PER_OBJECT) % 2 for net, count in heads.items() if net != "rough"):
+        raise WeightsError(f"an object's head has {PER_OBJECT} outputs and two for each of its joints, not {heads}")
+    return objects, joints, sides
 
 
 def _plan(size: int, kernels: list[int], channels: list[int]) -> Array:
@@ -308,8 +483,9 @@ def save_estimator(path: str | os.PathLike[str], arrays: Mapping[str, Array], ca
     Args:
         path: the ``.safetensors`` file.
         arrays: the parameters, see `EstimatorNetwork`.
-        card: what it is for and where it comes from. "size", pixels along a frame's side, is 84 unless the card has it;
-            "version" and "mujoco", the versions of the ids and of MuJoCo, are this package's and the running one, likewise.
+        card: what it is for and where it comes from. "views" are the cameras', see `EstimatorNetwork`. "size", pixels along a
+            frame's side, is 84 unless the card has it; "version" and "mujoco", the versions of the ids and of MuJoCo, are this
+            package's and the running one, likewise.
 
     Raises:
         WeightsError: the parameters, as float16, do not make a network.
@@ -317,7 +493,7 @@ def save_estimator(path: str | os.PathLike[str], arrays: Mapping[str, Array], ca
     card = {"version": CARD_VERSION, "size": SIZE, **card, "format": FORMAT}
     with np.errstate(over="ignore"):  # what becomes infinite is refused
         tensors = {name: np.array(array, np.float16, order="C") for name, array in arrays.items()}
-    EstimatorNetwork(tensors, card["size"])
+    EstimatorNetwork(tensors, card["views"], card["size"])
     write_weights(path, tensors, card)
 
 
@@ -337,6 +513,6 @@ def load_estimator(path: str | os.PathLike[str], **expected: Any) -> tuple[Estim
     """
     tensors, card = read_weights(path, FORMAT, FOREIGN, expected)
     try:
-        return EstimatorNetwork(tensors, card["size"]), card
-    except (KeyError, TypeError, WeightsError) as error:
+        return EstimatorNetwork(tensors, card["views"], card["size"]), card
+    except (KeyError, TypeError, ValueError, WeightsError) as error:
         raise WeightsError(f"{path} does not hold the network that its card names ({error}); train it again") from error
