@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
-from typing import Any, TypeVar, cast
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Generic, TypeVar, cast
 
 import gymnasium as gym
 import numpy as np
@@ -19,27 +19,77 @@ from reinforcegen_envs.workers import usable_cores
 Result = TypeVar("Result")
 
 
-class _Played:
-    """Stands in for a sub-environment whose calls were already made, and hands out their results in order."""
+class _Calls(Generic[Result]):
+    """``play(i)`` of some sub-environments, which threads make in order; whoever wants a result meanwhile lends a hand.
 
-    def __init__(self, results: Sequence[tuple[Any, ...]]):
-        self._results = iter(results)
+    Args:
+        play: what to call.
+        order: the indices.
+        pool: where helpers run.
+        helpers: how many.
+    """
+
+    def __init__(
+        self, play: Callable[[int], Result], order: Sequence[int], pool: ThreadPoolExecutor | None, helpers: int
+    ):
+        self._play = play
+        self._todo = iter(order)  # shared by the threads: taking the next item of a list is one atomic step
+        self._results: dict[int, Result] = {}
+        self._errors: dict[int, Exception] = {}
+        self._helpers = [pool.submit(self._work) for _ in range(helpers)] if pool else []
+
+    def _next(self) -> bool:
+        """Make the next call; False when all were begun."""
+        for i in self._todo:
+            try:
+                self._results[i] = self._play(i)
+            except Exception as error:
+                self._errors[i] = error
+            return True
+        return False
+
+    def _work(self) -> None:
+        while self._next():
+            pass
+
+    def __getitem__(self, i: int) -> Result:
+        """The result of ``play(i)``, or the error that it raised; until it is there, the caller makes other calls."""
+        while i not in self._results and i not in self._errors:
+            if not self._next():
+                self.finish()
+        if i in self._errors:
+            raise self._errors[i]
+        return self._results[i]
+
+    def finish(self) -> None:
+        """Return when all calls were made."""
+        self._work()
+        for helper in self._helpers:
+            helper.result()
+
+
+class _Played:
+    """Stands in for a sub-environment whose calls are made by threads, and hands out their results in order."""
+
+    def __init__(self, calls: _Calls[list[tuple[Any, ...]]], i: int):
+        self._calls, self._i, self._given = calls, i, 0
 
     def reset(self, **_: Any) -> tuple[Any, ...]:
-        return next(self._results)
+        self._given += 1
+        return self._calls[self._i][self._given - 1]
 
     def step(self, _: Any) -> tuple[Any, ...]:
-        return next(self._results)
+        return self.reset()
 
 
 class ThreadVectorEnv(SyncVectorEnv):
     """Does what `gymnasium.vector.SyncVectorEnv` does, with the sub-environments running side by side.
 
-    The sub-environments' ``step`` and ``reset`` run first, in threads; then SyncVectorEnv itself puts the
-    results together, so batching, infos and every autoreset mode are its own. A thread takes the next sub-
-    environment as soon as it has finished one, so a slow reset holds nobody up. Results do not depend on the
-    number of threads as long as sub-environments share no changing state. If one raises, the others finish,
-    then the error is raised.
+    The sub-environments' ``step`` and ``reset`` run in threads, and SyncVectorEnv itself puts the results
+    together, so batching, infos and every autoreset mode are its own; it does so with those that are there while
+    others run. A thread takes the next sub-environment as soon as it has finished one, so a slow reset holds nobody
+    up. Results do not depend on the number of threads as long as sub-environments share no changing state. If some
+    raise, the others finish, then the first one's error is raised.
 
     Args:
         env_fns: functions that make the sub-environments.
@@ -99,11 +149,14 @@ class ThreadVectorEnv(SyncVectorEnv):
         if not good_mask or (seeds is not None and len(seeds) != self.num_envs):
             return super().reset(seed=seed, options=options)  # which says what is wrong
 
-        def play(i: int) -> list[tuple[Any, ...]]:
-            return [self.envs[i].reset(seed=None if seeds is None else seeds[i], options=env_options)]
+        envs = self.envs
 
-        played = self._play(play, np.flatnonzero(mask).tolist())
-        return self._with_envs(played, lambda: super(ThreadVectorEnv, self).reset(seed=seed, options=options))
+        def play(i: int) -> list[tuple[Any, ...]]:
+            return [envs[i].reset(seed=None if seeds is None else seeds[i], options=env_options)]
+
+        return self._with_played(
+            play, np.flatnonzero(mask).tolist(), lambda: super(ThreadVectorEnv, self).reset(seed=seed, options=options)
+        )
 
     def step(self, actions: Any) -> tuple[Any, Array, Flags, Flags, dict[str, Any]]:
         """Step all sub-environments; reset those that the autoreset mode asks for."""
@@ -113,8 +166,10 @@ class ThreadVectorEnv(SyncVectorEnv):
         if misuse or len(env_actions) != self.num_envs:
             return super().step(actions)  # which says what is wrong
 
+        envs = self.envs
+
         def play(i: int) -> list[tuple[Any, ...]]:
-            env = self.envs[i]
+            env = envs[i]
             if self.autoreset_mode == AutoresetMode.NEXT_STEP and self._autoreset_envs[i]:
                 return [env.reset()]
             results: list[tuple[Any, ...]] = [env.step(env_actions[i])]
@@ -122,8 +177,7 @@ class ThreadVectorEnv(SyncVectorEnv):
                 results.append(env.reset())
             return results
 
-        played = self._play(play, range(self.num_envs))
-        return self._with_envs(played, lambda: super(ThreadVectorEnv, self).step(actions))
+        return self._with_played(play, range(self.num_envs), lambda: super(ThreadVectorEnv, self).step(actions))
 
     def close_extras(self, **kwargs: Any) -> None:
         """Close the sub-environments and end the threads."""
@@ -139,37 +193,26 @@ class ThreadVectorEnv(SyncVectorEnv):
             the results, in the order of ``indices``.
 
         Raises:
-            Exception: what ``play`` raised for one of them, after all have finished.
+            Exception: what ``play`` raised for the first of them for which it did, after all have finished.
         """
         order = list(indices)
-        results: dict[int, Result] = {}
-        todo = iter(order)  # shared by the threads: taking the next item of a list is one atomic step
+        calls = self._calls(play, order)
+        calls.finish()
+        return [calls[i] for i in order]
 
-        def work() -> None:
-            for i in todo:
-                results[i] = play(i)
+    def _calls(self, play: Callable[[int], Result], order: Sequence[int]) -> _Calls[Result]:
+        return _Calls(play, order, self._pool, min(self.num_threads, len(order)) - 1)
 
-        helpers = [self._pool.submit(work) for _ in range(min(self.num_threads, len(order)) - 1)] if self._pool else []
-        try:
-            work()
-        finally:
-            wait(helpers)
-        for helper in helpers:
-            helper.result()
-        return [results[i] for i in order]
-
-    def _play(self, play: Callable[[int], list[tuple[Any, ...]]], indices: Iterable[int]) -> list[Any]:
-        """Run ``play`` for every index, in threads; return stand-ins with the results, others as they are."""
+    def _with_played(
+        self, play: Callable[[int], list[tuple[Any, ...]]], indices: Iterable[int], call: Callable[[], Any]
+    ) -> Any:
+        """``call()`` while stand-ins take the places of the sub-environments that ``play`` is called for."""
         order = list(indices)
-        played: list[Any] = list(self.envs)
-        for i, results in zip(order, self.run(play, order), strict=True):
-            played[i] = _Played(results)
-        return played
-
-    def _with_envs(self, envs: list[Any], call: Callable[[], Any]) -> Any:
-        """``call()`` while ``envs`` take the sub-environments' places."""
-        real, self.envs = self.envs, envs
+        real, calls = self.envs, self._calls(play, order)
+        played = set(order)
         try:
+            self.envs = [cast(Any, _Played(calls, i)) if i in played else env for i, env in enumerate(real)]
             return call()
         finally:
             self.envs = real
+            calls.finish()
