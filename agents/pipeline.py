@@ -8,24 +8,18 @@ skipped when the script is started again.
 from __future__ import annotations
 
 import json
-import os
-import shlex
-import subprocess
-import sys
-import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO
 
 from reinforcegen_envs import cli
+from reinforcegen_envs.agents.steps import Cluster, Steps
 from reinforcegen_envs.arguments import Count, CountOrZero, NotNegative, checked
-from reinforcegen_envs.errors import InvalidArgument, ReinforceGenError
+from reinforcegen_envs.errors import InvalidArgument
 from reinforcegen_envs.files import atomic_path, check_output_folder
 from reinforcegen_envs.policies.bundle import Bundle
-from reinforcegen_envs.registration import env_id, task_modules
+from reinforcegen_envs.registration import env_id
 from reinforcegen_envs.tasks import TASKS
 
-STOP_TIMEOUT = 1.5  # seconds
 NOISE = ("0.01", "0.0523599")  # 1 cm and 3 degrees, per axis
 
 
@@ -34,7 +28,7 @@ class Args:
     """From source demonstrations to a tuned policy."""
 
     task: str = "Threading"
-    """task name"""
+    """task name; "all": every task, in a folder of its own each"""
     source: Path | None = None
     """source demonstrations; default: the shipped ones"""
     variant: str = "D2"
@@ -63,55 +57,11 @@ class Args:
     robot believe; evaluates with cameras and nothing else (needs OpenGL)"""
     foresight: bool = False
     """reward a skill by how likely the later stages succeed from its end, as a predictor says, trained before residual RL"""
-
-
-class StepError(ReinforceGenError, RuntimeError):
-    """A step of the pipeline failed; the same command goes on from it."""
-
-
-class Steps:
-    """Runs commands, times them, and remembers which are done."""
-
-    def __init__(self, out: Path):
-        self.out = out
-        self.file = out / "timing.json"
-        self.seconds: dict[str, float] = json.loads(self.file.read_text()) if self.file.is_file() else {}
-
-    def run(self, name: str, command: list[str]) -> None:
-        """Run a command.
-
-        Raises:
-            StepError: it failed.
-        """
-        if name in self.seconds:
-            print(f"== {name}: done before, {self.seconds[name]:.0f} s", flush=True)
-            return
-        began = time.time()
-        print(f"== {name}: {shlex.join(['python', *command])}", flush=True)
-        path = self.out / f"{name}.log"
-        with open(path, "w") as log:
-            modules = task_modules()
-            status = call([sys.executable, *command, *(["--task-module", *modules] if modules else [])], log)
-        if status:
-            raise StepError(f"step {name} failed; {path} ends with:\n{path.read_text()[-2000:]}")
-        self.seconds[name] = time.time() - began
-        with atomic_path(self.file) as temporary:
-            temporary.write_text(json.dumps(self.seconds, indent=2) + "\n")
-        print(f"== {name}: {self.seconds[name]:.0f} s", flush=True)
-
-
-def call(command: list[str], log: IO[str]) -> int:
-    """Run a command, which is given time to clean up if this one is stopped; returns its exit status."""
-    process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=log, stderr=log)
-    try:
-        return process.wait()
-    except BaseException:
-        process.terminate()
-        try:
-            process.wait(STOP_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            process.kill()
-        raise
+    ray: str | None = None
+    """address of a Ray cluster that runs the steps instead, of all tasks side by side, each as soon as what it needs is there
+    (HOST:PORT, ray://HOST:PORT; --ray alone: the one that this machine belongs to); all nodes must share the folders"""
+    step_cpus: Count = 1
+    """CPUs of a step that stays on one node of the cluster, such as behaviour cloning"""
 
 
 def evaluation(
@@ -141,13 +91,16 @@ def fine_tune(args: Args, steps: Steps, weights: Path, data: list[str], percepti
     mark = "" if perception == "truth" else f"{perception}-"  # of the steps' names
     seeing = ["--perception", perception]
     begin = ["--variant", *in_turn(args)]
+    behind = "bc" if perception == "truth" else "perceive"  # the step after which the next ones can begin
     earlier: dict[str, str] = {}
     if args.foresight and perception == "truth":
         steps.run(
             "foresight",
             ["-m", "reinforcegen_envs.agents.foresight", "--task", args.task, *begin, "--weights", str(weights),
              "--pose-noise", *NOISE],
+            after=[behind],
         )  # fmt: skip
+        behind = "foresight"
     for stage in (stage.name for stage in TASKS[args.task].stages):
         pools = {kind: str(args.out / f"{mark}pool-{stage}-{kind}.npz") for kind in ("train", "held-out")}
         for kind, count, seed in (("train", args.pool, 0), ("held-out", max(1, args.pool // 4), 500_000)):
@@ -157,6 +110,7 @@ def fine_tune(args: Args, steps: Steps, weights: Path, data: list[str], percepti
                  *(["--earlier-pool", earlier[kind], "--earlier-policy", "tuned"] if earlier else begin),
                  "--count", str(count), "--pose-noise", *NOISE, "--initiation", "student", "--seed", str(seed),
                  *seeing, "--weights", str(weights), "--out", pools[kind]],
+                after=[behind],
             )  # fmt: skip
         steps.run(
             f"{mark}td3-{stage}",
@@ -166,16 +120,20 @@ def fine_tune(args: Args, steps: Steps, weights: Path, data: list[str], percepti
              "--eval-pool", pools["held-out"], "--total-steps", str(args.td3_steps), "--num-threads", "1",
              "--eval-every", "20000", *(["--foresight"] if args.foresight else []),
              "--seed", str(args.seed), "--runs-dir", str(args.out), "--run-name", f"{mark}td3-{stage}"],
+            after=[f"{mark}pool-{stage}-{kind}" for kind in pools],
         )  # fmt: skip
-        earlier = pools
+        earlier, behind = pools, f"{mark}td3-{stage}"
     steps.run(
         f"{mark}termination",
         ["-m", "reinforcegen_envs.agents.termination", "--weights", str(weights), "--data", *data,
          "--pose-noise", *NOISE, *seeing],
+        # It takes the place of what the base is evaluated with.
+        after=[behind, "evaluate-base", "evaluate-base-noise"],
     )  # fmt: skip
     for suffix, noise, variant in tuned_evaluations(args):
         name = f"{mark}tuned{suffix}"
-        steps.run(f"evaluate-{name}", evaluation(args, weights, "tuned", noise, name, variant, perception))
+        command = evaluation(args, weights, "tuned", noise, name, variant, perception)
+        steps.run(f"evaluate-{name}", command, after=[f"{mark}termination"])
 
 
 def tuned_evaluations(args: Args) -> list[tuple[str, tuple[str, str], str]]:
@@ -191,6 +149,7 @@ def with_cameras(args: Args, steps: Steps, weights: Path, data: list[str]) -> No
         "perceive",
         ["-m", "reinforcegen_envs.agents.perceive", "--task", args.task, "--weights", str(weights), "--variant", *in_turn(args),
          "--out", str(args.out / "perceive")],
+        after=["termination"],
     )  # fmt: skip
     fine_tune(args, steps, weights, data, "camera")
 
@@ -201,17 +160,41 @@ def main(args: Args) -> None:
     Raises:
         InvalidArgument: unknown task or variant, or a number out of its range.
         StepError: a step failed; what it printed stands in its log.
+        MissingPackage: Ray is asked for and not installed.
     """
     args = checked(args)
-    if args.task not in TASKS:
-        raise InvalidArgument(f"unknown task {args.task!r}; choose one of {sorted(TASKS)}")
-    variants = TASKS[args.task].variants
-    if args.variant not in variants:
-        raise InvalidArgument(f"unknown variant {args.variant!r} of {args.task}; choose one of {list(variants)}")
-    check_output_folder(args.out)
-    args.out.mkdir(parents=True, exist_ok=True)
+    runs = [args]
+    if args.task == "all":
+        runs = [replace(args, task=task, out=args.out / task.lower()) for task in TASKS]
+    for run in runs:
+        if run.task not in TASKS:
+            raise InvalidArgument(f"unknown task {run.task!r}; choose one of {sorted(TASKS)}, or all")
+        variants = TASKS[run.task].variants
+        if run.variant not in variants:
+            raise InvalidArgument(f"unknown variant {run.variant!r} of {run.task}; choose one of {list(variants)}")
+        check_output_folder(run.out)
+    if args.source is not None and args.task == "all":
+        raise InvalidArgument(f"source {args.source} is of one task; name it instead of all")
+    for run in runs:
+        run.out.mkdir(parents=True, exist_ok=True)
+    if args.ray is None:
+        for run in runs:
+            steps = Steps(run.out)
+            report(run, steps, plan(run, steps))
+        return
+    planned: list[tuple[Args, Steps, list[str]]] = []
+    with Cluster(args.ray, args.step_cpus) as cluster:
+        for run in runs:
+            steps = cluster.steps(run.out.absolute())
+            planned.append((run, steps, plan(run, steps)))
+        cluster.wait()
+    for each in planned:
+        report(*each)
+
+
+def plan(args: Args, steps: Steps) -> list[str]:
+    """All steps of a task; returns the names of the results."""
     source = [] if args.source is None else ["--source", str(args.source)]
-    steps = Steps(args.out)
     weights = args.out / "weights"
     counts = dict.fromkeys(others(args), args.other_demos) | {args.variant: args.demos}
     files = {variant: args.out / f"generated-{variant}.hdf5" for variant in counts}
@@ -222,17 +205,25 @@ def main(args: Args) -> None:
              "--start-noise", *map(str, args.start_noise), *source, "--out", str(files[variant])],
         )  # fmt: skip
     data = [str(file) for file in files.values()]
-    steps.run("bc", ["-m", "reinforcegen_envs.agents.bc", "--data", *data, *source, "--out", str(weights)])
-    steps.run("evaluate-base", evaluation(args, weights, "base", ("0", "0"), "base"))
-    steps.run("evaluate-base-noise", evaluation(args, weights, "base", NOISE, "base-noise"))
-    rows = ["base", "base-noise"]
+    steps.run(
+        "bc",
+        ["-m", "reinforcegen_envs.agents.bc", "--data", *data, *source, "--out", str(weights)],
+        after=[f"generate-{variant}" for variant in counts],
+    )
+    steps.run("evaluate-base", evaluation(args, weights, "base", ("0", "0"), "base"), after=["bc"])
+    steps.run("evaluate-base-noise", evaluation(args, weights, "base", NOISE, "base-noise"), after=["bc"])
+    results = ["base", "base-noise"]
     if args.td3_steps:
         fine_tune(args, steps, weights, data)
-        rows += [f"tuned{suffix}" for suffix, _, _ in tuned_evaluations(args)]
+        results += [f"tuned{suffix}" for suffix, _, _ in tuned_evaluations(args)]
         if args.cameras:
             with_cameras(args, steps, weights, data)
-            rows += [f"camera-tuned{suffix}" for suffix, _, _ in tuned_evaluations(args)]
+            results += [f"camera-tuned{suffix}" for suffix, _, _ in tuned_evaluations(args)]
+    return results
 
+
+def report(args: Args, steps: Steps, rows: list[str]) -> None:
+    """Print the results, and keep them."""
     results = {}
     for name in rows:
         line = (args.out / f"evaluate-{name}.log").read_text().strip().splitlines()[-1]
@@ -244,7 +235,8 @@ def main(args: Args) -> None:
         )
     total = sum(steps.seconds.values())
     print(f"wall clock {total / 60:.1f} min: " + ", ".join(f"{k} {v:.0f} s" for k, v in steps.seconds.items()))
-    Bundle.open(TASKS[args.task], weights).save_evaluation(results)  # goes with the weights wherever they go
+    weights = Bundle.open(TASKS[args.task], args.out / "weights")
+    weights.save_evaluation(results)  # goes with the weights wherever they go
     with atomic_path(args.out / "result.json") as temporary:
         temporary.write_text(json.dumps({"seconds": steps.seconds, "results": results}, indent=2) + "\n")
 

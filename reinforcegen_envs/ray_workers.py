@@ -68,20 +68,10 @@ class RayWorkers(Generic[State]):
         self._pending: dict[Any, int] = {}  # reference of a result -> number of the job
 
     def __enter__(self) -> RayWorkers[State]:
-        try:
-            import ray  # pyright: ignore[reportMissingImports]
-            import ray.exceptions  # pyright: ignore[reportMissingImports]
-        except ImportError as error:
-            raise MissingPackage(
-                "ray is not installed, and --ray needs it: pip install 'reinforcegen-envs[ray]'"
-            ) from error
-        self._ray = ray
-        self._own = not ray.is_initialized()  # else the caller has connected, and keeps the connection
-        if self._own:
-            _connect(ray, self._address)
+        self._ray, self._own = connect(self._address)
         setup = (uuid.uuid4().hex, os.getcwd(), versions(), tuple(workers._first_calls), self._start, self._args)
-        self._setup = ray.put(setup)
-        self._task = ray.remote(max_retries=RETRIES)(_serve)
+        self._setup = self._ray.put(setup)
+        self._task = self._ray.remote(max_retries=RETRIES)(_serve)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -131,6 +121,26 @@ class RayWorkers(Generic[State]):
         return room if self._jobs is None else min(room, max(1, self._jobs))
 
 
+def connect(address: str) -> tuple[Any, bool]:
+    """Connect this process to a cluster, unless it is; returns Ray, and whether this call has connected.
+
+    Raises:
+        MissingPackage: Ray is not installed.
+        InvalidArgument: no cluster answers at the address.
+    """
+    try:
+        import ray  # pyright: ignore[reportMissingImports]
+        import ray.exceptions  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise MissingPackage(
+            "ray is not installed, and --ray needs it: pip install 'reinforcegen-envs[ray]'"
+        ) from error
+    own = not ray.is_initialized()  # else the caller has connected, and keeps the connection
+    if own:
+        _connect(ray, address)
+    return ray, own
+
+
 def _connect(ray: Any, address: str) -> None:
     """Connect this process to a cluster; signals are heard as before."""
     wrong = InvalidArgument(
@@ -164,6 +174,19 @@ def versions() -> dict[str, str]:
     return found
 
 
+def check_versions(expected: dict[str, str]) -> None:
+    """On a node.
+
+    Raises:
+        WorkerError: it has other versions than those expected.
+    """
+    if (found := versions()) != expected:
+        raise WorkerError(
+            f"node {platform.node()} has {found} and the machine that started the work {expected}: results would "
+            "differ; install the same versions everywhere"
+        )
+
+
 _state: tuple[str, Any] = ("", None)  # on a node: whose state this process holds, and the state
 
 
@@ -173,11 +196,7 @@ def _serve(setup: Any, work: Callable[[Any, Any], Any], job: Any) -> tuple[str, 
     key, folder, expected, first_calls, start, args = setup
     try:
         if _state[0] != key:
-            if (found := versions()) != expected:
-                raise WorkerError(
-                    f"node {platform.node()} has {found} and the machine that started the work {expected}: results would "
-                    "differ; install the same versions everywhere"
-                )
+            check_versions(expected)
             with contextlib.suppress(OSError):  # relative paths of files that all nodes share
                 os.chdir(folder)
             for call, arguments in first_calls:

@@ -184,7 +184,7 @@ time.sleep(60)
 PIPELINE = """
 import sys
 from reinforcegen_envs import cli
-from reinforcegen_envs.agents.pipeline import call
+from reinforcegen_envs.agents.steps import call
 with cli.one_line_errors(), open("log", "w") as log:
     call([sys.executable, "step.py"], log)
 """

@@ -9,6 +9,8 @@ import pytest
 
 from reinforcegen_envs import cli
 from reinforcegen_envs.agents import pipeline, termination
+from reinforcegen_envs.agents.steps import MANY, SPREAD, StepError, Steps
+from reinforcegen_envs.tasks import TASKS
 
 
 @pytest.fixture
@@ -16,13 +18,14 @@ def steps(monkeypatch):
     """Name -> command line of what the pipeline would run, with nothing run."""
     ran: dict[str, list[str]] = {}
 
-    def note(self, name, command):
+    def note(self, name, command, after=()):
+        assert set(after) <= set(ran), "it needs what was not run"
         ran[name] = command
         (self.out / "weights").mkdir(exist_ok=True)
         result = {"success": 0.5, "interval": [0.4, 0.6], "stages": {}, "failures": {}}
         (self.out / f"{name}.log").write_text(json.dumps(result))
 
-    monkeypatch.setattr(pipeline.Steps, "run", note)
+    monkeypatch.setattr(Steps, "run", note)
     return ran
 
 
@@ -86,9 +89,74 @@ def test_the_pipeline_takes_a_task_with_variants_of_its_own(own_task, steps, tmp
         pipeline.main(pipeline.Args(task="Own", out=tmp_path))
 
 
+class Graph(Steps):
+    """Notes what would be run."""
+
+    def __init__(self, out):
+        super().__init__(out)
+        self.commands: dict[str, list[str]] = {}
+        self.needs: dict[str, set[str]] = {}
+
+    def run(self, name, command, after=()):
+        self.commands[name] = command
+        self.needs[name] = set(after).union(*(self.needs[step] for step in after))
+
+
+def test_a_step_waits_for_all_that_it_reads(tmp_path):
+    """On a cluster, steps run side by side unless one says that it needs the other."""
+    args = pipeline.Args(out=tmp_path, other_demos=5, cameras=True, foresight=True)
+    graph = Graph(tmp_path)
+    pipeline.plan(args, graph)
+    writes = {words[words.index("--out") + 1]: name for name, words in graph.commands.items() if "--out" in words}
+    read = 0
+    for name, words in graph.commands.items():
+        for word in {*words} & {*writes} - {words[words.index("--out") + 1] if "--out" in words else ""}:
+            assert writes[word] in graph.needs[name], f"{name} reads {word}"
+            read += 1
+    assert read > 30
+    # What changes a folder of weights, and what is evaluated with it, do not run side by side.
+    changes = [
+        "foresight",
+        "td3-grasp",
+        "td3-insert",
+        "termination",
+        "perceive",
+        "camera-td3-grasp",
+        "camera-td3-insert",
+    ]
+    for before, after in zip(changes, [*changes[1:], "camera-termination"], strict=True):
+        assert before in graph.needs[after]
+    assert {"evaluate-base", "evaluate-base-noise"} <= graph.needs["termination"]
+    assert "camera-termination" in graph.needs["evaluate-camera-tuned-D0"]
+    assert "evaluate-base" not in graph.needs["td3-insert"] and "generate-D0" not in graph.needs["generate-D1"]
+
+
+def test_what_a_cluster_is_told_commands_accept(tmp_path):
+    graph = Graph(tmp_path)
+    pipeline.plan(pipeline.Args(out=tmp_path, cameras=True, foresight=True), graph)
+    taking: dict[str, set[str]] = {"--ray": set(), "--workers": set()}
+    for _, module, *_ in graph.commands.values():
+        kind = module.removeprefix("reinforcegen_envs.")
+        module = "reinforcegen_envs.evaluation.command" if kind == "evaluate" else module
+        accepted = importlib.import_module(module).Args.__dataclass_fields__
+        taking["--ray"] |= {kind} if "ray" in accepted else set()
+        taking["--workers"] |= {kind} if "workers" in accepted and "ray" not in accepted else set()
+    assert taking == {"--ray": {*SPREAD}, "--workers": {*MANY}}
+
+
+def test_all_tasks_have_a_folder_each(monkeypatch, tmp_path):
+    planned = []
+    monkeypatch.setattr(pipeline, "plan", lambda args, steps: planned.append((args.task, args.out, steps.out)) or [])
+    monkeypatch.setattr(pipeline, "report", lambda args, steps, rows: None)
+    pipeline.main(pipeline.Args(task="all", out=tmp_path))
+    assert planned == [(task, tmp_path / task.lower(), tmp_path / task.lower()) for task in TASKS]
+    with pytest.raises(ValueError, match="own.hdf5 is of one task"):
+        pipeline.main(pipeline.Args(task="all", source=Path("own.hdf5"), out=tmp_path))
+
+
 def test_a_failed_step_is_one_error_that_shows_the_end_of_its_log(tmp_path):
-    failing = pipeline.Steps(tmp_path)
-    with pytest.raises(pipeline.StepError, match=r"step bad failed; .*bad\.log ends with:\nout of cubes"):
+    failing = Steps(tmp_path)
+    with pytest.raises(StepError, match=r"step bad failed; .*bad\.log ends with:\nout of cubes"):
         failing.run("bad", ["-c", "raise SystemExit('out of cubes')"])
     assert failing.seconds == {} and not failing.file.exists()
 

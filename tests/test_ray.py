@@ -1,6 +1,7 @@
 """Workers on a Ray cluster of two local nodes: what they give is what one process gives, whatever dies meanwhile."""
 
 import dataclasses
+import json
 import logging
 import os
 import signal
@@ -11,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from reinforcegen_envs import cli, evaluate, ray_workers
+from reinforcegen_envs.agents import pipeline
+from reinforcegen_envs.agents.steps import Cluster, StepError
 from reinforcegen_envs.demos import generate as generation
 from reinforcegen_envs.demos.generate import generate
 from reinforcegen_envs.errors import InvalidArgument, MissingPackage
@@ -182,6 +185,52 @@ def test_evaluation_is_that_of_one_process(connected, weights):
     args = evaluate.Args(policy="base", episodes=3, seeds=1, workers=1, quiet=True, weights=weights)
     alone = evaluate.evaluate(args)
     assert evaluate.evaluate(dataclasses.replace(args, ray=connected, workers=0)) == alone
+
+
+def test_steps_run_as_a_graph(connected, tmp_path):
+    """A step waits for what it needs; what needs a failed one is not run, the rest is; the next run does what is missing."""
+    copy = "import pathlib, sys; text = pathlib.Path(sys.argv[1]).read_text(); pathlib.Path(sys.argv[2]).write_text(text + '!')"
+    first, second = tmp_path / "first", tmp_path / "second"
+
+    def plan(cluster):
+        for out in (first, second):
+            out.mkdir(exist_ok=True)
+            steps = cluster.steps(out)
+            steps.run("begin", ["-c", f"import time; time.sleep(1); open('{out}/a', 'w').write('a')"])
+            steps.run("copy", ["-c", copy, f"{out}/a", f"{out}/b"], after=["begin"])
+            steps.run("gated", ["-c", copy, str(tmp_path / f"gate-{out.name}"), f"{out}/gated"], after=["begin"])
+            steps.run("end", ["-c", copy, f"{out}/gated", f"{out}/end"], after=["copy", "gated"])
+
+    (tmp_path / "gate-second").write_text("open")
+    with pytest.raises(StepError) as info, Cluster(connected) as cluster:
+        plan(cluster)
+        cluster.wait()
+    assert len(str(info.value).splitlines()[0].split("step ")) == 2 and f"step gated in {first} failed" in str(
+        info.value
+    )
+    assert "gate-first" in str(info.value) and "step end" not in str(info.value)
+    assert (first / "b").read_text() == "a!" and not (first / "end").exists()
+    assert (second / "end").read_text() == "open!!"
+    (tmp_path / "gate-first").write_text("later")
+    for out in (first, second):
+        (out / "b").unlink()  # is not made again
+    with Cluster(connected) as cluster:
+        plan(cluster)
+        cluster.wait()
+    assert (first / "end").read_text() == "later!!" and not (first / "b").exists() and not (second / "b").exists()
+
+
+def test_a_step_s_work_is_jobs_of_the_cluster(connected, tmp_path, weights):
+    """An evaluation as a step of a graph is that of one process."""
+    args = pipeline.Args(out=tmp_path, episodes=3, seeds=1)
+    with Cluster(connected) as cluster:
+        command = pipeline.evaluation(args, weights, "base", ("0", "0"), "base")
+        cluster.steps(tmp_path).run("evaluate-base", command)
+        cluster.wait()
+    alone = evaluate.evaluate(evaluate.Args(policy="base", episodes=3, seeds=1, workers=1, quiet=True, weights=weights))
+    line = json.loads((tmp_path / "evaluate-base.log").read_text().splitlines()[-1])
+    same = ("success", "episodes", "stages", "failures", "interval")
+    assert [line[key] for key in same] == [alone[key] for key in same]
 
 
 def test_generation_survives_the_death_of_a_node(connected, cluster, tmp_path, monkeypatch):
