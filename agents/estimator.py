@@ -23,6 +23,7 @@ from reinforcegen_envs.perception.network import (
     BEYOND,
     GEOMETRY,
     LOG_VARIANCES,
+    LOOKS,
     NEAREST,
     PER_OBJECT,
     SCALE,
@@ -124,6 +125,23 @@ class Estimator(nn.Module):
         z = torch.cat([*(part.float() for part in seen), relu(self.proprio(proprio))], 1)
         rough = self.rough(z)
         known = rough.detach().unflatten(1, (len(self.objects), 2, 2, 9))
+        # In training, half of a batch takes its only look around the rough estimate, half its last around what was found.
+        again = slice(1, None, 2) if self.training else slice(None)
+        for _ in range(LOOKS - 1):
+            with torch.no_grad():
+                found = self._look(frames[again], proprio[again], z[again], known[again])
+            known = known.clone()
+            known[again] = found[:, : rough.shape[1]].unflatten(1, known.shape[1:])
+        return self._look(frames, proprio, z, known), rough
+
+    def _look(self, frames: Tensor, proprio: Tensor, z: Tensor, known: Tensor) -> Tensor:
+        """Outputs of windows around what is known.
+
+        Args:
+            frames, proprio: as in `forward`.
+            z: features (batch, features) of all that is not in windows.
+            known: (batch, objects, 2, 2, 9), an estimate of every object as the outputs have it.
+        """
         geometry, anchors, windows = self._aim(frames, proprio, known[:, :, 0], known[:, :, 1].clamp(*LOG_VARIANCES))
         with torch.autocast("cpu", torch.bfloat16, enabled=self.training):
             near = [encoder(pixels(windows[k])) for k, encoder in enumerate(self.windows)]
@@ -131,11 +149,11 @@ class Estimator(nn.Module):
         vectors, joints = [], []
         for n, layers in enumerate(self.objects):
             y = layers(torch.cat([near[0][n], near[1][n], geometry[n], z], 1))
-            moved = SCALE_POSITION * y[:, :PER_OBJECT].unflatten(1, (2, 2, 9))[:, 0, :, :3] + anchors[n]
             own = y[:, :PER_OBJECT].unflatten(1, (2, 2, 9))
+            moved = SCALE_POSITION * own[:, 0, :, :3] + anchors[n]
             vectors.append(torch.cat([torch.cat([moved, own[:, 0, :, 3:]], 2).flatten(1), own[:, 1].flatten(1)], 1))
             joints.append(y[:, PER_OBJECT:])
-        return torch.cat([*vectors, *joints], 1), rough
+        return torch.cat([*vectors, *joints], 1)
 
     def _aim(
         self, frames: Tensor, proprio: Tensor, mean: Tensor, log_variance: Tensor
@@ -144,7 +162,7 @@ class Estimator(nn.Module):
 
         Args:
             frames, proprio: as in `forward`.
-            mean, log_variance: rough estimates (batch, objects, 2, 9).
+            mean, log_variance: of what is known (batch, objects, 2, 9).
         """
         batch, size = len(frames), self.size
         at, first, second = proprio[:, :3] * HAND_UNIT, proprio[:, 3:6], proprio[:, 6:9]

@@ -123,6 +123,8 @@ def test_windows_follow_their_object(small):
     places = np.array([[0.05, 0.1, 0.9], [-0.1, -0.05, 1.0]])
     rough[:, 0, 0, 0] = (places - CENTRE) / UNIT
     arrays["rough.2.bias"] = rough.ravel().astype(np.float32)
+    for n in range(OBJECTS):  # also by the looks that are not the last
+        arrays[f"objects.{n}.2.bias"][18:36] = arrays["rough.2.bias"][36 * n + 18 : 36 * n + 36]
     for size in (84, 9):
         arrays["whole.0.linear.weight"] = arrays["whole.1.linear.weight"] = np.zeros(
             (6, 7 * ((size // 2 + 3) // 4) ** 2), np.float32

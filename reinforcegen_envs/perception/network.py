@@ -1,9 +1,10 @@
 """The network of a camera pose estimator, run without torch: compiled, without the GIL, and bit for bit reproducible.
 
-It looks twice. At both whole pictures, at half their resolution: an encoder a camera (convolutions, a linear layer, layer
-normalisation), and with proprioception a trunk of two layers and a head, say roughly where every object is. Then at a window
-around each object, at full resolution, in both pictures: what is left to say is where in the window the object is, which looks
-alike wherever the object stands; a network that sees whole pictures alone has to learn every place anew (docs/perception.md).
+It looks more than once. At both whole pictures, at half their resolution: an encoder a camera (convolutions, a linear layer,
+layer normalisation), and with proprioception a trunk of two layers and a head, say roughly where every object is. Then at a
+window around each object, at full resolution, in both pictures: what is left to say is where in the window the object is, which
+looks alike wherever the object stands; a network that sees whole pictures alone has to learn every place anew
+(docs/perception.md). Then once more, with the same parameters, at a window around what the first window has told.
 
 A BLAS may start threads, which on a busy machine wait for each other, and round as it likes; these are loops whose order of
 additions is fixed. Calls share no scratch: threads may call one network.
@@ -37,6 +38,7 @@ PER_OBJECT = 2 * 2 * 9  # outputs: (mean, log variance) x (world, hand) x three 
 GEOMETRY = PER_OBJECT + 4 * 3  # rough estimate; in both frames the anchor of the window, and the object from there
 WINDOWS = (32, 40)  # pixels along a side; by camera: what the wrist's sees is nearer (ours)
 BEYOND = 4  # pixels outside the picture that a window's middle may be (ours)
+LOOKS = 2  # at windows: each is around what the one before has found (ours)
 NEAREST = 0.05  # metres: what is nearer to a camera, or behind it, counts as that deep (ours)
 SCALE = 0.2  # of log variances as inputs
 SCALE_POSITION = 0.3  # of an object's position from the window's anchor, in `fusion.UNIT` (ours)
@@ -248,49 +250,52 @@ def _forward(
     w = np.empty((1, 2 * window + GEOMETRY + z.shape[1]), np.float32)
     w[0, 2 * window + GEOMETRY :] = z[0]
     for n in range(objects):
-        known = rough[n * PER_OBJECT : (n + 1) * PER_OBJECT]
-        # Where it is, by what both frames' estimates are worth.
-        worth = np.zeros(2)
-        for frame in range(2):
-            for i in range(3):
-                log_variance = min(max(known[18 + 9 * frame + i], LOG_VARIANCES[0]), LOG_VARIANCES[1])
-                worth[frame] += np.exp(log_variance) / 3.0
-        places = np.empty((2, 3))  # metres: from the origin along the world's axes, from the hand along the hand's
-        for i in range(3):
-            from_hand = at[i]
-            for j in range(3):
-                from_hand += hand[i, j] * known[9 + j] * UNIT
-            places[0, i] = (known[i] * UNIT / worth[0] + from_hand / worth[1]) / (1.0 / worth[0] + 1.0 / worth[1])
-        for i in range(3):
-            places[1, i] = 0.0
-            for j in range(3):
-                places[1, i] += hand[j, i] * (places[0, j] - at[j])
-        anchors = np.empty((2, 3))
-        for camera in range(2):
-            place = places[camera] + origin if camera == 0 else places[camera]
-            column, row, anchor = _aim(place, views[camera], size)
-            anchors[camera] = (anchor - origin if camera == 0 else anchor) / UNIT
-            k = 2 + camera
-            x = _window(frames[camera], column, row, plan[k, 0])
-            part = w[:, camera * window : (camera + 1) * window]
-            _encode(x, plan[k], convs, conv_biases, k * layers, linears[k], linear_biases[k], norms[k], part)
-        geometry = w[0, 2 * window : 2 * window + GEOMETRY]
-        for i in range(18):
-            geometry[i] = known[i]
-            geometry[18 + i] = SCALE * min(max(known[18 + i], LOG_VARIANCES[0]), LOG_VARIANCES[1])
-        for camera in range(2):
-            for i in range(3):
-                geometry[36 + 3 * camera + i] = anchors[camera, i]
-                geometry[42 + 3 * camera + i] = places[camera, i] / UNIT - anchors[camera, i]
-        y = _layers(w, linears, linear_biases, 8 + 3 * n)
         mine = out[n * PER_OBJECT : (n + 1) * PER_OBJECT]
-        mine[:] = y[:PER_OBJECT]
-        for camera in range(2):
+        mine[:] = rough[n * PER_OBJECT : (n + 1) * PER_OBJECT]
+        for _ in range(LOOKS):
+            known = mine.copy()
+            # Where it is, by what both frames' estimates are worth.
+            worth = np.zeros(2)
+            for frame in range(2):
+                for i in range(3):
+                    log_variance = min(max(known[18 + 9 * frame + i], LOG_VARIANCES[0]), LOG_VARIANCES[1])
+                    worth[frame] += np.exp(log_variance) / 3.0
+            places = np.empty((2, 3))  # metres: from the origin along the world's axes, from the hand along the hand's
             for i in range(3):
-                mine[9 * camera + i] = np.float32(anchors[camera, i]) + np.float32(SCALE_POSITION) * y[9 * camera + i]
-        for i in range(PER_OBJECT, len(y)):
-            out[joint] = y[i]
-            joint += 1
+                from_hand = at[i]
+                for j in range(3):
+                    from_hand += hand[i, j] * known[9 + j] * UNIT
+                places[0, i] = (known[i] * UNIT / worth[0] + from_hand / worth[1]) / (1.0 / worth[0] + 1.0 / worth[1])
+            for i in range(3):
+                places[1, i] = 0.0
+                for j in range(3):
+                    places[1, i] += hand[j, i] * (places[0, j] - at[j])
+            anchors = np.empty((2, 3))
+            for camera in range(2):
+                place = places[camera] + origin if camera == 0 else places[camera]
+                column, row, anchor = _aim(place, views[camera], size)
+                anchors[camera] = (anchor - origin if camera == 0 else anchor) / UNIT
+                k = 2 + camera
+                x = _window(frames[camera], column, row, plan[k, 0])
+                part = w[:, camera * window : (camera + 1) * window]
+                _encode(x, plan[k], convs, conv_biases, k * layers, linears[k], linear_biases[k], norms[k], part)
+            geometry = w[0, 2 * window : 2 * window + GEOMETRY]
+            for i in range(18):
+                geometry[i] = known[i]
+                geometry[18 + i] = SCALE * min(max(known[18 + i], LOG_VARIANCES[0]), LOG_VARIANCES[1])
+            for camera in range(2):
+                for i in range(3):
+                    geometry[36 + 3 * camera + i] = anchors[camera, i]
+                    geometry[42 + 3 * camera + i] = places[camera, i] / UNIT - anchors[camera, i]
+            y = _layers(w, linears, linear_biases, 8 + 3 * n)
+            mine[:] = y[:PER_OBJECT]
+            for camera in range(2):
+                for i in range(3):
+                    mine[9 * camera + i] = (
+                        np.float32(anchors[camera, i]) + np.float32(SCALE_POSITION) * y[9 * camera + i]
+                    )
+            out[joint : joint + len(y) - PER_OBJECT] = y[PER_OBJECT:]
+        joint += len(y) - PER_OBJECT
     return out
 
 
