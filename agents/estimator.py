@@ -1,21 +1,14 @@
-"""The camera estimator as a torch module, and how it is trained: used by `perceive`."""
+"""The camera estimator as a torch module; `estimating` trains it."""
 
 from __future__ import annotations
 
-import os
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, relu
-from tqdm import trange
 
-from reinforcegen_envs.files import atomic_path
 from reinforcegen_envs.models.scene import load_scene
 from reinforcegen_envs.perception.camera import joint_owners, proprio_size, views_of
 from reinforcegen_envs.perception.fusion import CENTRE, HAND_UNIT, UNIT
@@ -31,17 +24,11 @@ from reinforcegen_envs.perception.network import (
     WINDOWS,
 )
 from reinforcegen_envs.tasks.base import Task
-from reinforcegen_envs.typing import Array, Integers
+from reinforcegen_envs.typing import Array
 
-BETA = (
-    0.5  # of the beta-NLL (Seitzer et al. 2022): 0 is the NLL, whose gradients starve what is hard; 1 the squared error
-)
 WHOLE_CHANNELS, WHOLE_FEATURES = (16, 32, 64), 48  # of encoders: of whole pictures at half resolution ...
 WINDOW_CHANNELS, WINDOW_FEATURES = (16, 48, 64), 64  # ... and of windows
 JITTER = 2  # pixels that windows are off in training
-CHECKPOINT_SECONDS = 60.0
-GRADIENT_NORM = 5.0
-AVERAGING = 0.998  # of the weights, a step
 
 
 class Convolution(nn.Module):
@@ -105,10 +92,14 @@ class Estimator(nn.Module):
         owners: by joint, index of the object that it belongs to, see `camera.joint_owners`.
         objects: how many.
         views: of the cameras, see `EstimatorNetwork`.
+
+    Attributes:
+        generator: of what is drawn in training.
     """
 
     def __init__(self, size: int, proprio: int, objects: int, owners: Sequence[int], views: Sequence[Sequence[float]]):
         super().__init__()
+        self.generator = torch.Generator()
         self.size, self.views = size, [torch.tensor(view, dtype=torch.float32) for view in views]
         self.whole = nn.ModuleList(Encoder(size // 2, WHOLE_CHANNELS, WHOLE_FEATURES) for _ in WINDOWS)
         self.windows = nn.ModuleList(Encoder(side, WINDOW_CHANNELS, WINDOW_FEATURES) for side in WINDOWS)
@@ -187,7 +178,7 @@ class Estimator(nn.Module):
                 )
                 pixel = pixel.floor().clamp(-BEYOND, size + BEYOND)
                 if self.training:
-                    pixel = pixel + torch.randint(-JITTER, JITTER + 1, (batch, 2))
+                    pixel = pixel + torch.randint(-JITTER, JITTER + 1, (batch, 2), generator=self.generator)
                 ray = (pixel + 0.5 - 0.5 * size) / focal * depth[:, None]
                 points.append((torch.stack([ray[:, 0], -ray[:, 1], -depth], 1) @ axes.T + eye) / UNIT)
                 windows[k].append(cut_out(frames[:, k], pixel.long(), side))
@@ -236,155 +227,6 @@ def means_and_log_variances(outputs: Tensor, objects: int) -> tuple[Tensor, Tens
     joints = outputs[:, objects * PER_OBJECT :].unflatten(1, (-1, 2))
     mean = torch.cat([vectors[:, :, 0].flatten(1), joints[..., 0]], 1)
     return mean, torch.cat([vectors[:, :, 1].flatten(1), joints[..., 1]], 1).clamp(*LOG_VARIANCES)
-
-
-@dataclass
-class Data:
-    """What is learned from, one frame a row.
-
-    Args:
-        frames: (n, cameras, size, size, 3) uint8; may be a memory map.
-        proprio, labels: (n, ...) float32.
-    """
-
-    frames: Sequence[Array]
-    proprio: Array
-    labels: Array
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def pictures(self, rows: Integers) -> Tensor:
-        """Frames of some rows, which may lie in several arrays."""
-        starts = np.cumsum([0, *map(len, self.frames)])
-        out = np.empty((len(rows), *self.frames[0].shape[1:]), np.uint8)
-        for array, low, high in zip(self.frames, starts[:-1], starts[1:], strict=True):
-            mine = (rows >= low) & (rows < high)
-            out[mine] = array[rows[mine] - low]
-        return torch.from_numpy(out)
-
-
-def losses(outputs: Tensor, rough: Tensor, labels: Tensor, objects: int) -> tuple[Tensor, Tensor]:
-    """The loss to descend, and the negative log likelihood, both a mean over numbers.
-
-    Args:
-        outputs, rough: of the network; nothing that is learned from the windows changes where they are.
-        labels: (batch, numbers).
-        objects: how many.
-    """
-    loss, nll = loss_of(outputs, labels, objects)
-    return loss + loss_of(rough, labels[:, : objects * PER_OBJECT // 2], objects)[0], nll
-
-
-def loss_of(outputs: Tensor, labels: Tensor, objects: int) -> tuple[Tensor, Tensor]:
-    """The beta-NLL, and the negative log likelihood."""
-    mean, log_variance = means_and_log_variances(outputs.float(), objects)
-    variance = log_variance.exp()
-    nll = 0.5 * ((mean - labels) ** 2 / variance + log_variance)
-    return (nll * variance.detach() ** BETA).mean(), nll.mean()
-
-
-def optimisers_of(model: nn.Module, learning_rate: float) -> list[torch.optim.Optimizer]:
-    """Muon for what are matrices, AdamW for the rest; the latter's learning rate is ``learning_rate`` / 20.
-
-    With Muon, 128,000 frames teach what AdamW needs 700,000 for (Threading; benchmarks/estimator_optimisers.py).
-    """
-    matrices = [p for p in model.parameters() if p.ndim == 2]
-    others = [p for p in model.parameters() if p.ndim != 2]
-    return [
-        torch.optim.Muon(matrices, learning_rate, weight_decay=0.01),
-        torch.optim.AdamW(others, learning_rate / 20, weight_decay=0.0),
-    ]
-
-
-def cycle(step: int, steps: int) -> float:
-    """Part of the learning rate in a step: up in the first tenth, then down to nothing on a cosine."""
-    rise = max(1, steps // 10)
-    if step < rise:
-        return (step + 1) / rise
-    return 0.5 * (1 + np.cos(np.pi * min(1.0, (step - rise) / max(1, steps - rise))))
-
-
-def train(
-    model: Estimator, data: Data, rows: Integers, objects: int, steps: int, batch_size: int, learning_rate: float, seed: int,
-    checkpoint: Path, quiet: bool, note: Callable[[int, float, float], object],
-) -> Estimator:  # fmt: skip
-    """Train for some steps; goes on from the checkpoint if there is one.
-
-    Args:
-        model: where to begin; changed.
-        data: what to learn from ...
-        rows: ... and which of its rows.
-        objects: number of the task's objects.
-        steps, batch_size, learning_rate, seed: of the optimisers, see `optimisers_of` and `cycle`.
-        checkpoint: file for what is needed to go on, written once a minute.
-        quiet: no progress bar.
-        note: called now and then with step, smoothed negative log likelihood and seconds.
-
-    Returns:
-        the model with its weights averaged over the last steps.
-    """
-    model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] (torch's stubs)
-    model.train()
-    optimisers = optimisers_of(model, learning_rate)
-    schedules = [torch.optim.lr_scheduler.LambdaLR(optimiser, partial(cycle, steps=steps)) for optimiser in optimisers]
-    average = {name: value.clone() for name, value in model.state_dict().items()}
-    begin, smooth, before = 0, float("nan"), 0.0
-    if checkpoint.is_file():
-        saved = torch.load(checkpoint, weights_only=True)
-        model.load_state_dict(saved["model"])
-        for part, state in zip([*optimisers, *schedules], saved["optimisers"], strict=True):
-            part.load_state_dict(state)
-        average, begin, smooth, before = saved["average"], saved["step"], saved["smooth"], saved["seconds"]
-    proprio, labels = torch.from_numpy(data.proprio), torch.from_numpy(data.labels)
-    began = written = time.monotonic()
-    bar = trange(begin, steps, initial=begin, total=steps, unit="batch", disable=quiet, desc="train")
-    for step in bar:
-        # Drawn from the step alone, so that a run that is taken up again draws what it would have drawn.
-        drawn = np.sort(np.random.default_rng([seed, step]).choice(rows, batch_size))
-        outputs, rough = model(data.pictures(drawn), proprio[drawn])
-        loss, nll = losses(outputs, rough, labels[drawn], objects)
-        model.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), GRADIENT_NORM)
-        for part in (*optimisers, *schedules):
-            part.step()
-        part = min(AVERAGING, (step + 1) / (step + 10))
-        if step % 5 == 0:
-            with torch.no_grad():
-                for name, value in model.state_dict().items():
-                    average[name].lerp_(value, 1 - part**5)
-        likelihood = nll.item()
-        smooth = likelihood if np.isnan(smooth) else 0.99 * smooth + 0.01 * likelihood
-        seconds = before + time.monotonic() - began
-        if step % 200 == 0 or step == steps - 1:
-            note(step, smooth, seconds)
-            bar.set_postfix(nll=f"{smooth:.3f}", frames_per_s=f"{(step + 1) * batch_size / max(seconds, 1e-9):.0f}")
-        if time.monotonic() - written > CHECKPOINT_SECONDS:
-            written = time.monotonic()
-            state = {
-                "model": model.state_dict(), "optimisers": [part.state_dict() for part in (*optimisers, *schedules)],
-                "average": average, "step": step + 1, "smooth": smooth, "seconds": seconds,
-            }  # fmt: skip
-            with atomic_path(checkpoint) as temporary:
-                torch.save(state, temporary)
-    model.load_state_dict(average)
-    model.eval()
-    if checkpoint.is_file():
-        os.remove(checkpoint)
-    return model
-
-
-@torch.no_grad()
-def predict(model: Estimator, data: Data, rows: Integers, objects: int, batch_size: int = 256) -> tuple[Array, Array]:
-    """Means and standard deviations of some rows' frames, (rows, numbers) each, in the order of `Frames.labels`."""
-    model.eval()
-    parts = []
-    for some in np.array_split(rows, max(1, len(rows) // batch_size)):
-        outputs, _ = model(data.pictures(some), torch.from_numpy(data.proprio[some]))
-        mean, log_variance = means_and_log_variances(outputs, objects)
-        parts.append((mean.numpy(), (0.5 * log_variance).exp().numpy()))
-    return np.concatenate([mean for mean, _ in parts]), np.concatenate([deviation for _, deviation in parts])
 
 
 def arrays(model: Estimator) -> dict[str, Array]:

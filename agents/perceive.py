@@ -21,7 +21,8 @@ import torch
 from tqdm import tqdm
 
 from reinforcegen_envs import cli
-from reinforcegen_envs.agents.estimator import Data, Estimator, arrays, estimator_for, load_arrays, predict, train
+from reinforcegen_envs.agents.estimating import Data, predict, train
+from reinforcegen_envs.agents.estimator import Estimator, arrays, estimator_for, load_arrays
 from reinforcegen_envs.agents.recording import Accuracy, Recorder
 from reinforcegen_envs.arguments import Count, CountOrZero, Positive, checked
 from reinforcegen_envs.errors import InvalidArgument, ReinforceGenError

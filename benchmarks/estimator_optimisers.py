@@ -18,7 +18,8 @@ import numpy as np
 import torch
 import tyro
 
-from reinforcegen_envs.agents import estimator
+from reinforcegen_envs.agents import estimating
+from reinforcegen_envs.agents.estimator import estimator_for
 from reinforcegen_envs.agents.perceive import HELD_OUT
 from reinforcegen_envs.arguments import Count, Positive, checked
 from reinforcegen_envs.errors import InvalidArgument
@@ -58,28 +59,28 @@ def main(args: Args) -> None:
     task = TASKS[args.task]
     rate = args.learning_rate or RATES[args.optimiser]
     if args.optimiser == "adamw":
-        estimator.optimisers_of = lambda model, learning_rate: [
+        estimating.optimisers_of = lambda model, learning_rate: [
             torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=1e-4)
         ]
     torch.set_num_threads(1)
     torch.manual_seed(args.seed)
     numbers = range(len(list(args.folder.glob("labels-*.npz"))))
     labels = [dict(np.load(args.folder / f"labels-{i}.npz")) for i in numbers]
-    data = estimator.Data(
+    data = estimating.Data(
         [np.load(args.folder / f"frames-{i}.npy", mmap_mode="r") for i in numbers],
         np.concatenate([part["proprio"] for part in labels]),
         np.concatenate([part["labels"] for part in labels]),
     )
     held_out = np.random.default_rng(0).random(len(data)) < HELD_OUT
-    model = estimator.estimator_for(task, SIZE)
+    model = estimator_for(task, SIZE)
     began = time.process_time()
     steps = args.frames // args.batch_size
-    model = estimator.train(
+    model = estimating.train(
         model, data, np.flatnonzero(~held_out), len(task.objects), steps, args.batch_size, rate, args.seed,
         args.folder / "comparison.pt", False, lambda *_: None,
     )  # fmt: skip
     seconds = time.process_time() - began
-    mean, deviation = estimator.predict(model, data, np.flatnonzero(held_out), len(task.objects))
+    mean, deviation = estimating.predict(model, data, np.flatnonzero(held_out), len(task.objects))
     error = mean - data.labels[held_out]
     positions = error[:, : len(task.objects) * 18].reshape(len(error), -1, 2, 3, 3)[:, :, 0, 0]
     millimetres = np.median(np.linalg.norm(positions, axis=-1), axis=0) * fusion.UNIT * 1e3

@@ -28,7 +28,8 @@ from reinforcegen_envs.tasks import TASKS, CoffeeTask, NutAssemblyTask, Threadin
 from reinforcegen_envs.tasks.base import Task
 
 pytest.importorskip("torch")
-from reinforcegen_envs.agents.estimator import arrays, estimator_for, load_arrays, loss_of, means_and_log_variances  # noqa: E402
+from reinforcegen_envs.agents.estimating import loss_of  # noqa: E402
+from reinforcegen_envs.agents.estimator import arrays, estimator_for, load_arrays, means_and_log_variances  # noqa: E402
 
 pytestmark = draws  # test_what_draws runs them where this process cannot
 SMALL = 32  # pixels: what need not be exact

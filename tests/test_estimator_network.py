@@ -230,6 +230,44 @@ def test_parameters_that_do_not_fit_are_refused(small):
         EstimatorNetwork({}, VIEWS)
 
 
+def test_training_goes_on_as_if_it_had_not_stopped(tmp_path, monkeypatch):
+    torch = pytest.importorskip("torch")
+    from reinforcegen_envs.agents import estimating
+    from reinforcegen_envs.agents.estimator import Estimator
+
+    rng = np.random.default_rng(8)
+    frames: Any = rng.integers(0, 256, (40, 2, 16, 16, 3), np.uint8)
+    proprio: Any = rng.normal(size=(40, PROPRIO)).astype(np.float32)
+    labels: Any = rng.normal(size=(40, OBJECTS * 18 + JOINTS)).astype(np.float32)
+    data = estimating.Data([frames], proprio, labels)
+    monkeypatch.setattr(estimating, "CHECKPOINT_SECONDS", 0.0)
+
+    def trained(stop=None):
+        torch.manual_seed(0)
+        model = Estimator(16, PROPRIO, OBJECTS, [1], VIEWS.tolist())
+        pictures, taken = estimating.Data.pictures, []
+
+        def interrupted(self, rows):
+            taken.append(rows)
+            if len(taken) == stop:
+                raise KeyboardInterrupt
+            return pictures(self, rows)
+
+        monkeypatch.setattr(estimating.Data, "pictures", interrupted)
+        try:
+            arguments = (np.arange(40), OBJECTS, 12, 8, 0.02, 3, tmp_path / "checkpoint.pt", True, lambda *_: None)
+            return estimating.train(model, data, *arguments).state_dict(), len(taken)
+        finally:
+            monkeypatch.setattr(estimating.Data, "pictures", pictures)
+
+    whole, _ = trained()
+    with pytest.raises(KeyboardInterrupt):
+        trained(stop=8)
+    rest, steps = trained()
+    assert steps == 12 - 7 and not (tmp_path / "checkpoint.pt").exists()
+    assert all(torch.equal(rest[name], value) for name, value in whole.items())
+
+
 # --- files ---
 
 CARD: dict[str, Any] = {
