@@ -26,9 +26,10 @@ METHODS = {
     "tuned": "Imitation + residual TD3",
     "camera": "Imitation + residual TD3",
     "ppo": "Imitation + residual PPO",
+    "basecamera": "Imitation",
 }
 SOURCE = "From 10 scripted source demonstrations; connects are planned."
-CAMERA = " Tuned on true poses; here the shipped estimator gives them, from two pictures of 84 x 84 pixels."
+CAMERA = " Trained on true poses; here the shipped estimator gives them, from two pictures of 84 x 84 pixels."
 ELSEWHERE = (
     "Published, not played here, and not the same setting: a visuomotor policy from human demonstrations, best of several "
     "checkpoints, judged by the reference check."
@@ -77,16 +78,15 @@ def own(cell: Evaluation, before: Submission | None) -> Submission:
         mean(cell, "connect_steps"),
         command=cell.command.rpartition(" --csv ")[0],
     )
-    policy = "base" if cell.method == "base" else "tuned"
     shipped = cell.method != "ppo"
-    known = trained_on(cell.task, policy, None) if shipped else {}
+    known = trained_on(cell.task, cell.policy, None) if shipped else {}
     facts = dataclasses.replace(
         facts_of(cell),
-        policy=policy,
+        policy=cell.policy,
         weights=SHIPPED if shipped else "",
         demonstrations=known.get("demonstrations"),
         training_steps=known.get("training_steps"),
-        note=SOURCE + (CAMERA if cell.method == "camera" else ""),
+        note=SOURCE + (CAMERA if cell.from_cameras else ""),
     )
     if before is not None and before.run is not None and counts(before.run) == counts(run):
         return Submission(facts, before.run, None, before.reproduction, before.reproduced_by)
@@ -98,7 +98,7 @@ def own(cell: Evaluation, before: Submission | None) -> Submission:
 
 def facts_of(cell: Evaluation) -> Facts:
     """What a table's name says of its method."""
-    observation = "camera" if cell.method == "camera" else "state"
+    observation = "camera" if cell.from_cameras else "state"
     return Facts(METHODS[cell.method], AUTHORS, cell.task, cell.variant, observation)
 
 

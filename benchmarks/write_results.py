@@ -33,7 +33,10 @@ from reinforcegen_envs.tasks import TASKS
 
 HERE = Path(__file__).parent
 WRITE = "python benchmarks/write_results.py"
-METHODS = {"base": "imitation", "tuned": "+ residual TD3", "ppo": "+ residual PPO", "camera": "tuned, from cameras"}
+METHODS = {
+    "base": "imitation", "tuned": "+ residual TD3", "ppo": "+ residual PPO", "camera": "tuned, from cameras",
+    "basecamera": "imitation, from cameras",
+}  # fmt: skip
 PPO_WEIGHTS = "runs/ppo/{task}/weights"
 ROUND = 100  # episodes of an evaluation seed
 RADIANS = math.radians(3.0) / 0.01  # of noise, a metre of it
@@ -170,11 +173,21 @@ class Evaluation:
         return Counter(line["failure"] or "truncated" for line in self.lines if line["success"] != "True")
 
     @property
+    def policy(self) -> str:
+        """As `evaluate` calls it."""
+        return "base" if self.method.startswith("base") else "tuned"
+
+    @property
+    def from_cameras(self) -> bool:
+        """Whether objects' poses were estimated."""
+        return self.method.endswith("camera")
+
+    @property
     def command(self) -> str:
         """What makes the file."""
         words = ["python -m reinforcegen_envs.evaluate --env-id", env_id(self.task, self.variant, "Residual")]
-        words += ["--policy", "base" if self.method == "base" else "tuned"]
-        if self.method == "camera":
+        words += ["--policy", self.policy]
+        if self.from_cameras:
             words += ["--perception camera"]
         if self.method == "ppo":
             words += ["--weights", PPO_WEIGHTS.format(task=self.task.lower())]
@@ -264,7 +277,7 @@ def results() -> str:
                     rate(cell),
                     f"{cell.reference:.3f}",
                     str(len(cell.lines)),
-                    f"{int(line['control_steps']):,}" if line else ("0" if cell.method == "base" else "–"),
+                    f"{int(line['control_steps']):,}" if line else ("0" if cell.policy == "base" else "–"),
                     line.get("core_minutes", "–"),
                 ]
             )
