@@ -29,7 +29,7 @@ METHODS = {
     "basecamera": "Imitation",
 }
 SOURCE = "From 10 scripted source demonstrations; connects are planned."
-CAMERA = " Trained on true poses; here the shipped estimator gives them, from two pictures of 84 x 84 pixels."
+CAMERA = " The shipped estimator gives objects' poses, from two pictures of 84 x 84 pixels."
 ELSEWHERE = (
     "Published, not played here, and not the same setting: a visuomotor policy from human demonstrations, best of several "
     "checkpoints, judged by the reference check."

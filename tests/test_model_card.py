@@ -1,6 +1,7 @@
 """A folder of weights for the hub: what is in it, what its card says, and that it does what the original does."""
 
 import json
+import shutil
 
 import gymnasium as gym
 import numpy as np
@@ -87,12 +88,30 @@ def test_only_these_weights_are_in_the_folder(tmp_path):
     folder = export(SHIPPED, tmp_path / "threading")
     (folder / ".git").mkdir()
     assert export(SHIPPED, folder) == folder  # again
-    with pytest.raises(InvalidArgument, match=r"holds \['estimator.json', .* which are not these weights'"):
+    with pytest.raises(InvalidArgument, match=r"holds \[.*'residual-grasp.json', .* which are not these weights'"):
         export(Bundle.open(NutAssemblyTask), folder)
     with pytest.raises(InvalidArgument, match="holds these weights already"):
         export(Bundle.open(ThreadingTask, folder), folder)
     with pytest.raises(InvalidArgument, match="is a file, not a folder"):
         export(SHIPPED, folder / "README.md")
+
+
+def test_what_belongs_to_a_perception_goes_with_them(tmp_path):
+    weights = tmp_path / "weights"
+    shutil.copytree(SHIPPED.folder, weights)
+    (weights / "camera").mkdir(exist_ok=True)
+    for path in weights.glob("residual-insert.*"):
+        shutil.copy(path, weights / "camera")
+    (weights / "camera" / "notes.txt").touch()
+    for _ in range(2):  # also over an earlier export
+        folder = export(Bundle.open(ThreadingTask, weights), tmp_path / "hub")
+    assert {path.name for path in (folder / "camera").iterdir()} >= {
+        "residual-insert.json",
+        "residual-insert.safetensors",
+    }
+    assert not (folder / "camera" / "notes.txt").exists()
+    assert Bundle.open(ThreadingTask, folder, "camera").path("residual-insert").parent == folder / "camera"
+    assert "`camera/residual-insert.safetensors`" in (folder / "README.md").read_text()
 
 
 def test_unusable_weights_are_not_exported(tmp_path):

@@ -36,15 +36,16 @@ def export(bundle: Bundle, folder: str | os.PathLike[str], title: str = "", lice
     bundle.check()
     folder = Path(folder)
     check_output_folder(folder)
-    files = {path.name: path for path in _files(bundle)}
+    files = {path.relative_to(bundle.folder): path for path in _files(bundle)}
     if folder.is_dir():
         if folder.samefile(bundle.folder):
             raise InvalidArgument(f"{folder} holds these weights already; name another folder")
         # What was left of other weights would be loaded with these, or be published unseen; git's folder is no such thing.
         there = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
-        if others := sorted(there - set(files) - {CARD}):
+        if others := sorted(there - {name.parts[0] for name in files} - {CARD}):
             raise InvalidArgument(f"{folder} holds {others}, which are not these weights'; name an empty folder")
     for name, path in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(folder / name) as temporary:
             shutil.copyfile(path, temporary)
     with atomic_path(folder / CARD) as temporary:
@@ -53,8 +54,8 @@ def export(bundle: Bundle, folder: str | os.PathLike[str], title: str = "", lice
 
 
 def _files(bundle: Bundle) -> list[Path]:
-    """What belongs to a folder of weights."""
-    return sorted(path for path in bundle.folder.iterdir() if path.suffix in SUFFIXES)
+    """What belongs to a folder of weights: its own files, and those of a perception in a folder in it."""
+    return sorted(path for depth in ("*", "*/*") for path in bundle.folder.glob(depth) if path.suffix in SUFFIXES)
 
 
 def model_card(bundle: Bundle, title: str = "", licence: str = "") -> str:
@@ -99,7 +100,7 @@ def model_card(bundle: Bundle, title: str = "", licence: str = "") -> str:
         f"Demonstrations: {base.get('demonstrations', 'unknown')}, generated from source demonstrations. "
         f"Made with MuJoCo {base.get('mujoco', 'unknown')}; contacts differ from one minor version to the next. Each weights "
         "file has a JSON card beside it: command, commit, seeds, success.",
-        "Files: " + ", ".join(f"`{path.name}`" for path in _files(bundle)) + ".",
+        "Files: " + ", ".join(f"`{path.relative_to(bundle.folder).as_posix()}`" for path in _files(bundle)) + ".",
     ]
     if not licence and bundle.folder.parent == SHIPPED:
         licence = "mit"
