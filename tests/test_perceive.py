@@ -48,7 +48,13 @@ def test_rounds_leave_an_estimator_and_are_not_run_again(args, capsys):
     assert os.stat(args.weights / "estimator.safetensors").st_mtime_ns == before
 
 
-def test_an_estimator_that_knows_nothing_is_told_of(args):
+def test_an_estimator_that_knows_nothing_is_told_of(args, monkeypatch):
+    play = perceive.Player.play
+
+    def nothing_within_reach(player, job):
+        return (None, [], False) if job[0] >= perceive.FIRST_SEED + 10_000 else play(player, job)
+
+    monkeypatch.setattr(perceive.Player, "play", nothing_within_reach)
     with pytest.raises(NothingPlayedError, match="round 1.*within reach.*more frames"):
         perceive.main(Args(**{**vars(args), "warm_start": False, "size": 32, "own_episodes": 1}))
 
