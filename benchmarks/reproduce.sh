@@ -19,6 +19,7 @@ python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-Square-Residual-v0
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D0-NutAssembly-Residual-v0 --policy base --episodes 100 --seeds 1 --csv benchmarks/results/evaluate_nutassembly_d0_base-0.csv
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D1-NutAssembly-Residual-v0 --policy base --episodes 100 --seeds 1 --csv benchmarks/results/evaluate_nutassembly_d1_base-0.csv
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-NutAssembly-Residual-v0 --policy base --episodes 100 --seeds 1 --csv benchmarks/results/evaluate_nutassembly_d2_base-0.csv
+python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-NutAssembly-Residual-v0 --policy base --perception camera --episodes 100 --seeds 1 --csv benchmarks/results/evaluate_nutassembly_d2_basecamera-0.csv
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D0-Coffee-Residual-v0 --policy base --episodes 100 --seeds 1 --csv benchmarks/results/evaluate_coffee_d0_base-0.csv
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D0-Coffee-Residual-v0 --policy tuned --episodes 100 --seeds 1 --csv benchmarks/results/evaluate_coffee_d0_tuned-0.csv
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D1-Coffee-Residual-v0 --policy base --episodes 100 --seeds 1 --csv benchmarks/results/evaluate_coffee_d1_base-0.csv
