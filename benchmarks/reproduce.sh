@@ -26,7 +26,7 @@ python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D1-Coffee-Residual-v0
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D1-Coffee-Residual-v0 --policy tuned --episodes 100 --seeds 1 --csv benchmarks/results/evaluate_coffee_d1_tuned-0.csv
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-Coffee-Residual-v0 --policy base --episodes 100 --seeds 2 --csv benchmarks/results/evaluate_coffee_d2_base-0.csv
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-Coffee-Residual-v0 --policy tuned --episodes 100 --seeds 3 --csv benchmarks/results/evaluate_coffee_d2_tuned-0.csv
-python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-Coffee-Residual-v0 --policy tuned --perception camera --episodes 100 --seeds 1 --csv benchmarks/results/evaluate_coffee_d2_camera-0.csv
+python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-Coffee-Residual-v0 --policy tuned --perception camera --episodes 100 --seeds 3 --csv benchmarks/results/evaluate_coffee_d2_camera-0.csv
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D0-ThreePieceAssembly-Residual-v0 --policy tuned --episodes 100 --seeds 1 --csv benchmarks/results/evaluate_threepieceassembly_d0_tuned-0.csv
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D1-ThreePieceAssembly-Residual-v0 --policy tuned --episodes 100 --seeds 1 --csv benchmarks/results/evaluate_threepieceassembly_d1_tuned-0.csv
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-ThreePieceAssembly-Residual-v0 --policy base --episodes 100 --seeds 1 --csv benchmarks/results/evaluate_threepieceassembly_d2_base-0.csv
