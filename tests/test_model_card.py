@@ -103,8 +103,8 @@ def test_what_belongs_to_a_perception_goes_with_them(tmp_path):
     for path in weights.glob("residual-insert.*"):
         shutil.copy(path, weights / "camera")
     (weights / "camera" / "notes.txt").touch()
-    for _ in range(2):  # also over an earlier export
-        folder = export(Bundle.open(ThreadingTask, weights), tmp_path / "hub")
+    folder = export(Bundle.open(ThreadingTask, weights), tmp_path / "hub")
+    assert export(Bundle.open(ThreadingTask, weights), folder) == folder  # over an earlier export
     assert {path.name for path in (folder / "camera").iterdir()} >= {
         "residual-insert.json",
         "residual-insert.safetensors",
