@@ -191,9 +191,7 @@ def _step(
         return None
     folder, expected, modules = place
     try:
-        ray_workers.check_versions(expected)
-        with contextlib.suppress(OSError):  # relative paths of files that all nodes share
-            os.chdir(folder)
+        ray_workers.settle(folder, expected)
         return perform(command, log, modules)
     except Exception as error:
         return str(error)

@@ -174,8 +174,8 @@ def versions() -> dict[str, str]:
     return found
 
 
-def check_versions(expected: dict[str, str]) -> None:
-    """On a node.
+def settle(folder: str, expected: dict[str, str]) -> None:
+    """On a node: go to the folder in which the work was started, after checking that it has the same versions.
 
     Raises:
         WorkerError: it has other versions than those expected.
@@ -185,6 +185,8 @@ def check_versions(expected: dict[str, str]) -> None:
             f"node {platform.node()} has {found} and the machine that started the work {expected}: results would "
             "differ; install the same versions everywhere"
         )
+    with contextlib.suppress(OSError):  # relative paths of files that all nodes share
+        os.chdir(folder)
 
 
 _state: tuple[str, Any] = ("", None)  # on a node: whose state this process holds, and the state
@@ -196,9 +198,7 @@ def _serve(setup: Any, work: Callable[[Any, Any], Any], job: Any) -> tuple[str, 
     key, folder, expected, first_calls, start, args = setup
     try:
         if _state[0] != key:
-            check_versions(expected)
-            with contextlib.suppress(OSError):  # relative paths of files that all nodes share
-                os.chdir(folder)
+            settle(folder, expected)
             for call, arguments in first_calls:
                 call(*arguments)
             _state = (key, start(*args))

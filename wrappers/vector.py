@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, Generic, TypeVar, cast
 
 import gymnasium as gym
@@ -62,8 +62,11 @@ class _Calls(Generic[Result]):
         return self._results[i]
 
     def finish(self) -> None:
-        """Return when all calls were made."""
-        self._work()
+        """Return when all calls were made, those of the helpers also if this one is interrupted."""
+        try:
+            self._work()
+        finally:
+            wait(self._helpers)
         for helper in self._helpers:
             helper.result()
 
