@@ -42,7 +42,8 @@ class RunArgs:
     initiation: str | None = None
     """"teacher" or "student"; None: the environment's own default"""
     perception: str | None = None
-    """"truth" or "camera" (object poses are estimated from pictures); None: the environment's own default"""
+    """"truth", "camera" (object poses are estimated from pictures) or "camera_errors" (they are as wrong as those, without
+    pictures; see reinforcegen measure); None: the environment's own default"""
     foresight: bool = False
     """multiply a skill's reward with how likely the later stages succeed from its end, as the predictor in the folder of weights
     says (reinforcegen foresight); success is counted as ever"""

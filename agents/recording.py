@@ -7,9 +7,11 @@ from abc import ABC, abstractmethod
 import numpy as np
 
 from reinforcegen_envs.engine import Engine
-from reinforcegen_envs.perception.accuracy import Row, errors
+from reinforcegen_envs.perception.accuracy import Row, errors, offsets
+from reinforcegen_envs.perception.camera_errors import Track
 from reinforcegen_envs.perception.frames import States, touching_groups
 from reinforcegen_envs.sim.kernel import GRIPPER
+from reinforcegen_envs.typing import Array
 
 
 class Listener(ABC):
@@ -80,3 +82,23 @@ class Accuracy(Listener):
         """What was kept, which is then forgotten."""
         rows, self._rows = self._rows, []
         return rows
+
+
+class Tracks(Listener):
+    """Keeps the errors of an engine's belief during skills, as an error model is fitted to, until they are `taken`."""
+
+    def __init__(self, engine: Engine):
+        super().__init__(engine)
+        self._rows: list[tuple[int, Array]] = []
+
+    def _keep(self, phase: str) -> None:
+        engine = self._engine
+        if phase == "skill":
+            self._rows.append((engine.stage, offsets(engine.sim, engine.belief, engine.task, engine.stage)))
+
+    def taken(self) -> list[Track]:
+        """What was kept, a track a stage, which is then forgotten; skills of a single control step are left out."""
+        rows, self._rows = self._rows, []
+        stages = sorted({stage for stage, _ in rows})
+        tracks = [Track(stage, np.array([errors for of, errors in rows if of == stage])) for stage in stages]
+        return [track for track in tracks if len(track.errors) > 1]

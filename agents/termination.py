@@ -67,7 +67,7 @@ class Args:
     pose_noise: tuple[NotNegative, NotNegative] = (0.01, 0.0523599)
     """standard deviations of the noise on initiation poses, metres and radians per axis"""
     perception: str = "truth"
-    """"truth" or "camera": what the classifiers are trained and judged on"""
+    """"truth", "camera" or "camera_errors": what the classifiers are trained and judged on"""
     held_out: Count = 100
     """further episodes, of the policy as deployed (with residuals, if there are any), that judge the classifiers; seeds from
     1,000,000"""

@@ -25,6 +25,10 @@ COMMANDS = {
     "termination": ("reinforcegen_envs.agents.termination", "termination predictors again, on what policies do"),
     "foresight": ("reinforcegen_envs.agents.foresight", "how likely later stages succeed, for tune --foresight"),
     "perceive": ("reinforcegen_envs.agents.perceive", "an estimator that tells from two cameras where objects are"),
+    "measure": (
+        "reinforcegen_envs.agents.measure",
+        "how wrong an estimator is, and a model of its errors to train under",
+    ),
     "evaluate": ("reinforcegen_envs.evaluation.command", "a policy's success, with its interval"),
     "submit": ("reinforcegen_envs.evaluation.submit", "the benchmark's protocol, as a submission for its board"),
     "export": ("reinforcegen_envs.export", "weights as a folder with a model card, for the Hugging Face hub"),

@@ -38,8 +38,8 @@ class ManipulationEnv(gym.Env[Any, Any]):
         image_size: pixels a side of these pictures.
         randomize_visuals: draw colours, textures, lights and camera poses anew in every reset (`sim.looks.Look`); layouts
             and everything else stay as they are for the same seed.
-        perception: what the robot knows of object poses: "truth", "camera" (estimates from pictures), a `Perception`, or a
-            function that makes one.
+        perception: what the robot knows of object poses: "truth", "camera" (estimates from pictures), "camera_errors" (as wrong
+            as those, without pictures), a `Perception`, or a function that makes one.
         controller: "osc_pose" (robosuite 1.5's OSC_POSE) or "osc_pose_v1_4" (robosuite 1.4's, for old demonstrations).
         render_mode: None or "rgb_array".
         camera: camera of `render`; None means the one that shows all of the task.

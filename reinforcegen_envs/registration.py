@@ -31,6 +31,7 @@ from reinforcegen_envs.errors import InvalidArgument, is_one_of
 from reinforcegen_envs.ids import MODES, NAMESPACE, STAGE_MODES, VARIANTS, VERSION, env_id, parse_env_id, parse_stage
 from reinforcegen_envs.modules import load_task_module
 from reinforcegen_envs.perception import as_perception
+from reinforcegen_envs.perception.choice import OF_WEIGHTS
 from reinforcegen_envs.tasks import PACKAGE_TASKS, TASKS, Task
 from reinforcegen_envs.tasks.contract import TaskError, check_task
 from reinforcegen_envs.workers import in_every_worker
@@ -91,8 +92,8 @@ def make_env(
         )
     if task_module is not None and task not in TASKS:
         load_task_module(task_module)
-    if is_one_of(kwargs.get("perception"), ("camera",)):  # its estimator is in the folder of all other weights
-        kwargs["perception"] = as_perception("camera", kwargs.get("weights"))
+    if is_one_of(kwargs.get("perception"), OF_WEIGHTS):
+        kwargs["perception"] = as_perception(kwargs["perception"], kwargs.get("weights"))
     env: gym.Env = ManipulationEnv(task, variant, **{k: v for k, v in kwargs.items() if k in _PLAIN})
     if mode is None:
         return env

@@ -51,7 +51,7 @@ class Args:
     earlier_pool: Path | None = None
     """file of starts of an earlier stage to play on from, which is cheaper than a new scene every time"""
     perception: str = "truth"
-    """"truth", or "camera": beliefs from pictures, which the snapshots hold"""
+    """"truth"; "camera": beliefs from pictures, which the snapshots hold; "camera_errors": beliefs that are as wrong as those"""
     initiation: str = "teacher"
     """"teacher" or "student" chooses initiation poses"""
     out: Path = Path("pool.npz")

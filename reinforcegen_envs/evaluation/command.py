@@ -62,7 +62,8 @@ class Args:
     pose_noise: tuple[NotNegative, NotNegative] = (0.0, 0.0)
     """standard deviations of the noise on initiation poses, metres and radians per axis"""
     perception: str = "truth"
-    """"truth" (object poses are known) or "camera" (they are estimated from pictures; needs OpenGL)"""
+    """"truth" (object poses are known), "camera" (they are estimated from pictures; needs OpenGL) or "camera_errors" (they are as
+    wrong as those, without pictures)"""
     stage: str | None = None
     """evaluate this stage's skill alone"""
     weights: Path | None = None

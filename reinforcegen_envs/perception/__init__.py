@@ -2,7 +2,10 @@
 
 from reinforcegen_envs.perception.base import Belief, Perception, Truth
 from reinforcegen_envs.perception.camera import CameraPerception
+from reinforcegen_envs.perception.camera_errors import CameraErrors
 from reinforcegen_envs.perception.choice import as_perception
 from reinforcegen_envs.perception.errors import ApproachErrors, PoseErrors
 
-__all__ = ["ApproachErrors", "Belief", "CameraPerception", "Perception", "PoseErrors", "Truth", "as_perception"]
+__all__ = [
+    "ApproachErrors", "Belief", "CameraErrors", "CameraPerception", "Perception", "PoseErrors", "Truth", "as_perception",
+]  # fmt: skip

@@ -7,10 +7,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from reinforcegen_envs.perception import fusion
+from reinforcegen_envs.perception.camera import Carriers, joint_ranges
 from reinforcegen_envs.perception.vectors import decode, encode, turns_of
-from reinforcegen_envs.poses import rotation_angle
-from reinforcegen_envs.sim.simulation import CellState
+from reinforcegen_envs.poses import matrix_to_rotvec, rotation_angle
+from reinforcegen_envs.sim.kernel import GRIPPER
+from reinforcegen_envs.sim.simulation import CellState, Simulation
 from reinforcegen_envs.tasks.base import Task
+from reinforcegen_envs.typing import Array
 
 
 class Row(NamedTuple):
@@ -30,8 +34,12 @@ class Row(NamedTuple):
     radians: float
 
 
-def errors(truth: CellState, belief: CellState, task: Task) -> list[tuple[float, float]]:
-    """Metres and radians by which each object's believed pose is off; poses that look the same count as one."""
+def apart(truth: CellState, belief: CellState, task: Task) -> list[tuple[Array, Array]]:
+    """By how much each object's believed pose is off, world frame; poses that look the same count as one.
+
+    Returns:
+        an object: (3,) metres that were added to its position, and (3, 3) the rotation that was put before its own.
+    """
     out = []
     for name, body in zip(task.objects, task.bodies, strict=True):
         turns, lowest = turns_of(task.symmetries.get(name))
@@ -41,9 +49,27 @@ def errors(truth: CellState, belief: CellState, task: Task) -> list[tuple[float,
         # Of the poses that look like the believed one, the nearest to the true one.
         last_yaw = yaw if turns > 1 else np.nan
         believed, _ = decode(encode(believed_position, believed_rotation, turns), turns, lowest, last_yaw)
-        metres = float(np.linalg.norm(position - believed_position))
-        out.append((metres, float(rotation_angle(true, believed))))
+        out.append((believed_position - position, believed @ true.T))
     return out
+
+
+def errors(truth: CellState, belief: CellState, task: Task) -> list[tuple[float, float]]:
+    """Metres and radians by which each object's believed pose is off; see `apart`."""
+    off = apart(truth, belief, task)
+    return [(float(np.linalg.norm(moved)), float(rotation_angle(np.eye(3), turned))) for moved, turned in off]
+
+
+def offsets(truth: Simulation, belief: CellState, task: Task, stage: int) -> Array:
+    """Errors of a belief as `camera_errors` models them: see `Track`."""
+    carriers = Carriers(task).of(stage, float(truth.controller[GRIPPER]))
+    hand = truth.data.site_xmat[truth.grip_site].reshape(3, 3)
+    _, span = joint_ranges(truth.model, task)
+    parts = []
+    for carrier, (moved, turned) in zip(carriers, apart(truth, belief, task), strict=True):
+        frame = hand if carrier == fusion.HAND else np.eye(3)
+        parts += [frame.T @ moved, frame.T @ matrix_to_rotvec(turned)]
+    parts.append((belief.data.qpos[task.joint_qpos] - truth.data.qpos[task.joint_qpos]) / span)
+    return np.concatenate(parts)
 
 
 def summarise(rows: Sequence[Row], task: type[Task]) -> list[dict[str, Any]]:

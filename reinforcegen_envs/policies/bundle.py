@@ -6,7 +6,8 @@
 A folder holds ``base``, ``termination`` and ``initiation.safetensors``, ``residual-STAGE.safetensors`` for tuned stages
 (``residual-all`` for one network that serves all), ``foresight.safetensors`` where it was trained, a JSON card beside each,
 ``skeleton.npz``, and ``evaluation.json``. Residuals and termination that were trained under another perception than the truth are
-in a folder in it, named after the perception (``camera/``); what is not there is the truth's.
+in a folder in it, named after the perception (``camera/``); what is not there is the truth's. ``camera_errors.json`` says how
+wrong the camera's beliefs are.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ from reinforcegen_envs.tasks import Task
 SHIPPED = Path(__file__).with_name("weights")
 KINDS = ("base", "termination", "initiation", "foresight")
 TRUTH = "truth"
-SUFFIXES = {"skeleton": "npz", "evaluation": "json"}  # of parts that are not networks
+SUFFIXES = {"skeleton": "npz", "evaluation": "json", "camera_errors": "json"}  # of parts that are not networks
+STANDS_FOR = {"camera_errors": "camera"}  # perception -> the one whose weights it trains, and acts with
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,8 @@ class Bundle:
         return cls(task, path, perception)
 
     def path(self, name: str) -> Path:
-        """Where a part is or would be: one of `KINDS`, "residual-STAGE", "skeleton", "evaluation", "estimator"."""
+        """Where a part is or would be: one of `KINDS`, "residual-STAGE", "skeleton", "evaluation", "estimator",
+        "camera_errors"."""
         own = self._own(name)
         return own if own.is_file() else self.folder / own.name
 
@@ -91,7 +94,7 @@ class Bundle:
         """Where a part of this perception belongs."""
         folder = self.folder
         if self.perception != TRUTH and (name == "termination" or name.startswith("residual-")):
-            folder = folder / self.perception
+            folder = folder / STANDS_FOR.get(self.perception, self.perception)
         return folder / f"{name}.{SUFFIXES.get(name, 'safetensors')}"
 
     def _to_write(self, name: str) -> Path:
