@@ -10,13 +10,15 @@ import pytest
 from drawing import draws
 
 pytest.importorskip("torch")
-from reinforcegen_envs.agents import perceive
+from reinforcegen_envs.agents import measure, perceive
 from reinforcegen_envs.agents.perceive import Args, NothingPlayedError, weights_of
 from reinforcegen_envs.errors import InvalidArgument
+from reinforcegen_envs.perception.camera_errors import load_model
 from reinforcegen_envs.perception.frames import States
 from reinforcegen_envs.perception.network import load_estimator
 from reinforcegen_envs.policies.bundle import SHIPPED
 from reinforcegen_envs.policies.weights_file import WeightsError
+from reinforcegen_envs.tasks import TASKS
 
 pytestmark = draws  # test_what_draws runs them where this process cannot
 
@@ -67,3 +69,18 @@ def test_what_it_cannot_do_is_said_at_once(args, tmp_path):
     ):
         with pytest.raises(error, match=message):
             perceive.main(Args(**{**vars(args), **changes}))
+
+
+def test_measuring_leaves_a_model_of_errors_and_a_table(args, tmp_path, capsys):
+    out = tmp_path / "measured"
+    measured = measure.main(
+        measure.Args(weights=args.weights, out=out, variant="D0", episodes=2, workers=1, quiet=True)
+    )
+    assert json.loads((out / "accuracy.json").read_text()) == measured and measured["episodes"] == 2
+    arrived = {(row["stage"], row["object"]): row for row in measured["accuracy"] if row["phase"] == "arrived"}
+    assert arrived["grasp", "needle"]["mm"] < 10
+    model = load_model(args.weights / "camera_errors.json", TASKS["Threading"])
+    assert 0 < model.lasting.min() and model.lasting.max() < 0.5 and 0 < model.memory < 1
+    assert "end of the connect to grasp: needle" in capsys.readouterr().out
+    with pytest.raises(InvalidArgument, match="unknown task"):
+        measure.main(measure.Args(task="Knitting", out=out))

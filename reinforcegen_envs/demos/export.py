@@ -56,7 +56,7 @@ def export_minari(path: str | os.PathLike[str], dataset_id: str, env_id: str | N
     if os.path.exists(folder):
         raise InvalidArgument(f"Minari dataset {dataset_id!r} exists in {folder}; choose another name or version")
     check_output_folder(folder)
-    size = _state_size(next(iter_demos(path)), path)
+    size = state_size(next(iter_demos(path)), path)
     observation_space: gym.Space = gym.spaces.Box(-np.inf, np.inf, (size,), np.float32)
     action_space: gym.Space = gym.spaces.Box(-1.0, 1.0, (7,), np.float32)
     if env_id is not None:
@@ -71,7 +71,7 @@ def export_minari(path: str | os.PathLike[str], dataset_id: str, env_id: str | N
 
     def episodes() -> Iterator[Any]:
         for number, demo in enumerate(iter_demos(path)):
-            if _state_size(demo, path) != size:
+            if state_size(demo, path) != size:
                 raise DemoFileError(f"{path}: {demo.name} has states of another size than the first one")
             yield _episode(demo, number)
 
@@ -91,7 +91,12 @@ def export_minari(path: str | os.PathLike[str], dataset_id: str, env_id: str | N
         raise
 
 
-def _state_size(demo: Demo, path: str | os.PathLike[str]) -> int:
+def state_size(demo: Demo, path: str | os.PathLike[str]) -> int:
+    """Length of a demonstration's ``obs/state``.
+
+    Raises:
+        DemoFileError: it has none, or not one of shape (T, size).
+    """
     if "state" not in demo.obs or demo.obs["state"].ndim != 2:
         raise DemoFileError(
             f"{path}: {demo.name} has no obs/state of shape (T, size), obs holds {list(demo.obs)}; "
@@ -100,13 +105,19 @@ def _state_size(demo: Demo, path: str | os.PathLike[str]) -> int:
     return demo.obs["state"].shape[1]
 
 
+def outcome(demo: Demo) -> tuple[np.ndarray, np.ndarray]:
+    """(T,) rewards, float64, and dones, bool; without any in the file a demonstration counts as a success: 1 on its last step."""
+    last = np.arange(len(demo)) == len(demo) - 1
+    rewards = last.astype(np.float64) if demo.rewards is None else demo.rewards.astype(np.float64)
+    return rewards, last & (rewards > 0) if demo.dones is None else demo.dones.astype(bool)
+
+
 def _episode(demo: Demo, number: int) -> Any:
     from minari.data_collector.episode_buffer import EpisodeBuffer
 
     states = np.asarray(demo.obs["state"], np.float32)
     last = np.arange(len(demo)) == len(demo) - 1
-    rewards = last.astype(np.float64) if demo.rewards is None else demo.rewards.astype(np.float64)
-    dones = last & (rewards > 0) if demo.dones is None else demo.dones.astype(bool)
+    rewards, dones = outcome(demo)
     after = demo.next_obs.get("state", states)
     seed = demo.attrs.get("reset_seed", demo.attrs.get("seed"))
     return EpisodeBuffer(
