@@ -11,22 +11,22 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from reinforcegen_envs import cli
+from reinforcegen_envs.agents.playing import deployed, engine_of, play
 from reinforcegen_envs.agents.recording import Accuracy, Tracks
 from reinforcegen_envs.arguments import Count, CountOrZero, NotNegative, checked
 from reinforcegen_envs.errors import InvalidArgument
-from reinforcegen_envs.evaluation import command as evaluation
-from reinforcegen_envs.evaluation.play import play
 from reinforcegen_envs.files import atomic_path, check_output_folder
-from reinforcegen_envs.ids import env_id
 from reinforcegen_envs.perception.accuracy import Row, summarise
 from reinforcegen_envs.perception.camera_errors import Track, fit, save_model
 from reinforcegen_envs.policies.bundle import Bundle
+from reinforcegen_envs.policies.policy import act_one
 from reinforcegen_envs.statistics import wilson_interval
 from reinforcegen_envs.tasks import TASKS
 from reinforcegen_envs.workers import Workers
@@ -62,22 +62,15 @@ class Player:
     """Plays episodes in one process, and hears how wrong what is believed is."""
 
     def __init__(self, args: Args):
-        bundle = Bundle.open(TASKS[args.task], args.weights, "camera")
-        settings = evaluation.Args(
-            env_id=env_id(args.task, args.variant, "Residual"),
-            policy="tuned" if bundle.residual_files() else "base",
-            perception="camera",
-            pose_noise=args.pose_noise,
-            weights=args.weights,
-        )
-        self._env, self._policy = evaluation.make(settings)
-        engine = self._env.unwrapped.engine  # type: ignore[attr-defined]
+        self._env, policy = deployed(args.task, args.variant, args.weights, args.pose_noise, "camera")
+        self._act = partial(act_one, policy)
+        engine = engine_of(self._env)
         self._accuracy, self._tracks = Accuracy(engine), Tracks(engine)
 
     def play(self, seed: int) -> tuple[list[Row], list[Track], bool]:
         """Play one episode; returns its errors, twice, and its success."""
-        episode = play(self._env, self._policy, seed)
-        return self._accuracy.taken(), self._tracks.taken(), episode.success
+        success = play(self._env, self._act, seed)
+        return self._accuracy.taken(), self._tracks.taken(), success
 
 
 def main(args: Args) -> dict[str, Any]:

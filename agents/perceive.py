@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import torch
 from tqdm import tqdm
@@ -23,6 +24,7 @@ from tqdm import tqdm
 from reinforcegen_envs import cli
 from reinforcegen_envs.agents.estimating import Data, predict, train
 from reinforcegen_envs.agents.estimator import Estimator, arrays, estimator_for, load_arrays
+from reinforcegen_envs.agents.playing import deployed, engine_of, play
 from reinforcegen_envs.agents.recording import Accuracy, Recorder
 from reinforcegen_envs.arguments import Count, CountOrZero, Positive, checked
 from reinforcegen_envs.errors import InvalidArgument, ReinforceGenError
@@ -33,10 +35,9 @@ from reinforcegen_envs.perception.camera import CameraPerception, card_of
 from reinforcegen_envs.perception.frames import Frames, States
 from reinforcegen_envs.perception.network import FOREIGN, FORMAT, save_estimator
 from reinforcegen_envs.policies.bundle import TRUTH, Bundle
-from reinforcegen_envs.policies.policy import act_one
+from reinforcegen_envs.policies.policy import Policy, act_one
 from reinforcegen_envs.policies.weights_file import read_weights
 from reinforcegen_envs.ray_workers import open_workers
-from reinforcegen_envs.registration import make_env
 from reinforcegen_envs.sim.cameras import CAMERAS, SIZE
 from reinforcegen_envs.tasks import TASKS
 
@@ -99,42 +100,25 @@ class Player:
 
     def __init__(self, args: Args, cameras: bool):
         self._args, self._cameras = args, cameras
-        bundle = Bundle.open(TASKS[args.task], args.weights, CameraPerception.name if cameras else TRUTH)
-        self._policy, self._scale = bundle.residual_or_zero()
-        self._players: dict[tuple[str, tuple[float, float]], tuple[Any, Recorder, Accuracy | None]] = {}
+        self._players: dict[tuple[str, tuple[float, float]], tuple[gym.Env, Policy, Recorder, Accuracy | None]] = {}
 
     def play(self, job: tuple[int, int]) -> tuple[States | None, list[Row], bool]:
         """Play episode ``index`` of a seed; returns its states, errors and success."""
         seed, index = job
         noise, disturbance = SETTINGS[index // len(self._args.variant) % len(SETTINGS)]
         variant = self._args.variant[index % len(self._args.variant)]
-        env, recorder, accuracy = self._player(variant, noise)
+        env, policy, recorder, accuracy = self._player(variant, noise)
         recorder.seed = seed
-        rng = np.random.default_rng(seed)
-        policy = Disturbed(self._policy, disturbance, rng)
-        obs, info = env.reset(seed=seed)
-        done = bool(info["failure"])  # the first connect failed
-        while not done:
-            obs, _, terminated, truncated, info = env.step(policy(obs))
-            done = terminated or truncated
-        return recorder.taken(), [] if accuracy is None else accuracy.taken(), bool(info["success"])
+        success = play(env, Disturbed(policy, disturbance, np.random.default_rng(seed)), seed)
+        return recorder.taken(), [] if accuracy is None else accuracy.taken(), success
 
-    def _player(self, variant: str, noise: tuple[float, float]) -> tuple[Any, Recorder, Accuracy | None]:
+    def _player(self, variant: str, noise: tuple[float, float]) -> tuple[gym.Env, Policy, Recorder, Accuracy | None]:
         if (variant, noise) not in self._players:
-            env = make_env(
-                self._args.task,
-                variant,
-                "Residual",
-                perception=CameraPerception(self._args.weights) if self._cameras else "truth",
-                termination="predictor",
-                initiation="student",
-                pose_noise=noise,
-                weights=self._args.weights,
-                **self._scale,
-            )
-            engine = env.unwrapped.engine  # type: ignore[attr-defined]
+            args, perception = self._args, CameraPerception.name if self._cameras else TRUTH
+            env, policy = deployed(args.task, variant, args.weights, noise, perception)
+            engine = engine_of(env)
             accuracy = Accuracy(engine) if self._cameras else None
-            self._players[variant, noise] = env, Recorder(engine), accuracy
+            self._players[variant, noise] = env, policy, Recorder(engine), accuracy
         return self._players[variant, noise]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -182,6 +183,7 @@ def test_it_is_known_by_name_and_acts_with_the_cameras_weights(tmp_path):
         assert bundle.path("residual-insert").parent == folder and bundle.path("base").parent == weights
     env = gym.make("ReinforceGen/D0-Threading-Residual-v0", perception="camera_errors", weights=weights)
     env.reset(seed=0)
-    engine = env.unwrapped.engine
+    core: Any = env.unwrapped
+    engine = core.engine
     assert engine.perception.name == "camera_errors"
     assert np.abs(offsets(engine.sim, engine.belief, engine.task, engine.stage)).max() > 1e-5

@@ -30,6 +30,11 @@ def data(folder):
     return pandas.concat([pandas.read_parquet(path) for path in sorted(folder.glob("data/*/*.parquet"))])
 
 
+def rows(demos, name):
+    """One array of all demonstrations, one below the other."""
+    return np.concatenate([np.asarray(getattr(demo, name)) for demo in demos])
+
+
 def test_every_row_is_a_frame(file, tmp_path):
     folder = export_lerobot(file, tmp_path / "out")
     frames = data(folder)
@@ -37,9 +42,9 @@ def test_every_row_is_a_frame(file, tmp_path):
     np.testing.assert_array_equal(
         np.stack(frames["observation.state"]), np.concatenate([demo.obs["state"] for demo in demos])
     )
-    np.testing.assert_array_equal(np.stack(frames["action"]), np.concatenate([demo.actions for demo in demos]))
-    np.testing.assert_array_equal(frames["next.reward"], np.concatenate([demo.rewards for demo in demos]))
-    np.testing.assert_array_equal(frames["next.done"], np.concatenate([demo.dones for demo in demos]).astype(bool))
+    np.testing.assert_array_equal(np.stack(frames["action"]), rows(demos, "actions"))
+    np.testing.assert_array_equal(frames["next.reward"], rows(demos, "rewards"))
+    np.testing.assert_array_equal(frames["next.done"], rows(demos, "dones").astype(bool))
     assert frames["index"].tolist() == list(range(sum(STEPS)))
     assert frames["frame_index"].tolist() == [i for n in STEPS for i in range(n)]
     assert frames["episode_index"].tolist() == [k for k, n in enumerate(STEPS) for _ in range(n)]
