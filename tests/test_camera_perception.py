@@ -19,7 +19,7 @@ from reinforcegen_envs.perception.accuracy import Row, errors, summarise
 from reinforcegen_envs.perception.camera import Carriers, Estimate, card_of, output_size, proprio, proprio_size, split
 from reinforcegen_envs.perception.frames import ROBOT, Frames, States, touching_groups
 from reinforcegen_envs.perception.network import save_estimator
-from reinforcegen_envs.perception.vectors import decode
+from reinforcegen_envs.perception.vectors import decode, encode
 from reinforcegen_envs.policies.bundle import SHIPPED
 from reinforcegen_envs.policies.weights_file import WeightsError
 from reinforcegen_envs.poses import from_pose7, rotation, to_pose7
@@ -163,6 +163,43 @@ def test_what_the_hand_carries_is_what_it_has_closed_on():
     assert carriers.of(1, 1.0)[square] == hand and carriers.of(1, 1.0)[peg] == world
     assert carriers.of(2, 1.0)[round_] == hand and carriers.of(2, 1.0)[square] == world
     assert carriers.of(3, -1.0).tolist() == [world] * 4
+    # What was brought and let go of is not taken up by closing again; what is to be grasped is, in another try.
+    assert carriers.of(1, 1.0, opened=True).tolist() == [world] * 4
+    assert carriers.of(0, 1.0, opened=True)[square] == hand
+
+
+def test_a_held_piece_that_looks_the_same_when_turned_turns_with_the_hand(tmp_path, monkeypatch):
+    """Its yaw is kept times the number of turns, which is no direction that stays as it is in a hand that turns."""
+    task = TASKS["ThreePieceAssembly"]
+    perception = CameraPerception(random_estimator(tmp_path / "weights", task))
+    engine = engine_of(task, perception=perception)
+    piece = engine.task.objects.index("piece_1")
+    assert perception._turns[piece] > 1
+    blind = np.full((len(task.objects), 2, 3, 3), 1e6)
+
+    def truth_once(truth, task, stage):
+        seen = np.zeros_like(blind)
+        hand, grip = truth.data.site_xmat[truth.grip_site].reshape(3, 3), truth.data.site_xpos[truth.grip_site]
+        for n, body in enumerate(task.bodies):
+            vectors = encode(truth.data.xpos[body], truth.data.xmat[body].reshape(3, 3), perception._turns[n])
+            seen[n, 0], seen[n, 1] = vectors, vectors @ hand
+            seen[n, 0, 0] = (vectors[0] - fusion.CENTRE) / fusion.UNIT
+            seen[n, 1, 0] = hand.T @ (vectors[0] - grip) / fusion.UNIT
+        return Estimate(seen, np.full_like(blind, 1e-4), np.zeros(0), np.ones(0))
+
+    monkeypatch.setattr(perception, "look", truth_once)
+    engine = perception_anew(engine)
+    for _ in range(8):  # closes
+        engine.act(np.array([0, 0, 0, 0, 0, 0, 1.0]))
+    assert perception._carrier[piece] == fusion.HAND
+    in_hand = np.linalg.inv(engine.belief.eef_pose()) @ engine.task.object_pose(engine.belief, "piece_1")
+    monkeypatch.setattr(perception, "look", lambda *_: Estimate(np.zeros_like(blind), blind, np.zeros(0), np.ones(0)))
+    before = engine.belief.eef_pose()
+    for _ in range(15):
+        engine.act(np.array([0, 0, 0, 0, 0, 0.5, 1.0]))
+    assert np.trace(before[:3, :3].T @ engine.belief.eef_pose()[:3, :3]) < 2.99
+    now = np.linalg.inv(engine.belief.eef_pose()) @ engine.task.object_pose(engine.belief, "piece_1")
+    np.testing.assert_allclose(now, in_hand, atol=2e-3)
 
 
 def test_a_held_object_turns_with_the_hand_though_nobody_sees_its_yaw(tmp_path, monkeypatch):

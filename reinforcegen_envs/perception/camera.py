@@ -15,7 +15,7 @@ from reinforcegen_envs.models.scene import load_scene
 from reinforcegen_envs.perception import fusion
 from reinforcegen_envs.perception.base import Belief, Perception
 from reinforcegen_envs.perception.network import LOG_VARIANCES, PER_OBJECT, EstimatorNetwork, load_estimator
-from reinforcegen_envs.perception.vectors import aligned, decode, turns_of
+from reinforcegen_envs.perception.vectors import UNIQUE, aligned, decode, rotated, turns_of
 from reinforcegen_envs.policies.bundle import Bundle
 from reinforcegen_envs.policies.policy import Memory
 from reinforcegen_envs.poses import invert, matrix_from, to_pose7
@@ -92,6 +92,8 @@ def joint_ranges(model: mujoco.MjModel, task: Task) -> tuple[Array, Array]:
 class Carriers:
     """Which objects move with the hand, as far as the robot itself can tell: what it holds, or has closed on to take it.
 
+    What a stage begins with in the hand is not in it any more once the hand has opened, though it may close again, on a lid.
+
     Args:
         task: a task.
     """
@@ -99,16 +101,18 @@ class Carriers:
     def __init__(self, task: Task):
         taken = {stage.held for stage in task.stages} - {None}
         self._candidates: list[int | None] = []  # by stage: index of the object that a closed hand has
+        self._brought = [stage.held is not None for stage in task.stages]  # whether it is there from the beginning
         for stage in task.stages:
             name = stage.held or (stage.reference if stage.reference in taken else None)
             self._candidates.append(None if name is None else task.objects.index(name))
         self._count = len(task.objects)
 
-    def of(self, stage: int, gripper: float) -> Integers:
-        """Carrier of every object, (objects,) int64, in a stage and with a gripper command (positive closes)."""
+    def of(self, stage: int, gripper: float, opened: bool = False) -> Integers:
+        """Carrier of every object, (objects,) int64, in a stage, with a gripper command (positive closes), and whether the hand
+        has opened since the stage began."""
         carriers = np.full(self._count, fusion.WORLD, np.int64)
         candidate = self._candidates[stage]
-        if candidate is not None and gripper > 0:
+        if candidate is not None and gripper > 0 and not (opened and self._brought[stage]):
             carriers[candidate] = fusion.HAND
         return carriers
 
@@ -158,6 +162,8 @@ class CameraPerception(Perception):
         # Of objects whose yaw nobody can see: believed rotation in the carrier's frame, and whether that is the hand.
         self._rotations, self._carried = np.full((objects, 3, 3), np.nan), np.zeros(objects, bool)
         self._joints, self._joint_precision = np.zeros(joints), np.zeros(joints)
+        self._hand = np.eye(3)  # its rotation at the last look
+        self._stage, self._opened = 0, False  # and whether the hand has opened since that stage began
         self._count = 0
 
     def reset(self, truth: Simulation, belief: CellState, task: Task, rng: np.random.Generator) -> None:
@@ -169,7 +175,10 @@ class CameraPerception(Perception):
         """Look, and believe what is seen together with what was known."""
         assert isinstance(belief, Belief)
         belief.follow_robot(truth)
-        carriers = self._carriers.of(stage, float(truth.controller[GRIPPER]))
+        gripper = float(truth.controller[GRIPPER])
+        self._opened = (self._opened and stage == self._stage) or gripper <= 0
+        self._stage = stage
+        carriers = self._carriers.of(stage, gripper, self._opened)
         rotation = truth.data.site_xmat[truth.grip_site].reshape(3, 3).copy()
         position = (truth.data.site_xpos[truth.grip_site] - fusion.CENTRE) / fusion.UNIT
         if self._count % self._every == 0:
@@ -207,6 +216,12 @@ class CameraPerception(Perception):
         return self.estimate
 
     def _fuse(self, estimate: Estimate, position: Array, rotation: Array, carriers: Integers) -> None:
+        for n in np.flatnonzero(self._carrier == fusion.HAND):
+            if self._turns[n] > UNIQUE:  # else its directions stay as they are in the hand's frame
+                directions = np.ascontiguousarray(self._means[n, 1:] @ self._hand.T)
+                directions = rotated(directions, self._turns[n], rotation @ self._hand.T)
+                self._means[n, 1:] = directions @ rotation
+        self._hand = rotation
         fusion.fuse(
             self._means,
             self._precisions,
@@ -216,7 +231,6 @@ class CameraPerception(Perception):
             position,
             rotation,
             carriers,
-            fusion.FADING[carriers],
         )
         # What contradicts what was known makes it fade faster, as with vectors: a lid that falls shut under the hand is hard to
         # see, and would not be believed against the many clear pictures of it open.
@@ -232,7 +246,7 @@ class CameraPerception(Perception):
 
         Errors of consecutive pictures are alike, so the fused precision counts as no more than that of one picture.
         """
-        fading = fusion.FADING[np.maximum(self._carrier, 0)]
+        fading = fusion.FADING[np.maximum(self._carrier, 0), 0]
         covariance = np.linalg.inv(self._precisions[:, 0] * (1.0 - fading)[:, None, None]) * fusion.UNIT**2
         hand = belief.data.site_xmat[belief.grip_site].reshape(3, 3)
         covariance[self._carrier == fusion.HAND] = hand @ covariance[self._carrier == fusion.HAND] @ hand.T
@@ -249,6 +263,9 @@ class CameraPerception(Perception):
             "carried": self._carried.copy(),
             "joints": self._joints.copy(),
             "joint_precision": self._joint_precision.copy(),
+            "hand": self._hand.copy(),
+            "stage": self._stage,
+            "opened": self._opened,
             "count": self._count,
         }
 
@@ -258,6 +275,8 @@ class CameraPerception(Perception):
         self._carrier[:], self._yaws[:] = memory["carrier"], memory["yaws"]
         self._rotations[:], self._carried[:] = memory["rotations"], memory["carried"]
         self._joints[:], self._joint_precision[:] = memory["joints"], memory["joint_precision"]
+        self._hand = np.array(memory["hand"], np.float64)
+        self._stage, self._opened = int(memory["stage"]), bool(memory["opened"])
         self._count = int(memory["count"])
 
     def __getstate__(self) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 Each of an object's vectors (see `vectors`) has a mean and a precision (inverse covariance), kept in a *carrier* frame, the
 one that the object moves with: the world, or the hand once it has closed on the object. Evidence comes in both frames, as a
-network gives it, and is turned into the carrier's. Constants are ours, found on Threading's episodes (see docs/perception.md).
+network gives it, and is turned into the carrier's. Constants are ours, found by fusing recorded estimates of five tasks again
+(see docs/perception.md).
 """
 
 from __future__ import annotations
@@ -14,10 +15,15 @@ from reinforcegen_envs.typing import Array, Integers
 
 WORLD, HAND = 0, 1  # carriers
 NONE = -1  # nothing is known yet
-FADING = np.array([0.95, 0.97])  # part of the precision that is left after a control step, carried by world and hand
-HANDOVER = 0.2  # part that is left when the carrier changes: the fingers move what they close on
-# Squared Mahalanobis distance, of 3 numbers (p = 0.007), beyond which what was known fades twice as fast.
-SURPRISE = 12.0
+# Part of the precision that is left after a control step: a row a carrier, of position and directions. In the hand an object is
+# seen from one side alone, so what was seen before it was taken is worth keeping.
+FADING = np.array([[0.97, 0.98], [0.99, 0.999]])
+# Part of position's and directions' precision that is left when the carrier changes: the fingers move what they close on.
+HANDOVER = np.array([0.2, 1.0])
+# Squared Mahalanobis distance, of 3 numbers, of positions and directions, beyond which what was known fades faster; and how much
+# so, a row a carrier. A surprising position is news of the whole pose; surprising directions are mostly mistaken for others.
+SURPRISE = np.array([30.0, 12.0])
+SURPRISED = np.array([[0.7, 0.97], [0.5, 0.97]])
 UNIT = 0.1  # metres: positions are in this unit, so that all of a network's outputs are about 1
 CENTRE = np.array([0.0, 0.0, 0.88])  # metres, world frame: what positions are measured from
 HAND_UNIT = 0.2  # metres: the hand's position in proprioception is in this unit
@@ -86,7 +92,6 @@ def fuse(
     hand_position: Array,
     hand_rotation: Array,
     new_carriers: Integers,
-    fading: Array,
 ) -> None:
     """Add a control step's evidence to what is known of all objects, in place.
 
@@ -96,7 +101,6 @@ def fuse(
         mean, variance: (objects, 2, 3, 3), see `evidence`.
         hand_position, hand_rotation: see `evidence`.
         new_carriers: (objects,) int64, from now on.
-        fading: (objects,) part of the precision that is left after a control step.
     """
     for n in range(means.shape[0]):
         new, weight = evidence(mean[n], variance[n], hand_position, hand_rotation, new_carriers[n])
@@ -105,17 +109,25 @@ def fuse(
             continue
         if carriers[n] != new_carriers[n]:
             carry(means[n], precisions[n], hand_position, hand_rotation, new_carriers[n])
-            precisions[n] *= HANDOVER
+            for k in range(3):
+                precisions[n, k] *= HANDOVER[min(k, 1)]
             carriers[n] = new_carriers[n]
-        left = fading[n]
+        fading = FADING[carriers[n]]
+        surprised = np.zeros(2, np.bool_)
         for k in range(3):
             # A long memory's precision says more than it knows, as errors of consecutive pictures are alike: it is judged
             # by what one fading time adds.
+            kind = min(k, 1)
             away = new[k] - means[n, k]
-            spread = np.linalg.inv(weight[k]) + np.linalg.inv(precisions[n, k] * (1.0 - fading[n]))
-            if away @ np.linalg.solve(spread, away) > SURPRISE:
-                left = 0.5 * fading[n]
+            spread = np.linalg.inv(weight[k]) + np.linalg.inv(precisions[n, k] * (1.0 - fading[kind]))
+            if away @ np.linalg.solve(spread, away) > SURPRISE[kind]:
+                surprised[kind] = True
         for k in range(3):
+            left = fading[min(k, 1)]
+            if surprised[0]:
+                left *= SURPRISED[carriers[n], 0]
+            if surprised[1] and k > 0:
+                left *= SURPRISED[carriers[n], 1]
             kept = left * precisions[n, k]
             total = kept + weight[k]
             means[n, k] = np.linalg.solve(total, kept @ means[n, k] + weight[k] @ new[k])

@@ -87,6 +87,35 @@ def aligned(rotation: Array, z: Array) -> Array:
 
 
 @numba.njit(cache=True)
+def rotated(directions: Array, turns: int, rotation: Array) -> Array:
+    """The directions of an object, after it was turned.
+
+    Of an object that looks the same after some turns the second direction turns that many times as far about the z axis.
+
+    Args:
+        directions: (2, 3), the last two rows of `encode`, of any length.
+        turns: see `turns_of`.
+        rotation: (3, 3), world frame.
+
+    Returns:
+        (2, 3), of the same lengths.
+    """
+    out = np.empty((2, 3))
+    if turns <= 1:
+        for k in range(2):
+            out[k] = rotation @ directions[k]
+        return out
+    vectors = np.zeros((3, 3))
+    vectors[1:] = directions
+    turned, _ = decode(vectors, turns, 0.0, np.nan)
+    vectors = encode(vectors[0], rotation @ turned, turns)
+    for k in range(2):
+        d = directions[k]
+        out[k] = vectors[1 + k] * np.sqrt(d[0] * d[0] + d[1] * d[1] + d[2] * d[2])
+    return out
+
+
+@numba.njit(cache=True)
 def _unit(v):
     return v / max(np.sqrt(v[0] * v[0] + v[1] * v[1] + v[2] * v[2]), 1e-9)
 
