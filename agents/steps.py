@@ -24,7 +24,13 @@ SPREAD = (
     "evaluate",
     "agents.perceive",
 )  # commands that take --ray: their work is jobs of the cluster
-MANY = ("agents.bc", "agents.termination", "agents.foresight", "wrappers.fill_pool")  # commands that take --workers
+MANY = (
+    "agents.bc",
+    "agents.termination",
+    "agents.foresight",
+    "agents.measure",
+    "wrappers.fill_pool",
+)  # commands that take --workers
 
 
 class StepError(ReinforceGenError, RuntimeError):

@@ -69,11 +69,16 @@ def test_the_pipeline_with_foresight_trains_it_before_residual_rl(steps, monkeyp
 def test_the_pipeline_with_cameras_trains_an_estimator_and_tunes_again_under_it(steps, tmp_path):
     pipeline.main(pipeline.Args(task="Threading", out=tmp_path, cameras=True))
     names = list(steps)
-    assert names.index("perceive") > names.index("termination")
-    for name in ("camera-pool-grasp-train", "camera-td3-insert", "camera-termination", "evaluate-camera-tuned"):
-        assert names.index(name) > names.index("perceive")
+    assert names.index("measure") > names.index("perceive") > names.index("termination")
+    for name, perception in (
+        ("camera-pool-grasp-train", "camera_errors"),
+        ("camera-td3-insert", "camera_errors"),
+        ("camera-termination", "camera"),
+        ("evaluate-camera-tuned", "camera"),
+    ):
+        assert names.index(name) > names.index("measure")
         words = steps[name]
-        assert words[words.index("--perception") + 1] == "camera"
+        assert words[words.index("--perception") + 1] == perception
         assert words[words.index("--weights") + 1] == str(tmp_path / "weights")
 
 
@@ -121,6 +126,7 @@ def test_a_step_waits_for_all_that_it_reads(tmp_path):
         "td3-insert",
         "termination",
         "perceive",
+        "measure",
         "camera-td3-grasp",
         "camera-td3-insert",
     ]
