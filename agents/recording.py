@@ -8,6 +8,7 @@ import numpy as np
 
 from reinforcegen_envs.engine import Engine
 from reinforcegen_envs.perception.accuracy import Row, errors, offsets
+from reinforcegen_envs.perception.camera import CameraPerception
 from reinforcegen_envs.perception.camera_errors import Track
 from reinforcegen_envs.perception.frames import States, touching_groups
 from reinforcegen_envs.sim.kernel import GRIPPER
@@ -85,15 +86,19 @@ class Accuracy(Listener):
 
 
 class Tracks(Listener):
-    """Keeps the errors of an engine's belief during skills, as an error model is fitted to, until they are `taken`."""
+    """Keeps the errors of an engine's belief during skills, as an error model is fitted to, until they are `taken`.
+
+    What follows when a skill has let go of its object is left out: where a nut falls to matters to no policy, and belief is far behind.
+    """
 
     def __init__(self, engine: Engine):
         super().__init__(engine)
         self._rows: list[tuple[int, Array]] = []
 
     def _keep(self, phase: str) -> None:
-        engine = self._engine
-        if phase == "skill":
+        engine, camera = self._engine, self._engine.perception
+        assert isinstance(camera, CameraPerception)
+        if phase == "skill" and not camera.released:
             self._rows.append((engine.stage, offsets(engine.sim, engine.belief, engine.task, engine.stage)))
 
     def taken(self) -> list[Track]:

@@ -166,6 +166,7 @@ def test_what_the_hand_carries_is_what_it_has_closed_on():
     # What was brought and let go of is not taken up by closing again; what is to be grasped is, in another try.
     assert carriers.of(1, 1.0, opened=True).tolist() == [world] * 4
     assert carriers.of(0, 1.0, opened=True)[square] == hand
+    assert carriers.brought == [False, True, False, True]
 
 
 def test_a_held_piece_that_looks_the_same_when_turned_turns_with_the_hand(tmp_path, monkeypatch):

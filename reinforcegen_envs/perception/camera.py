@@ -101,7 +101,7 @@ class Carriers:
     def __init__(self, task: Task):
         taken = {stage.held for stage in task.stages} - {None}
         self._candidates: list[int | None] = []  # by stage: index of the object that a closed hand has
-        self._brought = [stage.held is not None for stage in task.stages]  # whether it is there from the beginning
+        self.brought = [stage.held is not None for stage in task.stages]  # whether it is there from the beginning
         for stage in task.stages:
             name = stage.held or (stage.reference if stage.reference in taken else None)
             self._candidates.append(None if name is None else task.objects.index(name))
@@ -112,7 +112,7 @@ class Carriers:
         has opened since the stage began."""
         carriers = np.full(self._count, fusion.WORLD, np.int64)
         candidate = self._candidates[stage]
-        if candidate is not None and gripper > 0 and not (opened and self._brought[stage]):
+        if candidate is not None and gripper > 0 and not (opened and self.brought[stage]):
             carriers[candidate] = fusion.HAND
         return carriers
 
@@ -205,6 +205,11 @@ class CameraPerception(Perception):
             turned = aligned(np.ascontiguousarray(frame @ last), vectors[1] + vectors[2])
         self._rotations[n], self._carried[n] = frame.T @ turned, carried
         return turned
+
+    @property
+    def released(self) -> bool:
+        """Whether what the current stage began with in the hand was let go of."""
+        return self._opened and self._carriers.brought[self._stage]
 
     def look(self, truth: Simulation, task: Task, stage: int) -> Estimate:
         """What one pair of pictures says."""
