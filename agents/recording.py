@@ -88,7 +88,8 @@ class Accuracy(Listener):
 class Tracks(Listener):
     """Keeps the errors of an engine's belief during skills, as an error model is fitted to, until they are `taken`.
 
-    What follows when a skill has let go of its object is left out: where a nut falls to matters to no policy, and belief is far behind.
+    What follows when a skill has let go of its object is left out: where a nut falls to matters to no policy, and belief is far
+    behind.
     """
 
     def __init__(self, engine: Engine):
