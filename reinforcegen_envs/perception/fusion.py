@@ -17,13 +17,14 @@ WORLD, HAND = 0, 1  # carriers
 NONE = -1  # nothing is known yet
 # Part of the precision that is left after a control step: a row a carrier, of position and directions. In the hand an object is
 # seen from one side alone, so what was seen before it was taken is worth keeping.
-FADING = np.array([[0.97, 0.98], [0.99, 0.999]])
+FADING = np.array([[0.985, 0.995], [0.99, 0.999]])
 # Part of position's and directions' precision that is left when the carrier changes: the fingers move what they close on.
 HANDOVER = np.array([0.2, 1.0])
-# Squared Mahalanobis distance, of 3 numbers, of positions and directions, beyond which what was known fades faster; and how much
-# so, a row a carrier. A surprising position is news of the whole pose; surprising directions are mostly mistaken for others.
+# Squared Mahalanobis distance, of 3 numbers, of positions and directions, beyond which what was known fades faster.
 SURPRISE = np.array([30.0, 12.0])
-SURPRISED = np.array([[0.7, 0.97], [0.5, 0.97]])
+# How much faster, a row a carrier: positions if the position surprises, directions then, and directions if one of them surprises.
+# In the hand a surprising position is news of the whole pose; surprising directions are mostly mistaken for others.
+SURPRISED = np.array([[0.8, 1.0, 0.99], [0.5, 0.5, 0.97]])
 UNIT = 0.1  # metres: positions are in this unit, so that all of a network's outputs are about 1
 CENTRE = np.array([0.0, 0.0, 0.88])  # metres, world frame: what positions are measured from
 HAND_UNIT = 0.2  # metres: the hand's position in proprioception is in this unit
@@ -125,9 +126,9 @@ def fuse(
         for k in range(3):
             left = fading[min(k, 1)]
             if surprised[0]:
-                left *= SURPRISED[carriers[n], 0]
+                left *= SURPRISED[carriers[n], min(k, 1)]
             if surprised[1] and k > 0:
-                left *= SURPRISED[carriers[n], 1]
+                left *= SURPRISED[carriers[n], 2]
             kept = left * precisions[n, k]
             total = kept + weight[k]
             means[n, k] = np.linalg.solve(total, kept @ means[n, k] + weight[k] @ new[k])
