@@ -30,9 +30,9 @@ from reinforcegen_envs.tasks.base import Task
 from reinforcegen_envs.typing import Array
 
 FORMAT = "reinforcegen-camera-errors-1"
-KEPT = (
-    0.95  # part of the skills that the model is of: gross mistakes are no noise, and nothing can be learned under them
-)
+# Part of the skills, those with the smallest errors, that the model is of: gross mistakes, and objects that slide in the fingers
+# because of one, are no noise, and nothing is learned under them (with 0.95, Nut Assembly's insertion went from 0.84 to 0.63).
+KEPT = 0.8
 PER_OBJECT = 6  # numbers of an object's error: metres along, and radians about, its carrier's axes
 
 
