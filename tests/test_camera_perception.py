@@ -16,7 +16,16 @@ from reinforcegen_envs.errors import InvalidArgument
 from reinforcegen_envs.models.scene import load_scene
 from reinforcegen_envs.perception import CameraPerception, fusion
 from reinforcegen_envs.perception.accuracy import Row, errors, summarise
-from reinforcegen_envs.perception.camera import Carriers, Estimate, card_of, output_size, proprio, proprio_size, split
+from reinforcegen_envs.perception.camera import (
+    Carriers,
+    Estimate,
+    card_of,
+    output_size,
+    proprio,
+    proprio_size,
+    split,
+    standing_heights,
+)
 from reinforcegen_envs.perception.frames import ROBOT, Frames, States, touching_groups
 from reinforcegen_envs.perception.network import save_estimator
 from reinforcegen_envs.perception.vectors import decode, encode
@@ -167,6 +176,55 @@ def test_what_the_hand_carries_is_what_it_has_closed_on():
     assert carriers.of(1, 1.0, opened=True).tolist() == [world] * 4
     assert carriers.of(0, 1.0, opened=True)[square] == hand
     assert carriers.brought == [False, True, False, True]
+
+
+@pytest.mark.parametrize("task", sorted(TASKS))
+def test_what_nothing_has_moved_stands_on_the_table(task):
+    """The heights are those at which objects come to rest, on whatever reset range."""
+    heights = standing_heights(TASKS[task])
+    for variant in ("D0", "D2"):
+        engine = engine_of(TASKS[task], variant=variant, seed=3)
+        for _ in range(12):
+            engine.act(np.array([0.0] * 6 + [-1.0]))
+        roots = [engine.task.root_pose7(engine.sim, name)[2] for name in engine.task.objects]
+        np.testing.assert_allclose(roots, heights, atol=3e-4)
+
+
+def test_objects_are_believed_to_stand_until_they_are_moved_or_toppled(tmp_path, monkeypatch):
+    perception = CameraPerception(random_estimator(tmp_path / "weights", ThreadingTask))
+    engine = engine_of(ThreadingTask, perception=perception)
+    lean, up = rotation([0.1, 0.0, 0.3])[:3, :3], 0.004
+
+    def look(truth, task, stage):
+        """Every object leans by six degrees, and is seen too high."""
+        seen = np.zeros((2, 2, 3, 3))
+        hand, grip = truth.data.site_xmat[truth.grip_site].reshape(3, 3), truth.data.site_xpos[truth.grip_site]
+        for n, body in enumerate(task.bodies):
+            position = truth.data.xpos[body] + [0.0, 0.0, up]
+            vectors = encode(position, np.ascontiguousarray(lean), 1)
+            seen[n, 0], seen[n, 1] = vectors, vectors @ hand
+            seen[n, 0, 0] = (position - fusion.CENTRE) / fusion.UNIT
+            seen[n, 1, 0] = hand.T @ (position - grip) / fusion.UNIT
+        return Estimate(seen, np.full((2, 2, 3, 3), 1e-4), np.zeros(0), np.ones(0))
+
+    monkeypatch.setattr(perception, "look", look)
+    perception_anew(engine)
+    needle, tripod = (engine.task.object_pose(engine.belief, name) for name in engine.task.objects)
+    for pose, height in zip((needle, tripod), standing_heights(ThreadingTask), strict=True):
+        assert pose[2, 2] == pytest.approx(1.0, abs=1e-9) and pose[2, 3] == pytest.approx(height, abs=1e-9)
+        assert np.arctan2(pose[1, 0], pose[0, 0]) == pytest.approx(0.3, abs=0.02)
+    # The needle is to be threaded: the tripod may tip from now on, and the needle is held.
+    engine.enter_stage(1)
+    for _ in range(3):
+        engine.act(np.array([0, 0, 0, 0, 0, 0, 1.0]))
+    for name in engine.task.objects:
+        assert engine.task.object_pose(engine.belief, name)[2, 2] < 0.999
+    # Seen far from where it would stand, an object is believed to be there.
+    up = 0.05
+    fresh = engine_of(ThreadingTask, perception=perception)
+    monkeypatch.setattr(fresh.perception, "look", look)
+    perception_anew(fresh)
+    assert fresh.task.object_pose(fresh.belief, "tripod")[2, 3] > standing_heights(ThreadingTask)[1] + 0.03
 
 
 def test_a_held_piece_that_looks_the_same_when_turned_turns_with_the_hand(tmp_path, monkeypatch):

@@ -21,10 +21,15 @@ from reinforcegen_envs.policies.policy import Memory
 from reinforcegen_envs.poses import invert, matrix_from, to_pose7
 from reinforcegen_envs.sim.cameras import CAMERAS, SIZE, Cameras
 from reinforcegen_envs.sim.kernel import GRIPPER
-from reinforcegen_envs.sim.simulation import CellState, Simulation
+from reinforcegen_envs.sim.simulation import INITIAL_JOINTS, CellState, Simulation
 from reinforcegen_envs.tasks.base import Task
 from reinforcegen_envs.typing import Array, Integers, Observations
 
+# An object that nothing has moved yet stands on the table as resets leave it, unless it is seen so many metres higher or lower,
+# or its z axis leaning so far (cosine): then it was toppled.
+STANDING = 0.02
+SETTLING = 20  # control steps until objects lie still
+UPRIGHT = 0.985
 JOINT_FADING = 0.9  # part of a joint's precision that is left after a control step
 JOINT_SURPRISE = 6.6  # squared Mahalanobis distance of one number (p = 0.01) beyond which it fades twice as fast
 
@@ -152,6 +157,7 @@ class CameraPerception(Perception):
         self._turns = [turns for turns, _ in symmetries]
         self._lowest = [lowest for _, lowest in symmetries]
         self._joint_low, self._joint_span = joint_ranges(truth.model, task)
+        self._heights = standing_heights(type(task))
         self._forget(len(task.objects), len(task.joints))
         return Belief(truth.model)
 
@@ -164,6 +170,7 @@ class CameraPerception(Perception):
         self._joints, self._joint_precision = np.zeros(joints), np.zeros(joints)
         self._hand = np.eye(3)  # its rotation at the last look
         self._stage, self._opened = 0, False  # and whether the hand has opened since that stage began
+        self._moved = np.zeros(objects, bool)  # held once, or something was put on it
         self._count = 0
 
     def reset(self, truth: Simulation, belief: CellState, task: Task, rng: np.random.Generator) -> None:
@@ -184,11 +191,29 @@ class CameraPerception(Perception):
         if self._count % self._every == 0:
             self._fuse(self.look(truth, task, stage), position, rotation, carriers)
         self._count += 1
+        self._moved |= carriers == fusion.HAND
+        if self._carriers.brought[stage]:
+            self._moved[task.objects.index(task.stages[stage].reference)] = True
+        for n in np.flatnonzero(~self._moved):
+            self._stand(n)
         for n, name in enumerate(task.objects):
             vectors = fusion.in_world(self._means[n], position, rotation, self._carrier[n])
             turned = self._turned(n, vectors, rotation)
             task.write_pose7(belief, name, to_pose7(matrix_from(turned, vectors[0])))
         belief.data.qpos[task.joint_qpos] = self._joint_low + self._joint_span * np.clip(self._joints, 0.0, 1.0)
+
+    def _stand(self, n: int) -> None:
+        """Put what is known of an object upright on the table, if that is near: cameras see heights and lean worst."""
+        means, height = self._means[n], (self._heights[n] - fusion.CENTRE[2]) / fusion.UNIT
+        rotation, _ = decode(means, self._turns[n], self._lowest[n], self._yaws[n])
+        if abs(means[0, 2] - height) * fusion.UNIT > STANDING or rotation[2, 2] < UPRIGHT:
+            return
+        means[0, 2] = height
+        if self._turns[n] == UNIQUE:
+            means[1:, 2] = 0.0
+        else:
+            means[1] = [0.0, 0.0, 1.0]
+            means[2] = means[1] if self._turns[n] == 0 else [means[2, 0], means[2, 1], 0.0]
 
     def _turned(self, n: int, vectors: Array, hand: Array) -> Array:
         """An object's rotation (3, 3), world frame, with a hand that is turned so."""
@@ -271,6 +296,7 @@ class CameraPerception(Perception):
             "hand": self._hand.copy(),
             "stage": self._stage,
             "opened": self._opened,
+            "moved": self._moved.copy(),
             "count": self._count,
         }
 
@@ -282,11 +308,27 @@ class CameraPerception(Perception):
         self._joints[:], self._joint_precision[:] = memory["joints"], memory["joint_precision"]
         self._hand = np.array(memory["hand"], np.float64)
         self._stage, self._opened = int(memory["stage"]), bool(memory["opened"])
+        self._moved = np.array(memory["moved"], bool)
         self._count = int(memory["count"])
 
     def __getstate__(self) -> dict[str, Any]:
         # OpenGL contexts cannot be copied; a copy opens its own when it first looks.
         return {**self.__dict__, "_cameras": None}
+
+
+@functools.cache
+def standing_heights(task: type[Task]) -> Array:
+    """(objects,) metres, world frame: where the roots of a task's objects are in height once they have settled after a reset."""
+    sim = Simulation(load_scene(task.scene))
+    rules = task(sim.model)
+    sim.reset(INITIAL_JOINTS)
+    rules.place(sim, rules.sample_layout(next(iter(task.variants)), np.random.default_rng(0)))
+    sim.refresh()
+    for _ in range(SETTLING):
+        sim.step(np.array([0.0] * 6 + [-1.0]))
+    heights = np.array([rules.root_pose7(sim, name)[2] for name in task.objects])
+    heights.setflags(write=False)
+    return heights
 
 
 @functools.cache
