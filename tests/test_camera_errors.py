@@ -101,6 +101,13 @@ def test_a_model_survives_its_file_and_damage_is_told(tmp_path):
             load_model(path, task)
 
 
+@pytest.mark.parametrize("task", sorted(path.parent.name for path in SHIPPED.glob("*/estimator.safetensors")))
+def test_shipped_estimators_have_a_model_of_their_errors(task):
+    (known,) = (known for name, known in TASKS.items() if name.lower() == task)
+    fitted = load_model(SHIPPED / task / "camera_errors.json", known)
+    assert 0.0 < np.median(fitted.lasting) < 0.02 and fitted.memory > 0.5
+
+
 def test_beliefs_are_as_wrong_as_the_model_says(tmp_path):
     errors = ErrorModel(np.zeros((2, NUMBERS)), np.zeros((2, NUMBERS)), 0.5)
     errors.lasting[:, 6:9], errors.passing[:, 9:] = 0.002, 0.03  # the tripod's

@@ -9,6 +9,7 @@ from typing import Any
 
 import mujoco
 import numpy as np
+from numpy.typing import NDArray
 
 from reinforcegen_envs.errors import InvalidArgument
 from reinforcegen_envs.models.scene import load_scene
@@ -120,6 +121,12 @@ class Carriers:
         if candidate is not None and gripper > 0 and not (opened and self.brought[stage]):
             carriers[candidate] = fusion.HAND
         return carriers
+
+    def let_go(self, stage: int) -> NDArray[np.bool_]:
+        """(objects,) whether an object is what a stage begins with in the hand."""
+        out = np.zeros(self._count, bool)
+        out[self._candidates[stage]] = self.brought[stage]
+        return out
 
 
 class CameraPerception(Perception):
@@ -261,6 +268,7 @@ class CameraPerception(Perception):
             position,
             rotation,
             carriers,
+            self._carriers.let_go(self._stage) if self.released else np.zeros(len(carriers), bool),
         )
         # What contradicts what was known makes it fade faster, as with vectors: a lid that falls shut under the hand is hard to
         # see, and would not be believed against the many clear pictures of it open.

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from reinforcegen_envs.typing import Array, Integers
+from reinforcegen_envs.typing import Array, Flags, Integers
 
 WORLD, HAND = 0, 1  # carriers
 NONE = -1  # nothing is known yet
@@ -25,6 +25,8 @@ SURPRISE = np.array([30.0, 12.0])
 # How much faster, a row a carrier: positions if the position surprises, directions then, and directions if one of them surprises.
 # In the hand a surprising position is news of the whole pose; surprising directions are mostly mistaken for others.
 SURPRISED = np.array([[0.8, 1.0, 0.99], [0.5, 0.5, 0.97]])
+# Part of the precision that is left, beside, of what the hand has just let go of: it falls, or slides into place.
+LOOSE = 0.7
 UNIT = 0.1  # metres: positions are in this unit, so that all of a network's outputs are about 1
 CENTRE = np.array([0.0, 0.0, 0.88])  # metres, world frame: what positions are measured from
 HAND_UNIT = 0.2  # metres: the hand's position in proprioception is in this unit
@@ -93,6 +95,7 @@ def fuse(
     hand_position: Array,
     hand_rotation: Array,
     new_carriers: Integers,
+    loose: Flags,
 ) -> None:
     """Add a control step's evidence to what is known of all objects, in place.
 
@@ -102,6 +105,7 @@ def fuse(
         mean, variance: (objects, 2, 3, 3), see `evidence`.
         hand_position, hand_rotation: see `evidence`.
         new_carriers: (objects,) int64, from now on.
+        loose: (objects,) bool: the hand has just let go of it.
     """
     for n in range(means.shape[0]):
         new, weight = evidence(mean[n], variance[n], hand_position, hand_rotation, new_carriers[n])
@@ -124,7 +128,7 @@ def fuse(
             if away @ np.linalg.solve(spread, away) > SURPRISE[kind]:
                 surprised[kind] = True
         for k in range(3):
-            left = fading[min(k, 1)]
+            left = fading[min(k, 1)] * (LOOSE if loose[n] else 1.0)
             if surprised[0]:
                 left *= SURPRISED[carriers[n], min(k, 1)]
             if surprised[1] and k > 0:
