@@ -213,10 +213,16 @@ def test_objects_are_believed_to_stand_until_they_are_moved_or_toppled(tmp_path,
     for pose, height in zip((needle, tripod), standing_heights(ThreadingTask), strict=True):
         assert pose[2, 2] == pytest.approx(1.0, abs=1e-9) and pose[2, 3] == pytest.approx(height, abs=1e-9)
         assert np.arctan2(pose[1, 0], pose[0, 0]) == pytest.approx(0.3, abs=0.02)
-    # The needle is to be threaded: the tripod may tip from now on, and the needle is held.
-    engine.enter_stage(1)
+    # The hand has closed, but not risen.
     for _ in range(3):
         engine.act(np.array([0, 0, 0, 0, 0, 0, 1.0]))
+    assert perception._carrier[0] == fusion.HAND
+    held = engine.task.object_pose(engine.belief, "needle")
+    assert held[2, 3] == pytest.approx(standing_heights(ThreadingTask)[0], abs=1e-9) and held[2, 2] > 1 - 1e-9
+    # The needle is to be threaded: the tripod may tip from now on, and the needle is lifted.
+    engine.enter_stage(1)
+    for _ in range(8):
+        engine.act(np.array([0, 0, 0.5, 0, 0, 0, 1.0]))
     for name in engine.task.objects:
         assert engine.task.object_pose(engine.belief, name)[2, 2] < 0.999
     # Seen far from where it would stand, an object is believed to be there.
@@ -250,7 +256,9 @@ def test_a_held_piece_that_looks_the_same_when_turned_turns_with_the_hand(tmp_pa
     engine = perception_anew(engine)
     for _ in range(8):  # closes
         engine.act(np.array([0, 0, 0, 0, 0, 0, 1.0]))
-    assert perception._carrier[piece] == fusion.HAND
+    for _ in range(8):  # and rises: until then the piece stands on the table
+        engine.act(np.array([0, 0, 0.5, 0, 0, 0, 1.0]))
+    assert perception._carrier[piece] == fusion.HAND and perception._moved[piece]
     in_hand = np.linalg.inv(engine.belief.eef_pose()) @ engine.task.object_pose(engine.belief, "piece_1")
     monkeypatch.setattr(perception, "look", lambda *_: Estimate(np.zeros_like(blind), blind, np.zeros(0), np.ones(0)))
     before = engine.belief.eef_pose()

@@ -31,6 +31,7 @@ from reinforcegen_envs.typing import Array, Integers, Observations
 STANDING = 0.02
 SETTLING = 20  # control steps until objects lie still
 UPRIGHT = 0.985
+LIFTED = 0.003  # metres that a hand has risen since it closed on an object, beyond which that has left the table
 JOINT_FADING = 0.9  # part of a joint's precision that is left after a control step
 JOINT_SURPRISE = 6.6  # squared Mahalanobis distance of one number (p = 0.01) beyond which it fades twice as fast
 
@@ -177,7 +178,8 @@ class CameraPerception(Perception):
         self._joints, self._joint_precision = np.zeros(joints), np.zeros(joints)
         self._hand = np.eye(3)  # its rotation at the last look
         self._stage, self._opened = 0, False  # and whether the hand has opened since that stage began
-        self._moved = np.zeros(objects, bool)  # held once, or something was put on it
+        self._moved = np.zeros(objects, bool)  # lifted once, or something was put on it
+        self._taken_at = np.full(objects, np.nan)  # height of the hand when it closed on what it has not lifted yet
         self._count = 0
 
     def reset(self, truth: Simulation, belief: CellState, task: Task, rng: np.random.Generator) -> None:
@@ -198,20 +200,27 @@ class CameraPerception(Perception):
         if self._count % self._every == 0:
             self._fuse(self.look(truth, task, stage), position, rotation, carriers)
         self._count += 1
-        self._moved |= carriers == fusion.HAND
+        held = carriers == fusion.HAND
+        self._taken_at[~held] = np.nan
+        self._taken_at[held & np.isnan(self._taken_at)] = truth.data.site_xpos[truth.grip_site, 2]
+        self._moved |= held & (truth.data.site_xpos[truth.grip_site, 2] - self._taken_at > LIFTED)
         if self._carriers.brought[stage]:
             self._moved[task.objects.index(task.stages[stage].reference)] = True
         for n in np.flatnonzero(~self._moved):
-            self._stand(n)
+            self._stand(n, position, rotation)
         for n, name in enumerate(task.objects):
             vectors = fusion.in_world(self._means[n], position, rotation, self._carrier[n])
             turned = self._turned(n, vectors, rotation)
             task.write_pose7(belief, name, to_pose7(matrix_from(turned, vectors[0])))
         belief.data.qpos[task.joint_qpos] = self._joint_low + self._joint_span * np.clip(self._joints, 0.0, 1.0)
 
-    def _stand(self, n: int) -> None:
+    def _stand(self, n: int, hand_position: Array, hand_rotation: Array) -> None:
         """Put what is known of an object upright on the table, if that is near: cameras see heights and lean worst."""
+        held = self._carrier[n] == fusion.HAND
         means, height = self._means[n], (self._heights[n] - fusion.CENTRE[2]) / fusion.UNIT
+        if held:
+            means = means @ hand_rotation.T
+            means[0] += hand_position
         rotation, _ = decode(means, self._turns[n], self._lowest[n], self._yaws[n])
         if abs(means[0, 2] - height) * fusion.UNIT > STANDING or rotation[2, 2] < UPRIGHT:
             return
@@ -221,6 +230,9 @@ class CameraPerception(Perception):
         else:
             means[1] = [0.0, 0.0, 1.0]
             means[2] = means[1] if self._turns[n] == 0 else [means[2, 0], means[2, 1], 0.0]
+        if held:
+            means[0] -= hand_position
+            self._means[n] = means @ hand_rotation
 
     def _turned(self, n: int, vectors: Array, hand: Array) -> Array:
         """An object's rotation (3, 3), world frame, with a hand that is turned so."""
@@ -305,6 +317,7 @@ class CameraPerception(Perception):
             "stage": self._stage,
             "opened": self._opened,
             "moved": self._moved.copy(),
+            "taken_at": self._taken_at.copy(),
             "count": self._count,
         }
 
@@ -317,6 +330,7 @@ class CameraPerception(Perception):
         self._hand = np.array(memory["hand"], np.float64)
         self._stage, self._opened = int(memory["stage"]), bool(memory["opened"])
         self._moved = np.array(memory["moved"], bool)
+        self._taken_at = np.array(memory["taken_at"], np.float64)
         self._count = int(memory["count"])
 
     def __getstate__(self) -> dict[str, Any]:
