@@ -31,7 +31,7 @@ from reinforcegen_envs.typing import Array, Integers, Observations
 STANDING = 0.02
 SETTLING = 20  # control steps until objects lie still
 UPRIGHT = 0.985
-LIFTED = 0.003  # metres that a hand has risen since it closed on an object, beyond which that has left the table
+LIFTED = 0.01  # metres that a hand has risen since it closed on an object, beyond which its height is no longer taken for known
 JOINT_FADING = 0.9  # part of a joint's precision that is left after a control step
 JOINT_SURPRISE = 6.6  # squared Mahalanobis distance of one number (p = 0.01) beyond which it fades twice as fast
 
@@ -179,7 +179,7 @@ class CameraPerception(Perception):
         self._hand = np.eye(3)  # its rotation at the last look
         self._stage, self._opened = 0, False  # and whether the hand has opened since that stage began
         self._moved = np.zeros(objects, bool)  # lifted once, or something was put on it
-        self._taken_at = np.full(objects, np.nan)  # height of the hand when it closed on what it has not lifted yet
+        self._taken_at = np.full(objects, np.nan)  # least height of the hand since it closed on an object
         self._count = 0
 
     def reset(self, truth: Simulation, belief: CellState, task: Task, rng: np.random.Generator) -> None:
@@ -202,22 +202,25 @@ class CameraPerception(Perception):
         self._count += 1
         held = carriers == fusion.HAND
         self._taken_at[~held] = np.nan
-        self._taken_at[held & np.isnan(self._taken_at)] = truth.data.site_xpos[truth.grip_site, 2]
-        self._moved |= held & (truth.data.site_xpos[truth.grip_site, 2] - self._taken_at > LIFTED)
+        height = truth.data.site_xpos[truth.grip_site, 2]
+        self._taken_at[held] = np.fmin(self._taken_at[held], height)
+        rise = np.where(held, height - self._taken_at, 0.0)
+        self._moved |= rise > LIFTED
         if self._carriers.brought[stage]:
             self._moved[task.objects.index(task.stages[stage].reference)] = True
         for n in np.flatnonzero(~self._moved):
-            self._stand(n, position, rotation)
+            self._stand(n, rise[n], position, rotation)
         for n, name in enumerate(task.objects):
             vectors = fusion.in_world(self._means[n], position, rotation, self._carrier[n])
             turned = self._turned(n, vectors, rotation)
             task.write_pose7(belief, name, to_pose7(matrix_from(turned, vectors[0])))
         belief.data.qpos[task.joint_qpos] = self._joint_low + self._joint_span * np.clip(self._joints, 0.0, 1.0)
 
-    def _stand(self, n: int, hand_position: Array, hand_rotation: Array) -> None:
-        """Put what is known of an object upright on the table, if that is near: cameras see heights and lean worst."""
+    def _stand(self, n: int, rise: float, hand_position: Array, hand_rotation: Array) -> None:
+        """Put what is known of an object upright on the table, or as high above as the hand that holds it has risen (metres), if
+        that is near: cameras see heights and lean worst."""
         held = self._carrier[n] == fusion.HAND
-        means, height = self._means[n], (self._heights[n] - fusion.CENTRE[2]) / fusion.UNIT
+        means, height = self._means[n], (self._heights[n] + rise - fusion.CENTRE[2]) / fusion.UNIT
         if held:
             means = means @ hand_rotation.T
             means[0] += hand_position
