@@ -89,7 +89,7 @@ def in_turn(args: Args) -> list[str]:
 def fine_tune(args: Args, steps: Steps, weights: Path, data: list[str], perception: str = "truth") -> None:
     """Residual RL stage by stage, from starts that are off and come from the tuned stages before; evaluation of the whole."""
     mark = "" if perception == "truth" else f"{perception}-"  # of the steps' names
-    # From cameras, residuals are learned under a model of the camera's errors: as good, and without pictures four times as fast.
+    # From cameras, residuals are learned under a model of the camera's errors, at the speed of plain physics.
     learning = ["--perception", "camera_errors" if perception == "camera" else perception]
     begin = ["--variant", *in_turn(args)]
     behind = "bc" if perception == "truth" else "measure"  # the step after which the next ones can begin

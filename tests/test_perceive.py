@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 
+import numpy as np
 import pytest
 from drawing import draws
 
@@ -80,7 +81,10 @@ def test_measuring_leaves_a_model_of_errors_and_a_table(args, tmp_path, capsys):
     arrived = {(row["stage"], row["object"]): row for row in measured["accuracy"] if row["phase"] == "arrived"}
     assert arrived["grasp", "needle"]["mm"] < 10
     model = load_model(args.weights / "camera_errors.json", TASKS["Threading"])
-    assert 0 < model.lasting.min() and model.lasting.max() < 0.5 and 0 < model.memory < 1
+    # Heights of what stands on the table are known.
+    assert (
+        0 <= model.lasting.min() and 0 < np.median(model.lasting) and model.lasting.max() < 0.5 and 0 < model.memory < 1
+    )
     assert "end of the connect to grasp: needle" in capsys.readouterr().out
     with pytest.raises(InvalidArgument, match="unknown task"):
         measure.main(measure.Args(task="Knitting", out=out))
