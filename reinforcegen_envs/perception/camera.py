@@ -209,7 +209,7 @@ class CameraPerception(Perception):
         if self._carriers.brought[stage]:
             self._moved[task.objects.index(task.stages[stage].reference)] = True
         for n in np.flatnonzero(~self._moved):
-            self._stand(n, rise[n], position, rotation)
+            self._stand(n, float(rise[n]), position, rotation)
         for n, name in enumerate(task.objects):
             vectors = fusion.in_world(self._means[n], position, rotation, self._carrier[n])
             turned = self._turned(n, vectors, rotation)
