@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -196,12 +196,7 @@ def _file(kind: str, chunk: int, file: int) -> str:
 def _statistics(column: np.ndarray) -> dict[str, list[Any]]:
     """Minimum, maximum, mean, standard deviation and quantiles over the rows, and their number."""
     numbers = column.reshape(len(column), -1).astype(np.float64)
-    return {name: values.tolist() for name, values in _over_rows(numbers)}
-
-
-def _over_rows(numbers: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    for name in ("min", "max", "mean", "std"):
-        yield name, getattr(numbers, name)(axis=0)
-    yield "count", np.array([len(numbers)])
-    for name, part in QUANTILES.items():
-        yield name, np.quantile(numbers, part, axis=0)
+    values = {name: getattr(numbers, name)(axis=0) for name in ("min", "max", "mean", "std")}
+    values |= {"count": np.array([len(numbers)])}
+    values |= {name: np.quantile(numbers, part, axis=0) for name, part in QUANTILES.items()}
+    return {name: value.tolist() for name, value in values.items()}

@@ -20,10 +20,10 @@ from reinforcegen_envs.files import atomic_path
 from reinforcegen_envs.perception import fusion
 from reinforcegen_envs.perception.base import Belief, Perception
 from reinforcegen_envs.perception.camera import Carriers, joint_ranges
+from reinforcegen_envs.perception.errors import write_off
 from reinforcegen_envs.policies.bundle import Bundle
 from reinforcegen_envs.policies.policy import Memory
 from reinforcegen_envs.policies.weights_file import WeightsError
-from reinforcegen_envs.poses import from_pose7, rotvec_to_matrix, to_pose7
 from reinforcegen_envs.sim.kernel import GRIPPER
 from reinforcegen_envs.sim.simulation import CellState, Simulation
 from reinforcegen_envs.tasks.base import Task
@@ -197,10 +197,7 @@ class CameraErrors(Perception):
         for n, name in enumerate(task.objects):
             error = errors[n * PER_OBJECT : (n + 1) * PER_OBJECT]
             frame = hand if carriers[n] == fusion.HAND else np.eye(3)
-            pose = from_pose7(task.root_pose7(truth, name))
-            pose[:3, :3] = rotvec_to_matrix(frame @ error[3:]) @ pose[:3, :3]
-            pose[:3, 3] += frame @ error[:3]
-            task.write_pose7(belief, name, to_pose7(pose))
+            write_off(truth, belief, task, name, frame @ error[:3], frame @ error[3:])
         joints = (truth.data.qpos[task.joint_qpos] - self._low) / self._span + errors[len(task.objects) * PER_OBJECT :]
         belief.data.qpos[task.joint_qpos] = self._low + self._span * np.clip(joints, 0.0, 1.0)
 

@@ -13,6 +13,14 @@ from reinforcegen_envs.tasks.base import Task
 from reinforcegen_envs.typing import Array
 
 
+def write_off(truth: CellState, belief: CellState, task: Task, name: str, metres: Array, radians: Array) -> None:
+    """Put an object into a belief where it is, and (3,) metres and a rotation vector (3,) off, world frame."""
+    pose = from_pose7(task.root_pose7(truth, name))
+    pose[:3, :3] = rotvec_to_matrix(radians) @ pose[:3, :3]
+    pose[:3, 3] += metres
+    task.write_pose7(belief, name, to_pose7(pose))
+
+
 class PoseErrors(Perception):
     """Every object's true pose with an error that is constant in an episode and one that is drawn anew every control step.
 
@@ -55,10 +63,7 @@ class PoseErrors(Perception):
         for name, error in zip(task.objects, errors, strict=True):
             error = error * self._part(truth, task, name)
             if error.any():  # else the pose stays as it is, bit for bit
-                pose = from_pose7(task.root_pose7(truth, name))
-                pose[:3, :3] = rotvec_to_matrix(error[3:]) @ pose[:3, :3]
-                pose[:3, 3] += error[:3]
-                task.write_pose7(belief, name, to_pose7(pose))
+                write_off(truth, belief, task, name, error[:3], error[3:])
 
     def _part(self, truth: Simulation, task: Task, name: str) -> float:
         """Which part of an object's error there is now."""
