@@ -61,7 +61,7 @@ def errors(truth: CellState, belief: CellState, task: Task) -> list[tuple[float,
 
 def offsets(truth: Simulation, belief: CellState, task: Task, stage: int) -> Array:
     """Errors of a belief as `camera_errors` models them: see `Track`."""
-    carriers = Carriers(task).of(stage, float(truth.controller[GRIPPER]))
+    carriers = Carriers(task).of(stage, float(truth.controller[GRIPPER]), truth.gripper_opening())
     hand = truth.data.site_xmat[truth.grip_site].reshape(3, 3)
     _, span = joint_ranges(truth.model, task)
     parts = []

@@ -32,6 +32,8 @@ STANDING = 0.02
 SETTLING = 20  # control steps until objects lie still
 UPRIGHT = 0.985
 LIFTED = 0.01  # metres that a hand has risen since it closed on an object, beyond which its height is no longer taken for known
+EMPTY = 0.08  # opening of closed fingers, as a part of their stroke, below which nothing is between them (a mug's wall: 0.12)
+FALLING = 20  # control steps for which what was let go of may fall, or slide into place
 JOINT_FADING = 0.9  # part of a joint's precision that is left after a control step
 JOINT_SURPRISE = 6.6  # squared Mahalanobis distance of one number (p = 0.01) beyond which it fades twice as fast
 
@@ -114,12 +116,18 @@ class Carriers:
             self._candidates.append(None if name is None else task.objects.index(name))
         self._count = len(task.objects)
 
-    def of(self, stage: int, gripper: float, opened: bool = False) -> Integers:
-        """Carrier of every object, (objects,) int64, in a stage, with a gripper command (positive closes), and whether the hand
-        has opened since the stage began."""
+    def of(self, stage: int, gripper: float, opening: float, opened: bool = False) -> Integers:
+        """Carrier of every object, (objects,) int64.
+
+        Args:
+            stage: index.
+            gripper: its command; positive closes.
+            opening: of the fingers, a part of their stroke.
+            opened: whether the hand has opened since the stage began.
+        """
         carriers = np.full(self._count, fusion.WORLD, np.int64)
         candidate = self._candidates[stage]
-        if candidate is not None and gripper > 0 and not (opened and self.brought[stage]):
+        if candidate is not None and gripper > 0 and opening > EMPTY and not (opened and self.brought[stage]):
             carriers[candidate] = fusion.HAND
         return carriers
 
@@ -165,6 +173,11 @@ class CameraPerception(Perception):
         self._turns = [turns for turns, _ in symmetries]
         self._lowest = [lowest for _, lowest in symmetries]
         self._joint_low, self._joint_span = joint_ranges(truth.model, task)
+        self._reset_joints = (np.array(list(task.joints.values())) - self._joint_low) / self._joint_span
+        owners = [task.objects[n] for n in joint_owners(truth.model, task)]
+        references = [stage.reference for stage in task.stages]
+        # By joint: the first stage that is about its object; until then it is as resets leave it.
+        self._moves_first = np.array([references.index(owner) for owner in owners], np.int64)
         self._heights = standing_heights(type(task))
         self._forget(len(task.objects), len(task.joints))
         return Belief(truth.model)
@@ -177,8 +190,11 @@ class CameraPerception(Perception):
         self._rotations, self._carried = np.full((objects, 3, 3), np.nan), np.zeros(objects, bool)
         self._joints, self._joint_precision = np.zeros(joints), np.zeros(joints)
         self._hand = np.eye(3)  # its rotation at the last look
-        self._stage, self._opened = 0, False  # and whether the hand has opened since that stage began
-        self._moved = np.zeros(objects, bool)  # lifted once, or something was put on it
+        self._stage, self._opened = (
+            0,
+            0,
+        )  # and how many control steps ago the hand opened first in that stage; 0: it has not
+        self._moved = np.zeros(objects, bool)  # carried to another place, or something was put on it
         self._taken_at = np.full(objects, np.nan)  # least height of the hand since it closed on an object
         self._count = 0
 
@@ -192,9 +208,10 @@ class CameraPerception(Perception):
         assert isinstance(belief, Belief)
         belief.follow_robot(truth)
         gripper = float(truth.controller[GRIPPER])
-        self._opened = (self._opened and stage == self._stage) or gripper <= 0
-        self._stage = stage
-        carriers = self._carriers.of(stage, gripper, self._opened)
+        if stage != self._stage:
+            self._stage, self._opened = stage, 0
+        self._opened += self._opened > 0 or gripper <= 0
+        carriers = self._carriers.of(stage, gripper, truth.gripper_opening(), self._opened > 0)
         rotation = truth.data.site_xmat[truth.grip_site].reshape(3, 3).copy()
         position = (truth.data.site_xpos[truth.grip_site] - fusion.CENTRE) / fusion.UNIT
         if self._count % self._every == 0:
@@ -205,10 +222,10 @@ class CameraPerception(Perception):
         height = truth.data.site_xpos[truth.grip_site, 2]
         self._taken_at[held] = np.fmin(self._taken_at[held], height)
         rise = np.where(held, height - self._taken_at, 0.0)
-        self._moved |= rise > LIFTED
         if self._carriers.brought[stage]:
             self._moved[task.objects.index(task.stages[stage].reference)] = True
-        for n in np.flatnonzero(~self._moved):
+            self._moved |= held
+        for n in np.flatnonzero(~self._moved & (rise <= LIFTED)):
             self._stand(n, float(rise[n]), position, rotation)
         for n, name in enumerate(task.objects):
             vectors = fusion.in_world(self._means[n], position, rotation, self._carrier[n])
@@ -256,7 +273,7 @@ class CameraPerception(Perception):
     @property
     def released(self) -> bool:
         """Whether what the current stage began with in the hand was let go of."""
-        return self._opened and self._carriers.brought[self._stage]
+        return self._opened > 0 and self._carriers.brought[self._stage]
 
     def look(self, truth: Simulation, task: Task, stage: int) -> Estimate:
         """What one pair of pictures says."""
@@ -283,7 +300,7 @@ class CameraPerception(Perception):
             position,
             rotation,
             carriers,
-            self._carriers.let_go(self._stage) if self.released else np.zeros(len(carriers), bool),
+            self._carriers.let_go(self._stage) & (0 < self._opened <= FALLING),
         )
         # What contradicts what was known makes it fade faster, as with vectors: a lid that falls shut under the hand is hard to
         # see, and would not be believed against the many clear pictures of it open.
@@ -293,6 +310,8 @@ class CameraPerception(Perception):
         kept, new = left * self._joint_precision, 1.0 / estimate.joint_variance
         self._joints = (kept * self._joints + new * estimate.joints) / (kept + new)
         self._joint_precision = kept + new
+        resting = self._stage < self._moves_first
+        self._joints[resting] = self._reset_joints[resting]
 
     def spread(self, belief: CellState) -> Array:
         """(objects, 3, 3) covariance of every object's believed position, square metres, world frame.
@@ -331,7 +350,7 @@ class CameraPerception(Perception):
         self._rotations[:], self._carried[:] = memory["rotations"], memory["carried"]
         self._joints[:], self._joint_precision[:] = memory["joints"], memory["joint_precision"]
         self._hand = np.array(memory["hand"], np.float64)
-        self._stage, self._opened = int(memory["stage"]), bool(memory["opened"])
+        self._stage, self._opened = int(memory["stage"]), int(memory["opened"])
         self._moved = np.array(memory["moved"], bool)
         self._taken_at = np.array(memory["taken_at"], np.float64)
         self._count = int(memory["count"])

@@ -192,7 +192,7 @@ class CameraErrors(Perception):
         rho = self._model.memory
         self._passing = rho * self._passing + np.sqrt(1.0 - rho**2) * self._rng.normal(size=len(self._passing))
         errors = self._model.lasting[stage] * self._lasting + self._model.passing[stage] * self._passing
-        carriers = self._carriers.of(stage, float(truth.controller[GRIPPER]))
+        carriers = self._carriers.of(stage, float(truth.controller[GRIPPER]), truth.gripper_opening())
         hand = truth.data.site_xmat[truth.grip_site].reshape(3, 3)
         for n, name in enumerate(task.objects):
             error = errors[n * PER_OBJECT : (n + 1) * PER_OBJECT]
