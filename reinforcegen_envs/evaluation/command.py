@@ -64,6 +64,8 @@ class Args:
     perception: str = "truth"
     """"truth" (object poses are known), "camera" (they are estimated from pictures; needs OpenGL) or "camera_errors" (they are as
     wrong as those, without pictures)"""
+    replan: bool = False
+    """look at the goal of a connect on the way, and plan again when it is elsewhere than was believed"""
     stage: str | None = None
     """evaluate this stage's skill alone"""
     weights: Path | None = None
@@ -110,6 +112,7 @@ def make(args: Args, render_mode: str | None = None, **more: Any) -> tuple[gym.E
         "initiation": args.initiation,
         "perception": args.perception,
         "pose_noise": tuple(args.pose_noise),
+        "replan": args.replan,
         "weights": None if args.weights is None else str(args.weights),
         "render_mode": render_mode,
         **more,
