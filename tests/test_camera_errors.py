@@ -146,6 +146,32 @@ def test_what_is_carried_is_off_in_the_hands_frame(tmp_path):
         np.testing.assert_allclose(np.abs(moved @ along), np.linalg.norm(moved), rtol=1e-6)
 
 
+def test_what_is_pushed_is_believed_where_it_was_for_a_while(tmp_path):
+    """A policy that knows at once how a tripod gives feels its way into the ring; from cameras it could not."""
+    engine = engine_of("Threading", "D1", weights_with(tmp_path / "w", model()))
+    tripod = engine.task.objects.index("tripod")
+    off = lambda: np.linalg.norm(offsets(engine.sim, engine.belief, engine.task, engine.stage)[6 * tripod :][:3])  # noqa: E731
+    for _ in range(30):
+        engine.act(np.array([0, 0, 0, 0, 0, 0, -1.0]))
+    assert off() < 1e-4
+    pose = engine.task.root_pose7(engine.sim, "tripod").copy()
+    pose[0] += 0.01
+    engine.task.write_pose7(engine.sim, "tripod", pose)
+    engine.sim.evaluate()
+    behind = []
+    for _ in range(100):
+        engine.act(np.array([0, 0, 0, 0, 0, 0, -1.0]))
+        behind.append(off())
+    assert 0.009 < behind[0] < 0.01 and 0.003 < behind[50] < 0.006 and behind[99] < 0.003
+    # What moves far is noticed.
+    pose[0] += 0.05
+    engine.task.write_pose7(engine.sim, "tripod", pose)
+    engine.sim.evaluate()
+    for _ in range(15):
+        engine.act(np.array([0, 0, 0, 0, 0, 0, -1.0]))
+    assert off() < 0.016
+
+
 def test_a_joint_is_believed_within_its_range(tmp_path):
     task = TASKS["Coffee"]
     numbers = len(task.objects) * 6 + 1
