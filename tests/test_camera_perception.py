@@ -15,6 +15,7 @@ from reinforcegen_envs.engine import Engine
 from reinforcegen_envs.errors import InvalidArgument
 from reinforcegen_envs.models.scene import load_scene
 from reinforcegen_envs.perception import CameraPerception, camera, fusion
+from reinforcegen_envs.perception import frames as frames_module
 from reinforcegen_envs.perception.accuracy import Row, errors, summarise
 from reinforcegen_envs.perception.camera import (
     Carriers,
@@ -400,7 +401,9 @@ def test_labels_say_where_objects_are(frames):
         assert metres < 1e-6 and radians < 1e-3
 
 
-def test_moved_objects_keep_their_height_and_what_they_touch(frames):
+def test_moved_objects_keep_their_height_and_what_they_touch(frames, monkeypatch):
+    for name in ("LEANING", "LEANING_AT_WORK", "JOINTS", "JOINTS_AT_WORK"):
+        monkeypatch.setattr(frames_module, name, 0.0)
     engine = engine_of(type(frames.task), variant="D2")
     for _ in range(5):
         engine.act(np.array([0.0, 0, 0, 0, 0, 0, -1]))
@@ -420,6 +423,46 @@ def test_moved_objects_keep_their_height_and_what_they_touch(frames):
             relative = [[np.linalg.inv(poses[together[0]]) @ poses[n] for n in together] for poses in (before, after)]
             np.testing.assert_allclose(relative[0], relative[1], atol=1e-9)
     assert moved > 10
+
+
+def test_some_objects_lean_on_the_table(frames, monkeypatch):
+    """No deeper in it than their own lowest point, were they balls, and none of those that are fixed."""
+    for name in ("LEANING", "LEANING_AT_WORK"):
+        monkeypatch.setattr(frames_module, name, 1.0)
+    engine, rng, leaning = engine_of(type(frames.task), variant="D2"), np.random.default_rng(0), 0
+    states = states_of(engine)
+    for _ in range(20):
+        frames.load(states, 0)
+        frames.move(states.groups[0], 0, True, rng)
+        for name in frames.task.objects:
+            pose = frames.task.object_pose(frames.cell, name)
+            assert pose[2, 2] > np.cos(frames_module.LEAN) - 1e-6
+            leaning += pose[2, 2] < 0.99
+            if name in frames.task.object_mocap:
+                assert pose[2, 2] == pytest.approx(1.0, abs=1e-6)
+    assert leaning > 10
+
+
+def test_a_drawer_is_open_or_shut_wherever_the_hand_is_and_takes_along_what_lies_in_it(monkeypatch):
+    task = TASKS["CoffeePreparation"]
+    for name, part in (("JOINTS_AT_WORK", 1.0), ("JOINTS", 1.0), ("FAR", 0.0), ("NEAR", 0.0), ("LEANING", 0.0)):
+        monkeypatch.setattr(frames_module, name, part)
+    frames, engine = Frames(task, load_scene(task.scene), SMALL), engine_of(task, variant="D2")
+    for _ in range(20):
+        engine.act(np.array([0.0, 0, 0, 0, 0, 0, -1]))
+    states, rng, seen = states_of(engine), np.random.default_rng(0), []
+    groups = dict(zip(task.objects, states.groups[0].tolist(), strict=True))
+    assert groups["drawer"] == groups["coffee_pod"] != ROBOT
+    for _ in range(20):
+        frames.load(states, 0)
+        drawer, pod = (frames.task.object_pose(frames.cell, name) for name in ("drawer", "coffee_pod"))
+        frames.move(states.groups[0], 0, True, rng)
+        now = frames.cell.data.qpos[frames.task.joint_qpos[1]]
+        slid = np.linalg.inv(drawer) @ frames.task.object_pose(frames.cell, "coffee_pod")
+        moved = slid[:3, 3] - (np.linalg.inv(drawer) @ pod)[:3, 3]
+        np.testing.assert_allclose(np.abs(moved), [0.0, abs(now), 0.0], atol=1e-6)
+        seen.append(now)
+    assert min(seen) < -0.15 and max(seen) > -0.05
 
 
 def test_frames_are_drawn_from_the_seed_alone(frames):

@@ -32,7 +32,12 @@ MARGIN = 0.02, 0.1  # metres and radians beyond the reset ranges
 NUDGE = 0.012, 0.1  # standard deviations of a small move: metres along x and y, radians of yaw
 HELD = 0.5  # part of the pictures in which what is held is moved in the hand, by deviations of:
 HELD_METRES, HELD_RADIANS = (0.004, 0.002, 0.004), (0.03, 0.06, 0.03)  # along and about the hand's axes
-JOINTS = 0.15  # part of the pictures in which joints of what stands free are anywhere in their range
+# Part of the pictures in which joints of what the robot does not touch are anywhere in their range, and of a skill's reference
+# object: else a drawer is taken to be as far out as the hand has gone, whether that has it or not.
+JOINTS, JOINTS_AT_WORK = 0.15, 0.3
+# Part of the pictures in which what stands free leans, tipped over an edge by up to so many radians, and of a skill's reference
+# object: skills that go well hardly ever show how it leans.
+LEANING, LEANING_AT_WORK, LEAN = 0.03, 0.1, 0.6
 HAND_CLEARANCE = 0.14  # metres between the grip site and what is put elsewhere
 TRIES = 10
 ROBOT = 0  # group of what touches the robot, directly or through others; other groups are numbered from 1
@@ -118,6 +123,7 @@ class Frames:
         self._turns = [turns_of(task.symmetries.get(name))[0] for name in task.objects]
         self._joint_low, self._joint_span = joint_ranges(model, self.task)
         self._joint_object = joint_owners(model, self.task)
+        self._joint_ids = [model.joint(name).id for name in task.joints]
 
     def load(self, states: States, row: int) -> None:
         """Put the cell into a recorded state."""
@@ -165,16 +171,40 @@ class Frames:
                 self._put_elsewhere(members, rng)
             elif kind < far + near:
                 self._nudge(members, rng)
+            if len(members) == 1 and rng.random() < (LEANING_AT_WORK if at_work in members else LEANING):
+                self._lean(members, rng)
         if len(held) == 1 and names[held[0]] in task.object_qpos and self.cell.controller[GRIPPER] > 0:
             if rng.random() < HELD:
                 self._slip(names[held[0]], rng)
-        for address, owner, low, span in zip(
-            task.joint_qpos, self._joint_object, self._joint_low, self._joint_span, strict=True
-        ):
-            alone = groups[owner] != ROBOT and (groups == groups[owner]).sum() == 1
-            if alone and rng.random() < JOINTS:
-                self.cell.data.qpos[address] = low + span * rng.random()
         self.cell.evaluate()
+        for number, owner in enumerate(self._joint_object):
+            if groups[owner] != ROBOT and rng.random() < (JOINTS_AT_WORK if owner == at_work else JOINTS):
+                self._set_joint(
+                    number, [n for n in range(len(names)) if groups[n] == groups[owner] and n != owner], rng
+                )
+        self.cell.evaluate()
+
+    def _set_joint(self, number: int, touching: Sequence[int], rng: np.random.Generator) -> None:
+        """Put a joint anywhere in its range. What slides, a drawer, takes along what touches it; a lid does not."""
+        data, model, address = self.cell.data, self.cell.model, self.task.joint_qpos[number]
+        joint = self._joint_ids[number]
+        before = data.qpos[address]
+        data.qpos[address] = self._joint_low[number] + self._joint_span[number] * rng.random()
+        if model.jnt_type[joint] == mujoco.mjtJoint.mjJNT_SLIDE:
+            self._move_rigidly(touching, translation(*(data.xaxis[joint] * (data.qpos[address] - before))))
+
+    def _lean(self, members: Sequence[int], rng: np.random.Generator) -> None:
+        """Tip an object over a point of the table beneath its rim."""
+        (n,) = members
+        name = self.task.objects[n]
+        root = self.task.root_pose7(self.cell, name)[:3]
+        if name not in self.task.object_qpos:
+            return  # it is fixed to the table
+        towards, angle = rng.uniform(-np.pi, np.pi), rng.uniform(0.0, LEAN)
+        out = 0.5 * self.task.shapes[name].radius * np.array([np.cos(towards), np.sin(towards)])
+        edge = translation(root[0] + out[0], root[1] + out[1], root[2] - self.task.shapes[name].height)
+        over = rotation(angle * np.array([-np.sin(towards), np.cos(towards), 0.0]))
+        self._move_rigidly(members, edge @ over @ invert(edge))
 
     def _move_rigidly(self, members: Sequence[int], motion: Array) -> None:
         """Apply a motion (4x4, world frame) to some objects."""
