@@ -24,7 +24,12 @@ HANDOVER = np.array([0.2, 1.0])
 SURPRISE = np.array([30.0, 12.0])
 # How much faster, a row a carrier: positions if the position surprises, directions then, and directions if one of them surprises.
 # In the hand a surprising position is news of the whole pose; surprising directions are mostly mistaken for others.
-SURPRISED = np.array([[0.8, 1.0, 0.99], [0.5, 0.5, 0.97]])
+SURPRISED = np.array([[0.8, 1.0, 0.99], [0.5, 0.5, 0.99]])
+# Least part of what was known that counts when new evidence is judged.
+JUDGED = 0.01
+# Part of the evidence that counts of directions that surprise in the hand, where no object can turn by itself: a nut that is
+# taken by a side bar looks alike at four yaws, and a quarter turn away was believed after a second of clear pictures.
+DOUBT = 0.02
 # Part of the precision that is left, beside, of what the hand has just let go of: it falls, or slides into place.
 LOOSE = 0.7
 UNIT = 0.1  # metres: positions are in this unit, so that all of a network's outputs are about 1
@@ -121,10 +126,10 @@ def fuse(
         surprised = np.zeros(2, np.bool_)
         for k in range(3):
             # A long memory's precision says more than it knows, as errors of consecutive pictures are alike: it is judged
-            # by what one fading time adds.
+            # by what one fading time adds, or little more.
             kind = min(k, 1)
             away = new[k] - means[n, k]
-            spread = np.linalg.inv(weight[k]) + np.linalg.inv(precisions[n, k] * (1.0 - fading[kind]))
+            spread = np.linalg.inv(weight[k]) + np.linalg.inv(precisions[n, k] * max(1.0 - fading[kind], JUDGED))
             if away @ np.linalg.solve(spread, away) > SURPRISE[kind]:
                 surprised[kind] = True
         for k in range(3):
@@ -133,9 +138,10 @@ def fuse(
                 left *= SURPRISED[carriers[n], min(k, 1)]
             if surprised[1] and k > 0:
                 left *= SURPRISED[carriers[n], 2]
-            kept = left * precisions[n, k]
-            total = kept + weight[k]
-            means[n, k] = np.linalg.solve(total, kept @ means[n, k] + weight[k] @ new[k])
+            doubtful = k > 0 and carriers[n] == HAND and surprised[1] and not surprised[0]
+            kept, heard = left * precisions[n, k], (DOUBT if doubtful else 1.0) * weight[k]
+            total = kept + heard
+            means[n, k] = np.linalg.solve(total, kept @ means[n, k] + heard @ new[k])
             precisions[n, k] = total
 
 
