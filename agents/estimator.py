@@ -85,7 +85,8 @@ class Layers(nn.ModuleList):
 class Estimator(nn.Module):
     """Pictures of both cameras and proprioception to means and log variances; `EstimatorNetwork` runs it without torch.
 
-    In training, encoders compute in bfloat16 where the processor can, and windows are a little off where the rough estimate puts them.
+    In training, encoders compute in bfloat16 where the processor can, and windows are a little off where the rough estimate puts
+    them.
 
     Args:
         size: pixels a side.
