@@ -667,3 +667,29 @@ def test_a_lid_that_fell_shut_is_believed_to_be_shut_soon(tmp_path, monkeypatch)
         engine.act(np.zeros(7))
         believed.append(float(engine.belief.data.qpos[engine.task.joint_qpos[0]]))
     assert believed[0] > 1.0 and believed[20] < 0.2
+
+
+def test_what_was_put_down_is_believed_upright_until_it_is_taken_up_again():
+    engine = engine_of(NutAssemblyTask)
+    grip, square = camera.Grip(engine.task), engine.task.objects.index("square_nut")
+    sim = engine.sim
+
+    def step(stage, gripper):
+        sim.controller[camera.GRIPPER] = gripper
+        return grip.update(sim, stage)
+
+    assert sim.gripper_opening() > camera.EMPTY  # the fingers stay apart, as round a nut
+    assert step(0, 1.0)[square] == fusion.HAND and not grip.put_down.any()
+    assert step(0, -1.0)[square] == fusion.WORLD and not grip.put_down.any()  # it was never brought anywhere
+    step(0, 1.0)
+    assert step(1, 1.0)[square] == fusion.HAND and not grip.released and not grip.put_down.any()
+    step(1, -1.0)
+    assert grip.released and grip.put_down.tolist() == grip.falling.tolist() == [n == square for n in range(4)]
+    for _ in range(camera.FALLING):
+        step(1, 1.0)
+    assert grip.put_down[square] and not grip.falling.any()
+    assert step(2, -1.0)[square] == fusion.WORLD and grip.put_down[square]  # the next nut's turn
+    other = camera.Grip(engine.task)
+    other.set_memory(grip.get_memory())
+    assert other.put_down[square] and other.stage == 2
+    assert step(0, 1.0)[square] == fusion.HAND and not grip.put_down.any()

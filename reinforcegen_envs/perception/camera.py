@@ -27,7 +27,7 @@ from reinforcegen_envs.tasks.base import Task
 from reinforcegen_envs.typing import Array, Integers, Observations
 
 # An object that nothing has moved yet stands on the table as resets leave it, unless it is seen so many metres higher or lower,
-# or its z axis leaning so far (cosine): then it was toppled.
+# or its z axis leaning so far (cosine): then it was toppled. What was put down stands upright too, at whatever height.
 STANDING = 0.02
 SETTLING = 20  # control steps until objects lie still
 UPRIGHT = 0.985
@@ -138,6 +138,65 @@ class Carriers:
         return out
 
 
+class Grip:
+    """What the hand carries, and what it has put down, from one control step to the next.
+
+    Args:
+        task: a task.
+
+    Attributes:
+        stage: index.
+        opened: how many control steps ago the hand opened first in that stage; 0: it has not.
+        put_down: (objects,) bool: let go of where it was brought to, and not taken up again.
+    """
+
+    def __init__(self, task: Task):
+        self._carriers = Carriers(task)
+        self._objects = len(task.objects)
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin with a new scene."""
+        self.stage, self.opened = 0, 0
+        self.put_down = np.zeros(self._objects, bool)
+
+    def update(self, truth: Simulation, stage: int) -> Integers:
+        """One control step; returns the carrier of every object, see `Carriers.of`."""
+        gripper = float(truth.controller[GRIPPER])
+        if stage != self.stage:
+            self.stage, self.opened = stage, 0
+        self.opened += self.opened > 0 or gripper <= 0
+        carriers = self._carriers.of(stage, gripper, truth.gripper_opening(), self.opened > 0)
+        if self.released:
+            self.put_down |= self._carriers.let_go(stage)
+        self.put_down &= carriers != fusion.HAND
+        return carriers
+
+    @property
+    def brings(self) -> bool:
+        """Whether the current stage begins with an object in the hand."""
+        return self._carriers.brought[self.stage]
+
+    @property
+    def released(self) -> bool:
+        """Whether what the current stage began with in the hand was let go of."""
+        return self.opened > 0 and self.brings
+
+    @property
+    def falling(self) -> NDArray[np.bool_]:
+        """(objects,) whether the hand has just let go of an object."""
+        return self._carriers.let_go(self.stage) & (0 < self.opened <= FALLING)
+
+    def get_memory(self) -> Memory:
+        """What it goes on from."""
+        return {"stage": self.stage, "opened": self.opened, "put_down": self.put_down.copy()}
+
+    def set_memory(self, memory: Memory) -> None:
+        """Go on from what `get_memory` gave."""
+        self.stage, self.opened = int(memory["stage"]), int(memory["opened"])
+        self.put_down = np.array(memory["put_down"], bool)
+
+
 class CameraPerception(Perception):
     """Objects are where a network sees them in the pictures of front and wrist camera, fused in time.
 
@@ -168,7 +227,7 @@ class CameraPerception(Perception):
         path = Bundle.open(type(task), self._weights).path("estimator")
         self._network, card = load_estimator(path, **requirements(type(task)))
         self._size = int(card["size"])
-        self._carriers = Carriers(task)
+        self._grip = Grip(task)
         symmetries = [turns_of(task.symmetries.get(name)) for name in task.objects]
         self._turns = [turns for turns, _ in symmetries]
         self._lowest = [lowest for _, lowest in symmetries]
@@ -190,10 +249,7 @@ class CameraPerception(Perception):
         self._rotations, self._carried = np.full((objects, 3, 3), np.nan), np.zeros(objects, bool)
         self._joints, self._joint_precision = np.zeros(joints), np.zeros(joints)
         self._hand = np.eye(3)  # its rotation at the last look
-        self._stage, self._opened = (
-            0,
-            0,
-        )  # and how many control steps ago the hand opened first in that stage; 0: it has not
+        self._grip.reset()
         self._moved = np.zeros(objects, bool)  # carried to another place, or something was put on it
         self._taken_at = np.full(objects, np.nan)  # least height of the hand since it closed on an object
         self._count = 0
@@ -207,11 +263,7 @@ class CameraPerception(Perception):
         """Look, and believe what is seen together with what was known."""
         assert isinstance(belief, Belief)
         belief.follow_robot(truth)
-        gripper = float(truth.controller[GRIPPER])
-        if stage != self._stage:
-            self._stage, self._opened = stage, 0
-        self._opened += self._opened > 0 or gripper <= 0
-        carriers = self._carriers.of(stage, gripper, truth.gripper_opening(), self._opened > 0)
+        carriers = self._grip.update(truth, stage)
         rotation = truth.data.site_xmat[truth.grip_site].reshape(3, 3).copy()
         position = (truth.data.site_xpos[truth.grip_site] - fusion.CENTRE) / fusion.UNIT
         if self._count % self._every == 0:
@@ -222,29 +274,35 @@ class CameraPerception(Perception):
         height = truth.data.site_xpos[truth.grip_site, 2]
         self._taken_at[held] = np.fmin(self._taken_at[held], height)
         rise = np.where(held, height - self._taken_at, 0.0)
-        if self._carriers.brought[stage]:
+        if self._grip.brings:
             self._moved[task.objects.index(task.stages[stage].reference)] = True
             self._moved |= held
         for n in np.flatnonzero(~self._moved & (rise <= LIFTED)):
-            self._stand(n, float(rise[n]), position, rotation)
+            self._stand(n, float(self._heights[n] + rise[n]), position, rotation)
+        for n in np.flatnonzero(self._grip.put_down):
+            self._stand(n, None, position, rotation)
         for n, name in enumerate(task.objects):
             vectors = fusion.in_world(self._means[n], position, rotation, self._carrier[n])
             turned = self._turned(n, vectors, rotation)
             task.write_pose7(belief, name, to_pose7(matrix_from(turned, vectors[0])))
         belief.data.qpos[task.joint_qpos] = self._joint_low + self._joint_span * np.clip(self._joints, 0.0, 1.0)
 
-    def _stand(self, n: int, rise: float, hand_position: Array, hand_rotation: Array) -> None:
-        """Put what is known of an object upright on the table, or as high above as the hand that holds it has risen (metres), if
-        that is near: cameras see heights and lean worst."""
+    def _stand(self, n: int, height: float | None, hand_position: Array, hand_rotation: Array) -> None:
+        """Put what is known of an object upright at a known height (metres; None: wherever it is), if that is near: cameras see
+        heights and lean worst."""
         held = self._carrier[n] == fusion.HAND
-        means, height = self._means[n], (self._heights[n] + rise - fusion.CENTRE[2]) / fusion.UNIT
+        means = self._means[n]
         if held:
             means = means @ hand_rotation.T
             means[0] += hand_position
         rotation, _ = decode(means, self._turns[n], self._lowest[n], self._yaws[n])
-        if abs(means[0, 2] - height) * fusion.UNIT > STANDING or rotation[2, 2] < UPRIGHT:
+        if rotation[2, 2] < UPRIGHT:
             return
-        means[0, 2] = height
+        if height is not None:
+            height = (height - fusion.CENTRE[2]) / fusion.UNIT
+            if abs(means[0, 2] - height) * fusion.UNIT > STANDING:
+                return
+            means[0, 2] = height
         if self._turns[n] == UNIQUE:
             means[1:, 2] = 0.0
         else:
@@ -273,7 +331,7 @@ class CameraPerception(Perception):
     @property
     def released(self) -> bool:
         """Whether what the current stage began with in the hand was let go of."""
-        return self._opened > 0 and self._carriers.brought[self._stage]
+        return self._grip.released
 
     def look(self, truth: Simulation, task: Task, stage: int) -> Estimate:
         """What one pair of pictures says."""
@@ -300,7 +358,7 @@ class CameraPerception(Perception):
             position,
             rotation,
             carriers,
-            self._carriers.let_go(self._stage) & (0 < self._opened <= FALLING),
+            self._grip.falling,
         )
         # What contradicts what was known makes it fade faster, as with vectors: a lid that falls shut under the hand is hard to
         # see, and would not be believed against the many clear pictures of it open.
@@ -310,7 +368,7 @@ class CameraPerception(Perception):
         kept, new = left * self._joint_precision, 1.0 / estimate.joint_variance
         self._joints = (kept * self._joints + new * estimate.joints) / (kept + new)
         self._joint_precision = kept + new
-        resting = self._stage < self._moves_first
+        resting = self._grip.stage < self._moves_first
         self._joints[resting] = self._reset_joints[resting]
 
     def spread(self, belief: CellState) -> Array:
@@ -336,8 +394,7 @@ class CameraPerception(Perception):
             "joints": self._joints.copy(),
             "joint_precision": self._joint_precision.copy(),
             "hand": self._hand.copy(),
-            "stage": self._stage,
-            "opened": self._opened,
+            **self._grip.get_memory(),
             "moved": self._moved.copy(),
             "taken_at": self._taken_at.copy(),
             "count": self._count,
@@ -350,7 +407,7 @@ class CameraPerception(Perception):
         self._rotations[:], self._carried[:] = memory["rotations"], memory["carried"]
         self._joints[:], self._joint_precision[:] = memory["joints"], memory["joint_precision"]
         self._hand = np.array(memory["hand"], np.float64)
-        self._stage, self._opened = int(memory["stage"]), int(memory["opened"])
+        self._grip.set_memory(memory)
         self._moved = np.array(memory["moved"], bool)
         self._taken_at = np.array(memory["taken_at"], np.float64)
         self._count = int(memory["count"])

@@ -20,13 +20,12 @@ from reinforcegen_envs.errors import InvalidArgument
 from reinforcegen_envs.files import atomic_path
 from reinforcegen_envs.perception import fusion
 from reinforcegen_envs.perception.base import Belief, Perception
-from reinforcegen_envs.perception.camera import FALLING, Carriers, joint_ranges
+from reinforcegen_envs.perception.camera import FALLING, Grip, joint_ranges
 from reinforcegen_envs.perception.errors import write_off
 from reinforcegen_envs.policies.bundle import Bundle
 from reinforcegen_envs.policies.policy import Memory
 from reinforcegen_envs.policies.weights_file import WeightsError
 from reinforcegen_envs.poses import from_pose7, matrix_to_rotvec, rotvec_to_matrix
-from reinforcegen_envs.sim.kernel import GRIPPER
 from reinforcegen_envs.sim.simulation import CellState, Simulation
 from reinforcegen_envs.tasks.base import Task
 from reinforcegen_envs.typing import Array
@@ -173,7 +172,7 @@ class CameraErrors(Perception):
     def believe(self, truth: Simulation, task: Task) -> CellState:
         """Load the model of a task."""
         self._model = load_model(Bundle.open(type(task), self._weights, self.name).path("camera_errors"), task)
-        self._carriers = Carriers(task)
+        self._grip = Grip(task)
         self._low, self._span = joint_ranges(truth.model, task)
         self._rng = np.random.default_rng(0)
         self._lasting = np.zeros(self._model.lasting.shape[1])
@@ -188,6 +187,7 @@ class CameraErrors(Perception):
         """Draw a new scene's errors."""
         self._rng, self._stage = rng, -1
         self._free[:] = 0
+        self._grip.reset()
         self._passing = rng.normal(size=len(self._passing))
         self.update(truth, belief, task, 0)
 
@@ -200,10 +200,12 @@ class CameraErrors(Perception):
         rho = self._model.memory
         self._passing = rho * self._passing + np.sqrt(1.0 - rho**2) * self._rng.normal(size=len(self._passing))
         errors = self._model.lasting[stage] * self._lasting + self._model.passing[stage] * self._passing
-        carriers = self._carriers.of(stage, float(truth.controller[GRIPPER]), truth.gripper_opening())
+        carriers = self._grip.update(truth, stage)
         hand = truth.data.site_xmat[truth.grip_site].reshape(3, 3)
         for n, name in enumerate(task.objects):
             error = errors[n * PER_OBJECT : (n + 1) * PER_OBJECT]
+            if self._grip.put_down[n]:
+                error[3:5] = 0.0  # it is believed to stand upright
             frame = hand if carriers[n] == fusion.HAND else np.eye(3)
             metres, radians = self._behind(n, from_pose7(task.root_pose7(truth, name)), int(carriers[n]))
             write_off(truth, belief, task, name, frame @ error[:3] + metres, frame @ error[3:] + radians)
@@ -233,14 +235,16 @@ class CameraErrors(Perception):
     def get_memory(self) -> Memory:
         """The errors, and the generator of those to come."""
         return {
-            "stage": self._stage, "lasting": self._lasting.copy(), "passing": self._passing.copy(),
-            "followed": self._followed.copy(), "free": self._free.copy(), "rng": self._rng.bit_generator.state,
+            **self._grip.get_memory(), "error_stage": self._stage, "rng": self._rng.bit_generator.state,
+            "lasting": self._lasting.copy(), "passing": self._passing.copy(),
+            "followed": self._followed.copy(), "free": self._free.copy(),
         }  # fmt: skip
 
     def set_memory(self, memory: Memory) -> None:
         """Go on with the errors of `get_memory`."""
         self._rng = np.random.default_rng(0)
         self._rng.bit_generator.state = memory["rng"]
-        self._stage = int(memory["stage"])
+        self._grip.set_memory(memory)
+        self._stage = int(memory["error_stage"])
         self._lasting, self._passing = np.array(memory["lasting"]), np.array(memory["passing"])
         self._followed, self._free = np.array(memory["followed"]), np.array(memory["free"])
