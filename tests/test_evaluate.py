@@ -41,6 +41,15 @@ def test_the_default_setting_is_deployment():
     assert args.env_id == "ReinforceGen/D2-Threading-Residual-v0" and args.stage is None
 
 
+def test_replanning_and_looks_reach_the_environment(weights):
+    for value in (False, True):
+        env, _ = evaluate.make(arguments(weights, replan=value, randomize_visuals=value))
+        env.reset(seed=0)
+        engine: Any = env.unwrapped.engine  # type: ignore[attr-defined]
+        assert env.get_wrapper_attr("_replan") is value and (engine.sim.look is not None) is value
+        env.close()
+
+
 def test_what_is_counted(result):
     each = result["each"]
     assert [episode.seed for episode in each] == list(range(FIRST_SEED, FIRST_SEED + 6))
