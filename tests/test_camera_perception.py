@@ -402,7 +402,7 @@ def test_labels_say_where_objects_are(frames):
 
 
 def test_moved_objects_keep_their_height_and_what_they_touch(frames, monkeypatch):
-    for name in ("LEANING", "LEANING_AT_WORK", "JOINTS", "JOINTS_AT_WORK"):
+    for name in ("LEANING", "LEANING_AT_WORK", "JOINTS", "SLIDES_AT_WORK"):
         monkeypatch.setattr(frames_module, name, 0.0)
     engine = engine_of(type(frames.task), variant="D2")
     for _ in range(5):
@@ -445,7 +445,7 @@ def test_some_objects_lean_on_the_table(frames, monkeypatch):
 
 def test_a_drawer_is_open_or_shut_wherever_the_hand_is_and_takes_along_what_lies_in_it(monkeypatch):
     task = TASKS["CoffeePreparation"]
-    for name, part in (("JOINTS_AT_WORK", 1.0), ("JOINTS", 1.0), ("FAR", 0.0), ("NEAR", 0.0), ("LEANING", 0.0)):
+    for name, part in (("SLIDES_AT_WORK", 1.0), ("JOINTS", 1.0), ("FAR", 0.0), ("NEAR", 0.0), ("LEANING", 0.0)):
         monkeypatch.setattr(frames_module, name, part)
     frames, engine = Frames(task, load_scene(task.scene), SMALL), engine_of(task, variant="D2")
     for _ in range(20):

@@ -75,7 +75,7 @@ class Known:
         self.carrier = carrier
         self.hand = np.array([1.0, 2.0, 0.5]), np.ascontiguousarray(rotvec_to_matrix(np.array([0.3, -0.2, 1.0])))
 
-    def add(self, vectors, variance, hand=None, carrier=None, loose=False):
+    def add(self, vectors, variance, hand=None, carrier=None, loose=False, swinging=False):
         """Evidence that says the same in both frames."""
         self.hand = hand or self.hand
         self.carrier = self.carrier if carrier is None else carrier
@@ -84,7 +84,7 @@ class Known:
         mean = np.stack([vectors, in_hand])[None]
         fusion.fuse(
             self.means, self.precisions, self.carriers, mean, np.full((1, 2, 3, 3), variance),
-            position, rotation, np.array([self.carrier]), np.array([loose]),
+            position, rotation, np.array([self.carrier]), np.array([loose]), np.array([swinging]),
         )  # fmt: skip
 
     def vectors(self):
@@ -183,6 +183,23 @@ def test_an_object_does_not_turn_in_the_hand_though_every_picture_says_so():
         known.add(settled, 0.01, carrier=fusion.HAND)
     x, y = known.vectors()[1, :2]
     assert np.arctan2(y, x) > 0.85 * a
+
+
+def test_what_is_held_by_something_thin_may_swing():
+    """A mug that is held by its wall turns about the fingers; a nut between them does not."""
+    vectors = np.array([[0.5, -0.3, 0.1], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    a = np.deg2rad(20)
+    swung = np.array([[0.5, -0.3, 0.1], [np.cos(a), np.sin(a), 0.0], [-np.sin(a), np.cos(a), 0.0]])
+    angles = []
+    for swinging in (False, True):
+        known = Known()
+        for _ in range(60):
+            known.add(vectors, 0.01)
+        for _ in range(50):
+            known.add(swung, 0.01, carrier=fusion.HAND, swinging=swinging)
+        x, y = known.vectors()[1, :2]
+        angles.append(np.arctan2(y, x) / a)
+    assert angles[0] < 0.55 and angles[1] > 0.62
 
 
 def test_a_surprising_position_is_believed_in_the_hand():

@@ -33,6 +33,7 @@ SETTLING = 20  # control steps until objects lie still
 UPRIGHT = 0.985
 LIFTED = 0.01  # metres that a hand has risen since it closed on an object, beyond which its height is no longer taken for known
 EMPTY = 0.08  # opening of closed fingers, as a part of their stroke, below which nothing is between them (a mug's wall: 0.12)
+THIN = 0.2  # such an opening below which what is held swings about the fingers (a nut's bars: 0.25)
 FALLING = 20  # control steps for which what was let go of may fall, or slide into place
 JOINT_FADING = 0.9  # part of a joint's precision that is left after a control step
 JOINT_SURPRISE = 6.6  # squared Mahalanobis distance of one number (p = 0.01) beyond which it fades twice as fast
@@ -267,7 +268,8 @@ class CameraPerception(Perception):
         rotation = truth.data.site_xmat[truth.grip_site].reshape(3, 3).copy()
         position = (truth.data.site_xpos[truth.grip_site] - fusion.CENTRE) / fusion.UNIT
         if self._count % self._every == 0:
-            self._fuse(self.look(truth, task, stage), position, rotation, carriers)
+            thin = np.full(len(carriers), truth.gripper_opening() < THIN)
+            self._fuse(self.look(truth, task, stage), position, rotation, carriers, thin)
         self._count += 1
         held = carriers == fusion.HAND
         self._taken_at[~held] = np.nan
@@ -342,7 +344,9 @@ class CameraPerception(Perception):
         self.estimate = split(outputs, len(task.objects))
         return self.estimate
 
-    def _fuse(self, estimate: Estimate, position: Array, rotation: Array, carriers: Integers) -> None:
+    def _fuse(
+        self, estimate: Estimate, position: Array, rotation: Array, carriers: Integers, swinging: NDArray[np.bool_]
+    ) -> None:
         for n in np.flatnonzero(self._carrier == fusion.HAND):
             if self._turns[n] > UNIQUE:  # else its directions stay as they are in the hand's frame
                 directions = np.ascontiguousarray(self._means[n, 1:] @ self._hand.T)
@@ -359,6 +363,7 @@ class CameraPerception(Perception):
             rotation,
             carriers,
             self._grip.falling,
+            swinging,
         )
         # What contradicts what was known makes it fade faster, as with vectors: a lid that falls shut under the hand is hard to
         # see, and would not be believed against the many clear pictures of it open.

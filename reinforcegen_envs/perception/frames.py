@@ -32,9 +32,10 @@ MARGIN = 0.02, 0.1  # metres and radians beyond the reset ranges
 NUDGE = 0.012, 0.1  # standard deviations of a small move: metres along x and y, radians of yaw
 HELD = 0.5  # part of the pictures in which what is held is moved in the hand, by deviations of:
 HELD_METRES, HELD_RADIANS = (0.004, 0.002, 0.004), (0.03, 0.06, 0.03)  # along and about the hand's axes
-# Part of the pictures in which joints of what the robot does not touch are anywhere in their range, and of a skill's reference
-# object: else a drawer is taken to be as far out as the hand has gone, whether that has it or not.
-JOINTS, JOINTS_AT_WORK = 0.15, 0.3
+# Part of the pictures in which joints of what the robot does not touch are anywhere in their range, hinges of what stands free
+# alone, and slides of a skill's reference object: else a drawer is taken to be as far out as the hand has gone, whether it came
+# along or not. Lids behind the hand cannot be seen, and where the hand is does tell.
+JOINTS, SLIDES_AT_WORK = 0.15, 0.3
 # Part of the pictures in which what stands free leans, tipped over an edge by up to so many radians, and of a skill's reference
 # object: skills that go well hardly ever show how it leans.
 LEANING, LEANING_AT_WORK, LEAN = 0.03, 0.1, 0.6
@@ -178,20 +179,20 @@ class Frames:
                 self._slip(names[held[0]], rng)
         self.cell.evaluate()
         for number, owner in enumerate(self._joint_object):
-            if groups[owner] != ROBOT and rng.random() < (JOINTS_AT_WORK if owner == at_work else JOINTS):
-                self._set_joint(
-                    number, [n for n in range(len(names)) if groups[n] == groups[owner] and n != owner], rng
-                )
+            touching = [n for n in range(len(names)) if groups[n] == groups[owner] and n != owner]
+            slides = self.cell.model.jnt_type[self._joint_ids[number]] == mujoco.mjtJoint.mjJNT_SLIDE
+            part = SLIDES_AT_WORK if slides and owner == at_work else JOINTS
+            if groups[owner] != ROBOT and (slides or not touching) and rng.random() < part:
+                self._set_joint(number, touching, rng)
         self.cell.evaluate()
 
     def _set_joint(self, number: int, touching: Sequence[int], rng: np.random.Generator) -> None:
-        """Put a joint anywhere in its range. What slides, a drawer, takes along what touches it; a lid does not."""
-        data, model, address = self.cell.data, self.cell.model, self.task.joint_qpos[number]
+        """Put a joint anywhere in its range. What slides, a drawer, takes along what touches it."""
+        data, address = self.cell.data, self.task.joint_qpos[number]
         joint = self._joint_ids[number]
         before = data.qpos[address]
         data.qpos[address] = self._joint_low[number] + self._joint_span[number] * rng.random()
-        if model.jnt_type[joint] == mujoco.mjtJoint.mjJNT_SLIDE:
-            self._move_rigidly(touching, translation(*(data.xaxis[joint] * (data.qpos[address] - before))))
+        self._move_rigidly(touching, translation(*(data.xaxis[joint] * (data.qpos[address] - before))))
 
     def _lean(self, members: Sequence[int], rng: np.random.Generator) -> None:
         """Tip an object over a point of the table beneath its rim."""

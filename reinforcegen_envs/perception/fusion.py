@@ -18,6 +18,8 @@ NONE = -1  # nothing is known yet
 # Part of the precision that is left after a control step: a row a carrier, of position and directions. In the hand an object is
 # seen from one side alone, so what was seen before it was taken is worth keeping.
 FADING = np.array([[0.985, 0.995], [0.99, 0.999]])
+# The same in the hand, of what is so thin between the fingers that it swings: a mug that is held by its wall.
+SWINGING = np.array([0.95, 0.97])
 # Part of position's and directions' precision that is left when the carrier changes: the fingers move what they close on.
 HANDOVER = np.array([0.2, 1.0])
 # Squared Mahalanobis distance, of 3 numbers, of positions and directions, beyond which what was known fades faster.
@@ -101,6 +103,7 @@ def fuse(
     hand_rotation: Array,
     new_carriers: Integers,
     loose: Flags,
+    swinging: Flags,
 ) -> None:
     """Add a control step's evidence to what is known of all objects, in place.
 
@@ -111,6 +114,7 @@ def fuse(
         hand_position, hand_rotation: see `evidence`.
         new_carriers: (objects,) int64, from now on.
         loose: (objects,) bool: the hand has just let go of it.
+        swinging: (objects,) bool: the hand has it by something thin.
     """
     for n in range(means.shape[0]):
         new, weight = evidence(mean[n], variance[n], hand_position, hand_rotation, new_carriers[n])
@@ -122,7 +126,8 @@ def fuse(
             for k in range(3):
                 precisions[n, k] *= HANDOVER[min(k, 1)]
             carriers[n] = new_carriers[n]
-        fading = FADING[carriers[n]]
+        swings = swinging[n] and carriers[n] == HAND
+        fading = SWINGING if swings else FADING[carriers[n]]
         surprised = np.zeros(2, np.bool_)
         for k in range(3):
             # A long memory's precision says more than it knows, as errors of consecutive pictures are alike: it is judged
@@ -138,7 +143,7 @@ def fuse(
                 left *= SURPRISED[carriers[n], min(k, 1)]
             if surprised[1] and k > 0:
                 left *= SURPRISED[carriers[n], 2]
-            doubtful = k > 0 and carriers[n] == HAND and surprised[1] and not surprised[0]
+            doubtful = k > 0 and carriers[n] == HAND and not swings and surprised[1] and not surprised[0]
             kept, heard = left * precisions[n, k], (DOUBT if doubtful else 1.0) * weight[k]
             total = kept + heard
             means[n, k] = np.linalg.solve(total, kept @ means[n, k] + heard @ new[k])
