@@ -10,7 +10,7 @@ python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D0-Threading-Residual
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D1-Threading-Residual-v0 --policy tuned --episodes 100 --seeds 1 --csv benchmarks/results/evaluate_threading_d1_tuned-0.csv
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-Threading-Residual-v0 --policy base --episodes 100 --seeds 3 --csv benchmarks/results/evaluate_threading_d2_base-0.csv
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-Threading-Residual-v0 --policy tuned --episodes 100 --seeds 3 --csv benchmarks/results/evaluate_threading_d2_tuned-0.csv
-python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-Threading-Residual-v0 --policy tuned --perception camera --episodes 100 --seeds 1 --csv benchmarks/results/evaluate_threading_d2_camera-0.csv
+python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-Threading-Residual-v0 --policy tuned --perception camera --episodes 100 --seeds 3 --csv benchmarks/results/evaluate_threading_d2_camera-0.csv
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D0-Square-Residual-v0 --policy tuned --episodes 100 --seeds 1 --csv benchmarks/results/evaluate_square_d0_tuned-0.csv
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D1-Square-Residual-v0 --policy tuned --episodes 100 --seeds 1 --csv benchmarks/results/evaluate_square_d1_tuned-0.csv
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-Square-Residual-v0 --policy base --episodes 100 --seeds 1 --csv benchmarks/results/evaluate_square_d2_base-0.csv
@@ -26,7 +26,7 @@ python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D1-Coffee-Residual-v0
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D1-Coffee-Residual-v0 --policy tuned --episodes 100 --seeds 1 --csv benchmarks/results/evaluate_coffee_d1_tuned-0.csv
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-Coffee-Residual-v0 --policy base --episodes 100 --seeds 2 --csv benchmarks/results/evaluate_coffee_d2_base-0.csv
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-Coffee-Residual-v0 --policy tuned --episodes 100 --seeds 3 --csv benchmarks/results/evaluate_coffee_d2_tuned-0.csv
-python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-Coffee-Residual-v0 --policy tuned --perception camera --episodes 100 --seeds 1 --csv benchmarks/results/evaluate_coffee_d2_camera-0.csv
+python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-Coffee-Residual-v0 --policy tuned --perception camera --episodes 100 --seeds 2 --csv benchmarks/results/evaluate_coffee_d2_camera-0.csv
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D0-ThreePieceAssembly-Residual-v0 --policy tuned --episodes 100 --seeds 1 --csv benchmarks/results/evaluate_threepieceassembly_d0_tuned-0.csv
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D1-ThreePieceAssembly-Residual-v0 --policy tuned --episodes 100 --seeds 1 --csv benchmarks/results/evaluate_threepieceassembly_d1_tuned-0.csv
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-ThreePieceAssembly-Residual-v0 --policy base --episodes 100 --seeds 1 --csv benchmarks/results/evaluate_threepieceassembly_d2_base-0.csv
@@ -35,7 +35,7 @@ python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-ThreePieceAssembly
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D0-CoffeePreparation-Residual-v0 --policy base --episodes 100 --seeds 1 --csv benchmarks/results/evaluate_coffeepreparation_d0_base-0.csv
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D1-CoffeePreparation-Residual-v0 --policy base --episodes 100 --seeds 1 --csv benchmarks/results/evaluate_coffeepreparation_d1_base-0.csv
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-CoffeePreparation-Residual-v0 --policy base --episodes 100 --seeds 1 --csv benchmarks/results/evaluate_coffeepreparation_d2_base-0.csv
-python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-CoffeePreparation-Residual-v0 --policy base --perception camera --episodes 100 --seeds 1 --csv benchmarks/results/evaluate_coffeepreparation_d2_basecamera-0.csv
+python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-CoffeePreparation-Residual-v0 --policy tuned --perception camera --episodes 100 --seeds 1 --csv benchmarks/results/evaluate_coffeepreparation_d2_camera-0.csv
 
 # Starts off by 1 cm
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-Threading-Residual-v0 --policy base --episodes 100 --seeds 3 --pose-noise 0.01 0.0523599 --csv benchmarks/results/evaluate_threading_d2_base-0.01.csv
