@@ -7,7 +7,9 @@ export OMP_NUM_THREADS=1
 
 # Starts as planned
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D0-Threading-Residual-v0 --policy tuned --episodes 100 --seeds 1 --csv benchmarks/results/evaluate_threading_d0_tuned-0.csv
+python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D0-Threading-Residual-v0 --policy tuned --perception camera --episodes 100 --seeds 1 --csv benchmarks/results/evaluate_threading_d0_camera-0.csv
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D1-Threading-Residual-v0 --policy tuned --episodes 100 --seeds 1 --csv benchmarks/results/evaluate_threading_d1_tuned-0.csv
+python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D1-Threading-Residual-v0 --policy tuned --perception camera --episodes 100 --seeds 1 --csv benchmarks/results/evaluate_threading_d1_camera-0.csv
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-Threading-Residual-v0 --policy base --episodes 100 --seeds 3 --csv benchmarks/results/evaluate_threading_d2_base-0.csv
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-Threading-Residual-v0 --policy tuned --episodes 100 --seeds 3 --csv benchmarks/results/evaluate_threading_d2_tuned-0.csv
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-Threading-Residual-v0 --policy tuned --perception camera --episodes 100 --seeds 3 --csv benchmarks/results/evaluate_threading_d2_camera-0.csv

@@ -114,13 +114,14 @@ def test_installing_a_residual(bundle, tmp_path):
     """A trainer's file goes to its stage's name, with its card; nothing is written when it does not fit."""
     actor = tmp_path / "run" / "actor.safetensors"
     card = {"kind": "residual", "task": "Threading", "observation_size": SIZE, "residual_scale": 0.1, "steps": 7}
-    before = {path.name: path.read_bytes() for path in bundle.folder.iterdir()}
+    contents = lambda: {path: path.read_bytes() for path in bundle.folder.rglob("*") if path.is_file()}  # noqa: E731
+    before = contents()
 
     def refuse(message, networks=None, **changes):
         save_mlps(actor, networks or {"grasp": residual_mlp()}, {**card, **changes})
         with pytest.raises(WeightsError, match=message):
             bundle.install(actor)
-        assert {path.name: path.read_bytes() for path in bundle.folder.iterdir()} == before
+        assert contents() == before
 
     refuse("for task 'Coffee'", task="Coffee")
     refuse("for kind 'base'", kind="base")

@@ -19,8 +19,8 @@ from reinforcegen_envs.tasks import ThreadingTask  # noqa: E402
 
 
 def contents(folder):
-    """Every file of a folder and what it holds."""
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    """Every file in a folder, at any depth, and what it holds."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.fixture(params=TRAINERS)

@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import shutil
 import subprocess
 import sys
 import warnings
@@ -174,9 +175,7 @@ def test_whatever_matters_makes_another_pool(pools, weights, tmp_path, monkeypat
     # What a start does not depend on makes none: the mode, how skills end, where the same weights lie.
     assert key("ReinforceGen/D0-Threading-Skill-Grasp-v0", termination="predictor", obs_mode="state_dict") == 0
     folder = tmp_path / "weights"
-    folder.mkdir()
-    for path in Path(weights).iterdir():
-        (folder / path.name).write_bytes(path.read_bytes())
+    shutil.copytree(weights, folder)
     assert key(weights=str(folder)) == 0
     skeleton = Bundle.open(TASKS["Threading"], folder).skeleton()
     skeleton.tools[0, 0, 0, 0, 3] += 0.001
