@@ -460,7 +460,7 @@ def test_a_drawer_is_open_or_shut_wherever_the_hand_is_and_takes_along_what_lies
         now = frames.cell.data.qpos[frames.task.joint_qpos[1]]
         slid = np.linalg.inv(drawer) @ frames.task.object_pose(frames.cell, "coffee_pod")
         moved = slid[:3, 3] - (np.linalg.inv(drawer) @ pod)[:3, 3]
-        np.testing.assert_allclose(np.abs(moved), [0.0, abs(now), 0.0], atol=1e-6)
+        np.testing.assert_allclose(np.abs(moved), np.array([0.0, abs(float(now)), 0.0]), atol=1e-6)
         seen.append(now)
     assert min(seen) < -0.15 and max(seen) > -0.05
 
