@@ -193,6 +193,17 @@ def test_what_nothing_has_moved_stands_on_the_table(task):
         np.testing.assert_allclose(roots, heights, atol=3e-4)
 
 
+def seen_at(truth, vectors):
+    """What a network says, surely, that sees every object's vectors (3, 3), world frame, positions in metres."""
+    mean = np.zeros((len(vectors), 2, 3, 3))
+    hand, grip = truth.data.site_xmat[truth.grip_site].reshape(3, 3), truth.data.site_xpos[truth.grip_site]
+    for n, world in enumerate(vectors):
+        mean[n, 0], mean[n, 1] = world, world @ hand
+        mean[n, 0, 0] = (world[0] - fusion.CENTRE) / fusion.UNIT
+        mean[n, 1, 0] = hand.T @ (world[0] - grip) / fusion.UNIT
+    return Estimate(mean, np.full_like(mean, 1e-4), np.zeros(0), np.ones(0))
+
+
 def test_objects_are_believed_to_stand_until_they_are_moved_or_toppled(tmp_path, monkeypatch):
     perception = CameraPerception(random_estimator(tmp_path / "weights", ThreadingTask))
     engine = engine_of(ThreadingTask, perception=perception)
@@ -200,15 +211,8 @@ def test_objects_are_believed_to_stand_until_they_are_moved_or_toppled(tmp_path,
 
     def look(truth, task, stage):
         """Every object leans by six degrees, and is seen too high."""
-        seen = np.zeros((2, 2, 3, 3))
-        hand, grip = truth.data.site_xmat[truth.grip_site].reshape(3, 3), truth.data.site_xpos[truth.grip_site]
-        for n, body in enumerate(task.bodies):
-            position = truth.data.xpos[body] + [0.0, 0.0, up]
-            vectors = encode(position, np.ascontiguousarray(lean), 1)
-            seen[n, 0], seen[n, 1] = vectors, vectors @ hand
-            seen[n, 0, 0] = (position - fusion.CENTRE) / fusion.UNIT
-            seen[n, 1, 0] = hand.T @ (position - grip) / fusion.UNIT
-        return Estimate(seen, np.full((2, 2, 3, 3), 1e-4), np.zeros(0), np.ones(0))
+        turned = np.ascontiguousarray(lean)
+        return seen_at(truth, [encode(truth.data.xpos[body] + [0.0, 0.0, up], turned, 1) for body in task.bodies])
 
     monkeypatch.setattr(perception, "look", look)
     perception_anew(engine)
@@ -245,14 +249,7 @@ def test_what_slips_out_of_the_hand_before_it_is_carried_off_stands_again(tmp_pa
 
     def look(truth, task, stage):
         """The needle is seen 4 mm too high."""
-        seen = np.zeros((2, 2, 3, 3))
-        hand, grip = truth.data.site_xmat[truth.grip_site].reshape(3, 3), truth.data.site_xpos[truth.grip_site]
-        for n, body in enumerate(task.bodies):
-            vectors = encode(truth.data.xpos[body] + [0.0, 0.0, 0.004], np.eye(3), 1)
-            seen[n, 0], seen[n, 1] = vectors, vectors @ hand
-            seen[n, 0, 0] = (vectors[0] - fusion.CENTRE) / fusion.UNIT
-            seen[n, 1, 0] = hand.T @ (vectors[0] - grip) / fusion.UNIT
-        return Estimate(seen, np.full((2, 2, 3, 3), 1e-4), np.zeros(0), np.ones(0))
+        return seen_at(truth, [encode(truth.data.xpos[body] + [0.0, 0.0, 0.004], np.eye(3), 1) for body in task.bodies])
 
     monkeypatch.setattr(perception, "look", look)
     perception_anew(engine)
@@ -295,14 +292,8 @@ def test_a_held_piece_that_looks_the_same_when_turned_turns_with_the_hand(tmp_pa
     blind = np.full((len(task.objects), 2, 3, 3), 1e6)
 
     def truth_once(truth, task, stage):
-        seen = np.zeros_like(blind)
-        hand, grip = truth.data.site_xmat[truth.grip_site].reshape(3, 3), truth.data.site_xpos[truth.grip_site]
-        for n, body in enumerate(task.bodies):
-            vectors = encode(truth.data.xpos[body], truth.data.xmat[body].reshape(3, 3), perception._turns[n])
-            seen[n, 0], seen[n, 1] = vectors, vectors @ hand
-            seen[n, 0, 0] = (vectors[0] - fusion.CENTRE) / fusion.UNIT
-            seen[n, 1, 0] = hand.T @ (vectors[0] - grip) / fusion.UNIT
-        return Estimate(seen, np.full_like(blind, 1e-4), np.zeros(0), np.ones(0))
+        data, bodies = truth.data, zip(task.bodies, perception._turns, strict=True)
+        return seen_at(truth, [encode(data.xpos[b], data.xmat[b].reshape(3, 3), turns) for b, turns in bodies])
 
     monkeypatch.setattr(perception, "look", truth_once)
     engine = perception_anew(engine)
@@ -311,6 +302,7 @@ def test_a_held_piece_that_looks_the_same_when_turned_turns_with_the_hand(tmp_pa
     for _ in range(8):  # and rises: until then the piece stands on the table
         engine.act(np.array([0, 0, 0.5, 0, 0, 0, 1.0]))
     assert perception._carrier[piece] == fusion.HAND
+    assert engine.sim.data.site_xpos[engine.sim.grip_site, 2] - perception._taken_at[piece] > camera.LIFTED
     in_hand = np.linalg.inv(engine.belief.eef_pose()) @ engine.task.object_pose(engine.belief, "piece_1")
     monkeypatch.setattr(perception, "look", lambda *_: Estimate(np.zeros_like(blind), blind, np.zeros(0), np.ones(0)))
     before = engine.belief.eef_pose()

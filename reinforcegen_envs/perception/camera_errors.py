@@ -177,7 +177,6 @@ class CameraErrors(Perception):
         self._rng = np.random.default_rng(0)
         self._lasting = np.zeros(self._model.lasting.shape[1])
         self._passing = np.zeros_like(self._lasting)
-        self._stage = -1
         # By object: where it would be believed to be if that had no other errors; control steps since it was carried.
         self._followed = np.tile(np.eye(4), (len(task.objects), 1, 1))
         self._free = np.zeros(len(task.objects), np.int64)
@@ -185,18 +184,18 @@ class CameraErrors(Perception):
 
     def reset(self, truth: Simulation, belief: CellState, task: Task, rng: np.random.Generator) -> None:
         """Draw a new scene's errors."""
-        self._rng, self._stage = rng, -1
+        self._rng = rng
         self._free[:] = 0
         self._grip.reset()
-        self._passing = rng.normal(size=len(self._passing))
+        self._passing, self._lasting = rng.normal(size=(2, len(self._passing)))
         self.update(truth, belief, task, 0)
 
     def update(self, truth: Simulation, belief: CellState, task: Task, stage: int = 0) -> None:
         """Put every object where it is, and the errors on top."""
         assert isinstance(belief, Belief)
         belief.follow_robot(truth)
-        if stage != self._stage:
-            self._stage, self._lasting = stage, self._rng.normal(size=len(self._lasting))
+        if stage != self._grip.stage:
+            self._lasting = self._rng.normal(size=len(self._lasting))
         rho = self._model.memory
         self._passing = rho * self._passing + np.sqrt(1.0 - rho**2) * self._rng.normal(size=len(self._passing))
         errors = self._model.lasting[stage] * self._lasting + self._model.passing[stage] * self._passing
@@ -235,7 +234,7 @@ class CameraErrors(Perception):
     def get_memory(self) -> Memory:
         """The errors, and the generator of those to come."""
         return {
-            **self._grip.get_memory(), "error_stage": self._stage, "rng": self._rng.bit_generator.state,
+            **self._grip.get_memory(), "rng": self._rng.bit_generator.state,
             "lasting": self._lasting.copy(), "passing": self._passing.copy(),
             "followed": self._followed.copy(), "free": self._free.copy(),
         }  # fmt: skip
@@ -245,6 +244,5 @@ class CameraErrors(Perception):
         self._rng = np.random.default_rng(0)
         self._rng.bit_generator.state = memory["rng"]
         self._grip.set_memory(memory)
-        self._stage = int(memory["error_stage"])
         self._lasting, self._passing = np.array(memory["lasting"]), np.array(memory["passing"])
         self._followed, self._free = np.array(memory["followed"]), np.array(memory["free"])

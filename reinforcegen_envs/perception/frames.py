@@ -173,7 +173,7 @@ class Frames:
             elif kind < far + near:
                 self._nudge(members, rng)
             if len(members) == 1 and rng.random() < (LEANING_AT_WORK if at_work in members else LEANING):
-                self._lean(members, rng)
+                self._lean(members[0], rng)
         if len(held) == 1 and names[held[0]] in task.object_qpos and self.cell.controller[GRIPPER] > 0:
             if rng.random() < HELD:
                 self._slip(names[held[0]], rng)
@@ -194,18 +194,17 @@ class Frames:
         data.qpos[address] = self._joint_low[number] + self._joint_span[number] * rng.random()
         self._move_rigidly(touching, translation(*(data.xaxis[joint] * (data.qpos[address] - before))))
 
-    def _lean(self, members: Sequence[int], rng: np.random.Generator) -> None:
+    def _lean(self, n: int, rng: np.random.Generator) -> None:
         """Tip an object over a point of the table beneath its rim."""
-        (n,) = members
         name = self.task.objects[n]
-        root = self.task.root_pose7(self.cell, name)[:3]
         if name not in self.task.object_qpos:
             return  # it is fixed to the table
+        root = self.task.root_pose7(self.cell, name)[:3]
         towards, angle = rng.uniform(-np.pi, np.pi), rng.uniform(0.0, LEAN)
         out = 0.5 * self.task.shapes[name].radius * np.array([np.cos(towards), np.sin(towards)])
         edge = translation(root[0] + out[0], root[1] + out[1], root[2] - self.task.shapes[name].height)
         over = rotation(angle * np.array([-np.sin(towards), np.cos(towards), 0.0]))
-        self._move_rigidly(members, edge @ over @ invert(edge))
+        self._move_rigidly([n], edge @ over @ invert(edge))
 
     def _move_rigidly(self, members: Sequence[int], motion: Array) -> None:
         """Apply a motion (4x4, world frame) to some objects."""
