@@ -50,7 +50,7 @@ ENTRY_POINTS = "reinforcegen_envs.tasks"
 _PLAIN = (
     "obs_mode", "image_size", "randomize_visuals", "perception", "controller", "render_mode", "camera", "width", "height",
 )  # fmt: skip
-_HYBRID = ("termination", "initiation", "pose_noise", "replan", "weights")
+_HYBRID = ("termination", "initiation", "pose_noise", "replan", "retries", "weights")
 _STAGED = ("pool", "pool_size", "earlier_policy", "earlier_pool", "foresight")  # of one stage's skill alone
 ARGUMENTS = {
     None: _PLAIN,

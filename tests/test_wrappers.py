@@ -41,6 +41,7 @@ INFO_KEYS = {
     "failure",
     "failure_stage",
     "failure_segment",
+    "retries",
 }
 
 

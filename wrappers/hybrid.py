@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +11,7 @@ import gymnasium as gym
 import numpy as np
 
 from reinforcegen_envs.engine import Engine, Failure, Snapshot
+from reinforcegen_envs.engine.engine import OPEN_ENOUGH
 from reinforcegen_envs.engine.judge import Judge
 from reinforcegen_envs.env import ManipulationEnv, checked_action
 from reinforcegen_envs.errors import InvalidArgument, checked_flag, is_one_of
@@ -66,6 +68,8 @@ class Counters:
         paid: reward of this episode so far.
         over: the episode has ended, or was never begun.
         source: the source demonstration that is copied, or None.
+        tried: sources from whose starts the current skill was begun in vain.
+        retries: how often a skill has been begun again.
         failure: why the connect to the current skill failed, or None.
     """
 
@@ -79,7 +83,14 @@ class Counters:
         self.finished = self.over = False
         self.paid = 0.0
         self.source: int | None = None
+        self.tried: tuple[int, ...] = ()
+        self.retries = 0
         self.failure: Failure | None = None
+
+    def enter_stage(self) -> None:
+        """Another stage."""
+        self.finished = False
+        self.tried = ()
 
     def get_memory(self) -> Memory:
         """The counters as a snapshot holds them."""
@@ -88,9 +99,11 @@ class Counters:
 
     def set_memory(self, memory: Memory) -> None:
         """Go on from what `get_memory` gave."""
+        memory = {"retries": 0, "tried": (), **memory}  # snapshots of before there were retries
         if set(memory) != set(vars(self)):
             raise InvalidArgument(f"counters {sorted(memory)} are not {sorted(vars(self))}")
         vars(self).update(memory)
+        self.tried = tuple(int(source) for source in memory["tried"])
         if memory["failure"] is not None:
             self.failure = Failure(*memory["failure"])
 
@@ -111,6 +124,8 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
         initiation: "teacher" takes the source whose key poses lie best within reach; "student" the learned predictor's choice.
         pose_noise: standard deviations, metres and radians per axis, of what is added to every initiation pose.
         replan: look at the goal while connecting and plan again when it has moved.
+        retries: how often in an episode a skill whose horizon is over is begun again, within the task's horizon: the planner
+            opens the hand, unless the skill came with something in it that is still there, backs out, and connects anew.
         weights: folder of predictors and skeleton; None means the shipped ones.
 
     Attributes:
@@ -133,6 +148,7 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
         initiation: str = "teacher",
         pose_noise: tuple[float, float] = (0.0, 0.0),
         replan: bool = False,
+        retries: int = 0,
         weights: str | os.PathLike[str] | None = None,
     ):
         super().__init__(env)
@@ -155,6 +171,7 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
         self.termination = self._make_termination(termination)
         self._pose_noise = checked_pose_noise(pose_noise)
         self._replan = checked_flag(replan, "replan")
+        self._retries = checked_retries(retries)
         self.counters = Counters()
         self.observation: Observations = np.zeros(0, np.float32)
         self._last_connect: Connect | None = None
@@ -240,15 +257,24 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
                 terminated = True
             else:
                 engine.enter_stage(engine.stage + 1)
+                counters.enter_stage()
                 connect_failure = self._connect_to_skill()
                 self.observation = engine.observe()
                 steps += self._last_steps()
                 failure = failure or connect_failure
                 terminated = connect_failure is not None
         elif not terminated:
-            horizon = engine.task.stages[engine.stage].horizon
-            truncated = counters.skill_steps >= horizon or counters.steps >= engine.task.horizon
-            failure = judge.skill_failure("skill timeout") if truncated else None
+            late = counters.steps >= engine.task.horizon
+            if not late and counters.skill_steps >= engine.task.stages[engine.stage].horizon:
+                if self._may_retry():
+                    failure = self._retry()
+                    self.observation = engine.observe()
+                    steps += self._last_steps()
+                    terminated = failure is not None
+                else:
+                    late = True
+            if late:
+                truncated, failure = True, judge.skill_failure("skill timeout")
         counters.over = terminated or truncated
         if counters.over and last and judge.finished:
             # A learned termination may come after success was lost again, or skip a stage's reward: what is paid in the
@@ -293,13 +319,33 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
 
     def _info(self, steps: int, failure: Failure | None) -> dict[str, Any]:
         planner = None if self._last_connect is None else self._last_connect.plan.info()
-        return self.core.info(steps, planner, failure)
+        return {**self.core.info(steps, planner, failure), "retries": self.counters.retries}
+
+    def _may_retry(self) -> bool:
+        """Whether the skill, which has run out of time, may be begun again."""
+        engine = self.engine
+        if self.counters.retries >= self._retries:
+            return False
+        # What was let go cannot be carried to where the skill starts.
+        return engine.task.stages[engine.stage].held is None or engine.sim.gripper_opening() < OPEN_ENOUGH
+
+    def _retry(self) -> Failure | None:
+        """Begin the current stage's skill again; returns None or why it cannot be."""
+        engine, counters = self.engine, self.counters
+        counters.retries += 1
+        if counters.source is not None:
+            counters.tried += (counters.source,)
+        opening = engine.open_hand() if engine.task.stages[engine.stage].held is None else 0
+        failure = self._connect_to_skill()
+        counters.steps += opening
+        if self._last_connect is not None:
+            self._last_connect = replace(self._last_connect, steps=self._last_connect.steps + opening)
+        return failure
 
     def _connect_to_skill(self) -> Failure | None:
         """Connect to where the current stage's skill starts; returns None or why it failed."""
         engine, counters = self.engine, self.counters
         counters.skill_steps = 0
-        counters.finished = False
         self._last_connect = None
         connect = None
         steps = 0
@@ -327,6 +373,7 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
     def _ranked_sources(self) -> list[int]:
         """Source demonstrations within reach, the one to copy first; it stays that one until a stage that may have another."""
         engine, source = self.engine, self.counters.source
+        tried = Counter(self.counters.tried)  # what others did comes before what has not helped
         margins = self.skeleton.margins(engine.belief, engine.task, engine.connector.checker.kinematics, engine.stage)
         if self.initiation is None:
             ranked = np.argsort(-margins, kind="stable")
@@ -335,10 +382,12 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
             ranked = self.initiation.act(engine.observe()[None])[0]
             ranked = sorted(ranked, key=lambda i: margins[i] <= COMFORT)
         order = [int(i) for i in ranked if margins[i] > 0]
-        if source is not None and not engine.task.stages[engine.stage].new_source:
+        if source is not None and engine.stage > 0 and not engine.task.stages[engine.stage].new_source:
             # Another source's start may not suit the grasp of this one, unless it would have grasped in the same way.
             alike = self.skeleton.alike(source, engine.task, engine.stage)
-            order.sort(key=lambda i: (i != source, not alike[i]))
+            order.sort(key=lambda i: (not alike[i], tried[i], i != source))
+        else:
+            order.sort(key=lambda i: tried[i])
         return order
 
     def _connect(self, source: int) -> Connect:
@@ -402,3 +451,14 @@ def checked_pose_noise(pose_noise: Any) -> tuple[float, float]:
     if not (0.0 <= metres < np.inf and 0.0 <= radians < np.inf):
         raise InvalidArgument(f"pose_noise {pose_noise!r} must be (metres, radians), both at least 0")
     return metres, radians
+
+
+def checked_retries(retries: Any) -> int:
+    """``retries`` as a number.
+
+    Raises:
+        InvalidArgument: it is anything but an integer of at least 0.
+    """
+    if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
+        raise InvalidArgument(f"retries {retries!r} must be a whole number, at least 0")
+    return retries

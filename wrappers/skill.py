@@ -236,6 +236,7 @@ class Skill(Hybrid):
                 return steps, False
             if judge.finished:
                 engine.enter_stage(engine.stage + 1)
+                counters.enter_stage()
                 if self._connect_to_skill() is not None:
                     return steps, False
                 steps += self._last_steps()

@@ -188,6 +188,16 @@ class Engine:
         self.events.emit("connect_ended", connect)
         return connect
 
+    def open_hand(self) -> int:
+        """Open the hand where it is, as far as what is about it allows; returns the control steps that it took."""
+        joints = self.sim.joints.copy()
+        steps = 0
+        while steps < MAX_SETTLE_STEPS and self.sim.gripper_opening() <= OPEN_ENOUGH:
+            self.track(joints, joints, OPEN)
+            steps += 1
+        self.sim.hold_orientation()
+        return steps
+
     def _follow(self, plan: Plan, goal: Array, stop: Callable[[], bool] | None, every: int) -> Connect:
         empty = self.task.stages[self.stage].held is None
         gripper = OPEN if empty else CLOSE

@@ -66,6 +66,8 @@ class Args:
     wrong as those, without pictures)"""
     replan: bool = False
     """look at the goal of a connect on the way, and plan again when it is elsewhere than was believed"""
+    retries: int = 0
+    """how often in an episode a skill that has run out of time is begun again, within the task's horizon"""
     randomize_visuals: bool = False
     """every episode looks different to the cameras: colours, lights, and where the cameras stand"""
     stage: str | None = None
@@ -115,6 +117,7 @@ def make(args: Args, render_mode: str | None = None, **more: Any) -> tuple[gym.E
         "perception": args.perception,
         "pose_noise": tuple(args.pose_noise),
         "replan": args.replan,
+        "retries": args.retries,
         "randomize_visuals": args.randomize_visuals,
         "weights": None if args.weights is None else str(args.weights),
         "render_mode": render_mode,

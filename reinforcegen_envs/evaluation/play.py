@@ -23,6 +23,7 @@ class Episode:
         failure: "stage: reason", or "" after a success or a truncation.
         control_steps: of the episode, connects included.
         connect_steps: of the connects.
+        retries: how often a skill was begun again.
     """
 
     seed: int
@@ -33,6 +34,7 @@ class Episode:
     failure: str = ""
     control_steps: int = 0
     connect_steps: int = 0
+    retries: int = 0
 
 
 class RandomPolicy:
@@ -66,6 +68,7 @@ def play(env: gym.Env, policy: Agent, seed: int) -> Episode:
         episode.reference_success |= info["reference_success"]
         done = terminated or truncated
     episode.success = bool(info["success"])
+    episode.retries = info.get("retries", 0)
     episode.reference_success |= episode.success
     if info["failure"] and not episode.success:
         episode.failure = f"{info['failure_stage']}: {info['failure']}"

@@ -27,7 +27,7 @@ def summarise(episodes: Sequence[Episode], stage_names: Sequence[str], seeds: in
 
     Returns:
         success, interval (95%, Wilson, strict), reference_success, episodes, per_seed, stages (name -> success given that it
-        was entered, with counts), failures (count by place and reason), control_steps (mean).
+        was entered, with counts), failures (count by place and reason), control_steps (mean), retries (of all episodes).
     """
     successes = np.array([e.success for e in episodes])
     stages = {}
@@ -49,6 +49,7 @@ def summarise(episodes: Sequence[Episode], stage_names: Sequence[str], seeds: in
         "stages": stages,
         "failures": dict(Counter(e.failure for e in episodes if not e.success).most_common()),
         "control_steps": float(np.mean([e.control_steps for e in episodes])),
+        "retries": sum(e.retries for e in episodes),
     }
 
 
@@ -66,6 +67,8 @@ def report(title: str, summary: dict[str, Any]) -> str:
         lines.append(
             f"  stage {name:<13} {stage['success']:.3f}  [{low:.3f}, {high:.3f}]  of {stage['entered']} entered"
         )
+    if summary["retries"]:
+        lines.append(f"  skills begun again  {summary['retries']}")
     lines += [f"  failed: {failure:<40} {count}" for failure, count in summary["failures"].items()]
     return "\n".join(lines)
 
@@ -92,6 +95,8 @@ def read_csv(path: str | os.PathLike[str]) -> list[Episode]:
     names = [field.name for field in fields(Episode)]
     with open(path, newline="") as file:
         rows = list(csv.DictReader(file))
+    if rows and "retries" not in rows[0]:  # tables of before there were any
+        rows = [{**row, "retries": "0"} for row in rows]
     if not rows or list(rows[0]) != names:
         raise InvalidArgument(f"{path} is no table of episodes; it must have the columns {', '.join(names)}")
 

@@ -1,0 +1,177 @@
+"""A skill that has run out of time is begun again: from where it starts, within the task's horizon, paid once."""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+import reinforcegen_envs  # noqa: F401 (registers the ids)
+from reinforcegen_envs import evaluate
+from reinforcegen_envs.errors import InvalidArgument
+from reinforcegen_envs.evaluation.play import Episode
+from reinforcegen_envs.evaluation.summary import read_csv, report, summarise, write_csv
+from reinforcegen_envs.poses import distance
+
+ID = "ReinforceGen/D0-Threading-Residual-v0"
+ZERO = np.zeros(7, np.float32)
+STAY = np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0], np.float32)
+DOWN = np.array([0.0, 0.0, -0.5, 0.0, 0.0, 0.0, -1.0], np.float32)
+OPEN = np.array([0.0, 0.0, 1.0, 0.0, 0.0, 0.0, -1.0], np.float32)
+
+
+def make(weights, **kwargs: Any) -> Any:
+    return gym.make(ID, weights=weights, disable_env_checker=True, **kwargs)
+
+
+def hybrid_of(env) -> Any:
+    while not hasattr(env, "counters"):
+        env = env.env
+    return env
+
+
+def goal_of(hybrid):
+    """Where the hand is to be when the current stage's skill starts."""
+    return hybrid._goal(hybrid.skeleton.tools[hybrid.counters.source, hybrid.engine.stage][0])
+
+
+def spoil(env, action, steps):
+    """Steps with an action that does not let the base policy succeed; the last step's answer."""
+    for _ in range(steps):
+        answer = env.step(action)
+        assert not answer[2] and answer[4]["success"] is False
+    return answer
+
+
+@pytest.fixture
+def hybrid_env(weights):
+    """Makes a hybrid environment, and one in whose first skill the hand has gone down and stayed there until its time is nearly up."""
+
+    def make_one(**kwargs: Any) -> Any:
+        env = gym.make("ReinforceGen/D0-Threading-Hybrid-v0", weights=weights, disable_env_checker=True, **kwargs)
+        _, info = env.reset(seed=3)
+        assert info["failure"] == "" and info["retries"] == 0
+        spoil(env, DOWN, 6)
+        spoil(env, STAY, env.unwrapped.task.stages[0].horizon - 7)
+        return env
+
+    return make_one
+
+
+def test_without_retries_a_late_skill_is_the_end(hybrid_env):
+    *_, terminated, truncated, info = hybrid_env().step(STAY)
+    assert truncated and not terminated and (info["failure"], info["retries"]) == ("skill timeout", 0)
+
+
+def test_the_hand_backs_out_and_the_skill_starts_again(hybrid_env):
+    env = hybrid_env(retries=1)
+    hybrid, before = hybrid_of(env), hybrid_of(env).counters.source
+    low = env.unwrapped.sim.eef_pose()[2, 3]
+    _, _, terminated, truncated, info = env.step(STAY)
+    assert info["failure"] == "" and info["stage"] == 0 and not terminated and not truncated
+    assert info["retries"] == 1 and info["planner"]["status"] in ("line", "lift", "birrt") and info["sim_steps"] > 5
+    assert hybrid.counters.source != before  # another start may lead elsewhere
+    assert env.unwrapped.sim.eef_pose()[2, 3] > low + 0.02
+    metres, radians = distance(env.unwrapped.sim.eef_pose(), goal_of(hybrid))
+    assert metres < 0.01 and radians < 0.1 and env.unwrapped.sim.gripper_opening() > 0.9
+    horizon = env.unwrapped.task.stages[0].horizon
+    spoil(env, STAY, horizon - 1)
+    *_, truncated, info = env.step(STAY)
+    assert truncated and info["failure"] == "skill timeout"  # there was one retry
+
+
+def test_the_task_s_horizon_stays(hybrid_env):
+    env = hybrid_env(retries=10)
+    hybrid, done = hybrid_of(env), False
+    while not done:
+        *_, terminated, done, info = env.step(STAY)
+        assert not terminated
+    assert env.unwrapped.task.horizon <= hybrid.counters.steps < env.unwrapped.task.horizon + 200
+    assert info["failure"] == "skill timeout" and 1 <= info["retries"] < 10
+
+
+def test_the_base_policy_succeeds_after_a_retry_and_replays(weights):
+    """The return is 1, the needle is taken the second time; from a snapshot before the retry the rest is the same."""
+    runs = []
+    env = make(weights, retries=1, residual_scale=1.0)
+    for attempt in range(2):
+        if attempt == 0:
+            env.reset(seed=5)
+            horizon = env.unwrapped.task.stages[0].horizon
+            spoil(env, OPEN, horizon - 1)
+            state = env.get_wrapper_attr("get_state")()
+        else:
+            env.get_wrapper_attr("set_state")(state)
+        rewards, info, done = [], {}, False
+        while not done:
+            obs, reward, terminated, truncated, info = env.step(ZERO)
+            done = terminated or truncated
+            rewards.append((reward, obs.tobytes(), info["retries"]))
+        runs.append(rewards)
+        assert info["success"] and info["retries"] == 1 and sum(r for r, *_ in rewards) == pytest.approx(1.0)
+    assert runs[0] == runs[1]
+
+
+def test_a_stage_is_paid_once(weights):
+    """A grasp that nobody ends is finished, runs out of time, and is finished again."""
+    env = make(weights, retries=1, termination=lambda observation: False)
+    env.reset(seed=5)
+    rewards, truncated = [], False
+    while not truncated:
+        _, reward, terminated, truncated, info = env.step(ZERO)
+        assert not terminated
+        rewards.append(reward)
+    assert info["retries"] == 1 and np.count_nonzero(rewards) == 1 and sum(rewards) == 0.5
+
+
+def test_what_was_let_go_cannot_be_carried_back(weights, monkeypatch):
+    """In a skill that came with something in the hand: begun again if it still is, over if not."""
+    for opened in (False, True):
+        env = make(weights, retries=1, residual_scale=1.0)
+        engine = env.unwrapped.engine
+        env.reset(seed=5)
+        while engine.stage == 0:
+            env.step(ZERO)
+        lifted = engine.snapshot()
+        for _ in range(engine.task.stages[1].horizon - 1):
+            engine.restore(lifted, set())  # nothing gets on
+            *_, truncated, info = env.step(ZERO)
+            assert not truncated
+        if opened:
+            monkeypatch.setattr(engine.sim, "gripper_opening", lambda: 1.0)
+        *_, truncated, info = env.step(ZERO)
+        assert truncated is opened and info["stage"] == 1 and info["retries"] == (0 if opened else 1)
+
+
+@pytest.mark.parametrize("retries", [-1, 1.0, True, "1", None])
+def test_retries_that_are_no_number_are_refused(retries, weights):
+    with pytest.raises(InvalidArgument, match="retries .* must be a whole number, at least 0"):
+        make(weights, retries=retries)
+
+
+def test_snapshots_from_before_there_were_retries_are_restored(weights):
+    env = make(weights)
+    env.reset(seed=0)
+    counters = hybrid_of(env).counters
+    memory = counters.get_memory()
+    del memory["retries"]
+    counters.retries = 7
+    counters.set_memory(memory)
+    assert counters.retries == 0
+
+
+def test_evaluation_counts_them(weights, tmp_path):
+    args = evaluate.Args(env_id=ID, weights=weights, retries=2, episodes=1, workers=1)
+    env, _ = evaluate.make(args)
+    assert env.get_wrapper_attr("_retries") == 2
+    episodes = [
+        Episode(0, True, True, [True, True], [True, True], retries=2),
+        Episode(1, False, False, [True, False], [False, False]),
+    ]
+    summary = summarise(episodes, ("grasp", "insert"))
+    assert summary["retries"] == 2 and "begun again  2" in report("", summary)
+    write_csv(tmp_path / "a.csv", episodes)
+    assert read_csv(tmp_path / "a.csv") == episodes
+    lines = (tmp_path / "a.csv").read_text().splitlines()
+    (tmp_path / "old.csv").write_text("\n".join(line.rpartition(",")[0] for line in lines))
+    assert [episode.retries for episode in read_csv(tmp_path / "old.csv")] == [0, 0]
