@@ -45,10 +45,10 @@ def spoil(env, action, steps):
 
 @pytest.fixture
 def hybrid_env(weights):
-    """Makes a hybrid environment, and one in whose first skill the hand has gone down and stayed there until its time is nearly up."""
+    """Makes a hybrid environment in whose first skill the hand has gone down and stayed there until its time is nearly up."""
 
     def make_one(**kwargs: Any) -> Any:
-        env = gym.make("ReinforceGen/D0-Threading-Hybrid-v0", weights=weights, disable_env_checker=True, **kwargs)
+        env: Any = gym.make("ReinforceGen/D0-Threading-Hybrid-v0", weights=weights, disable_env_checker=True, **kwargs)
         _, info = env.reset(seed=3)
         assert info["failure"] == "" and info["retries"] == 0
         spoil(env, DOWN, 6)
