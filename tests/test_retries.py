@@ -124,23 +124,42 @@ def test_a_stage_is_paid_once(weights):
     assert info["retries"] == 1 and np.count_nonzero(rewards) == 1 and sum(rewards) == 0.5
 
 
-def test_what_was_let_go_cannot_be_carried_back(weights, monkeypatch):
-    """In a skill that came with something in the hand: begun again if it still is, over if not."""
-    for opened in (False, True):
-        env = make(weights, retries=1, residual_scale=1.0)
-        engine = env.unwrapped.engine
-        env.reset(seed=5)
-        while engine.stage == 0:
-            env.step(ZERO)
-        lifted = engine.snapshot()
-        for _ in range(engine.task.stages[1].horizon - 1):
-            engine.restore(lifted, set())  # nothing gets on
-            *_, truncated, info = env.step(ZERO)
-            assert not truncated
-        if opened:
-            monkeypatch.setattr(engine.sim, "gripper_opening", lambda: 1.0)
+@pytest.mark.parametrize("opened", [False, True])
+def test_a_skill_that_came_with_something(opened, weights, monkeypatch):
+    """It is begun again with what is in the hand; what was let go is grasped anew, which is not paid again."""
+    env = make(weights, retries=1)
+    engine = env.unwrapped.engine
+    env.reset(seed=5)
+    paid = 0.0
+    while engine.stage == 0:
+        paid += env.step(ZERO)[1]
+    lifted = engine.snapshot()
+    for _ in range(engine.task.stages[1].horizon - 1):
+        engine.restore(lifted, set())  # nothing gets on
         *_, truncated, info = env.step(ZERO)
-        assert truncated is opened and info["stage"] == 1 and info["retries"] == (0 if opened else 1)
+        assert not truncated
+    hybrid = hybrid_of(env)
+    assert not hybrid._let_go(0)
+    if opened:
+        before = engine.snapshot()
+        engine.sim.data.qpos[engine.task.object_qpos["needle"]] += 0.05
+        engine.sim.evaluate()
+        assert hybrid._let_go(0)
+        engine.restore(before)
+        engine.open_hand()
+        assert hybrid._let_go(0)
+        engine.restore(before)
+    with monkeypatch.context() as context:
+        if opened:
+            context.setattr(hybrid, "_let_go", lambda grasp: True)
+        *_, truncated, info = env.step(ZERO)
+    assert not truncated and info["stage"] == (0 if opened else 1) and info["retries"] == 1
+    done = False
+    while not done:
+        _, reward, terminated, truncated, info = env.step(ZERO)
+        paid += reward
+        done = terminated or truncated
+    assert info["failure"] == "" and info["success"] and paid == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("retries", [-1, 1.0, True, "1", None])
@@ -154,7 +173,8 @@ def test_snapshots_from_before_there_were_retries_are_restored(weights):
     env.reset(seed=0)
     counters = hybrid_of(env).counters
     memory = counters.get_memory()
-    del memory["retries"]
+    for name in ("retries", "tried", "reached"):
+        del memory[name]
     counters.retries = 7
     counters.set_memory(memory)
     assert counters.retries == 0

@@ -31,6 +31,7 @@ COMFORT = 0.12  # radians to every joint limit: the student's choice among sourc
 REPLAN_EVERY = 5  # control steps between two looks at where the goal is now
 REPLAN_DISTANCE, REPLAN_ANGLE = 0.01, 0.1  # metres and radians that it must have moved for a new plan
 MAX_REPLANS = 10
+SLIPPED = 0.03  # metres from where a source had it in the hand: what is farther off is no longer held
 
 
 class Sustained(Policy):
@@ -64,7 +65,8 @@ class Counters:
 
     Attributes:
         steps, skill_steps: control steps of the episode, and of the current skill.
-        finished: the current stage has been finished, by simulator truth.
+        reached: the furthest stage that was entered.
+        finished: that stage has been finished, by simulator truth.
         paid: reward of this episode so far.
         over: the episode has ended, or was never begun.
         source: the source demonstration that is copied, or None.
@@ -79,7 +81,7 @@ class Counters:
 
     def begin(self) -> None:
         """A new episode."""
-        self.steps = self.skill_steps = 0
+        self.steps = self.skill_steps = self.reached = 0
         self.finished = self.over = False
         self.paid = 0.0
         self.source: int | None = None
@@ -87,10 +89,12 @@ class Counters:
         self.retries = 0
         self.failure: Failure | None = None
 
-    def enter_stage(self) -> None:
-        """Another stage."""
-        self.finished = False
+    def enter_stage(self, stage: int) -> None:
+        """Another stage; what has been paid for is not paid again when a retry comes back to it."""
         self.tried = ()
+        if stage > self.reached:
+            self.reached = stage
+            self.finished = False
 
     def get_memory(self) -> Memory:
         """The counters as a snapshot holds them."""
@@ -99,7 +103,7 @@ class Counters:
 
     def set_memory(self, memory: Memory) -> None:
         """Go on from what `get_memory` gave."""
-        memory = {"retries": 0, "tried": (), **memory}  # snapshots of before there were retries
+        memory = {"retries": 0, "tried": (), "reached": -1, **memory}  # snapshots of before there were retries
         if set(memory) != set(vars(self)):
             raise InvalidArgument(f"counters {sorted(memory)} are not {sorted(vars(self))}")
         vars(self).update(memory)
@@ -125,7 +129,8 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
         pose_noise: standard deviations, metres and radians per axis, of what is added to every initiation pose.
         replan: look at the goal while connecting and plan again when it has moved.
         retries: how often in an episode a skill whose horizon is over is begun again, within the task's horizon: the planner
-            opens the hand, unless the skill came with something in it that is still there, backs out, and connects anew.
+            opens the hand, unless the skill came with something in it, backs out, and connects anew, to the start of another
+            source where there is one. What the skill came with and is believed to have let go of is grasped anew first.
         weights: folder of predictors and skeleton; None means the shipped ones.
 
     Attributes:
@@ -244,7 +249,7 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
         steps = 1
         reward = 0.0
         last = engine.stage == self._last_stage()
-        if judge.finished and not counters.finished and not last:
+        if judge.finished and not counters.finished and not last and engine.stage >= counters.reached:
             counters.finished = True
             reward = 1.0 / len(engine.task.stages)
         failure = judge.failure()
@@ -256,8 +261,7 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
             if last:
                 terminated = True
             else:
-                engine.enter_stage(engine.stage + 1)
-                counters.enter_stage()
+                self._enter_stage(engine.stage + 1)
                 connect_failure = self._connect_to_skill()
                 self.observation = engine.observe()
                 steps += self._last_steps()
@@ -266,7 +270,7 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
         elif not terminated:
             late = counters.steps >= engine.task.horizon
             if not late and counters.skill_steps >= engine.task.stages[engine.stage].horizon:
-                if self._may_retry():
+                if counters.retries < self._retries:
                     failure = self._retry()
                     self.observation = engine.observe()
                     steps += self._last_steps()
@@ -321,19 +325,18 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
         planner = None if self._last_connect is None else self._last_connect.plan.info()
         return {**self.core.info(steps, planner, failure), "retries": self.counters.retries}
 
-    def _may_retry(self) -> bool:
-        """Whether the skill, which has run out of time, may be begun again."""
-        engine = self.engine
-        if self.counters.retries >= self._retries:
-            return False
-        # What was let go cannot be carried to where the skill starts.
-        return engine.task.stages[engine.stage].held is None or engine.sim.gripper_opening() < OPEN_ENOUGH
+    def _enter_stage(self, stage: int) -> None:
+        self.engine.enter_stage(stage)
+        self.counters.enter_stage(stage)
 
     def _retry(self) -> Failure | None:
-        """Begin the current stage's skill again; returns None or why it cannot be."""
+        """Begin the current stage's skill again, which has run out of time; returns None or why it cannot be."""
         engine, counters = self.engine, self.counters
         counters.retries += 1
-        if counters.source is not None:
+        grasp = self._grasp()
+        if grasp is not None and self._let_go(grasp):
+            self._enter_stage(grasp)
+        elif counters.source is not None:
             counters.tried += (counters.source,)
         opening = engine.open_hand() if engine.task.stages[engine.stage].held is None else 0
         failure = self._connect_to_skill()
@@ -341,6 +344,21 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
         if self._last_connect is not None:
             self._last_connect = replace(self._last_connect, steps=self._last_connect.steps + opening)
         return failure
+
+    def _grasp(self) -> int | None:
+        """The stage that takes what the current one comes with; None if it comes with nothing, or no stage says that it does."""
+        stages, held = self.engine.task.stages, self.engine.task.stages[self.engine.stage].held
+        found = [i for i in range(self.engine.stage) if stages[i].held is None and stages[i].reference == held]
+        return found[-1] if found else None
+
+    def _let_go(self, grasp: int) -> bool:
+        """Whether what stage ``grasp`` took is believed to be no longer in the hand."""
+        engine, source = self.engine, self.counters.source
+        held = engine.task.stages[grasp].reference
+        if engine.belief.gripper_opening() > OPEN_ENOUGH:
+            return True
+        there = engine.connector.in_hand(held)
+        return source is not None and distance(self.skeleton.in_hand[source, grasp], there)[0] > SLIPPED
 
     def _connect_to_skill(self) -> Failure | None:
         """Connect to where the current stage's skill starts; returns None or why it failed."""

@@ -235,8 +235,7 @@ class Skill(Hybrid):
             if timeout or judge.failure() is not None:
                 return steps, False
             if judge.finished:
-                engine.enter_stage(engine.stage + 1)
-                counters.enter_stage()
+                self._enter_stage(engine.stage + 1)
                 if self._connect_to_skill() is not None:
                     return steps, False
                 steps += self._last_steps()
