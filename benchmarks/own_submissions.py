@@ -27,6 +27,9 @@ METHODS = {
     "camera": "Imitation + residual TD3",
     "ppo": "Imitation + residual PPO",
     "basecamera": "Imitation",
+    "baseretry": "Imitation, with retries",
+    "retry": "Imitation + residual TD3, with retries",
+    "cameraretry": "Imitation + residual TD3, with retries",
 }
 SOURCE = "From 10 scripted source demonstrations; connects are planned."
 CAMERA = " The shipped estimator gives objects' poses, from two pictures of 84 x 84 pixels."
