@@ -74,6 +74,8 @@ class Args(RunArgs):
     """discount of a control step"""
     exploration_noise: NotNegative = 0.05
     """std of the noise on the *executed* action; the agent's own gets this over the residual scale"""
+    quiet_envs: CountOrZero = 0
+    """environments that act without that noise: where the policy would come to rest without it is learned from there"""
     target_noise: NotNegative = 0.02
     """std of the noise that smooths the target policy, in the same units"""
     target_noise_clip: NotNegative = 0.05
@@ -208,6 +210,7 @@ def rollout(
     action = np.zeros((args.num_envs, agent.action_size), np.float32)
     if run.progress.step >= args.warmup_steps:
         noise = rng.normal(0.0, args.exploration_noise / run.scale, action.shape)
+        noise[: args.quiet_envs] = 0.0
         action = np.clip(agent.act(collector.obs) + noise, -1.0, 1.0).astype(np.float32)
     return physics.submit(collector.step, action)
 

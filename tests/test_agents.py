@@ -4,6 +4,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium as gym
@@ -331,3 +332,14 @@ def test_card_names_the_command_that_repeats_the_run():
     assert runs.command_line(args, "td3_residual") == (
         "python -m reinforcegen_envs.agents.td3_residual --stage grasp --pose-noise 0.01 0.05 --gamma 0.9"
     )
+
+
+def test_quiet_environments_act_without_noise(monkeypatch):
+    """After the warm-up, the first ones do what the policy says, the others that and noise."""
+    args = td3_residual.Args(num_envs=4, quiet_envs=2, warmup_steps=0)
+    agent: Any = SimpleNamespace(action_size=7, act=lambda obs: np.full((4, 7), 0.25, np.float32))
+    physics: Any = SimpleNamespace(submit=lambda step, action: action)
+    collector: Any = SimpleNamespace(obs=None, step=None)
+    run: Any = SimpleNamespace(progress=SimpleNamespace(step=1), scale=0.1)
+    action: Any = td3_residual.rollout(args, agent, np.random.default_rng(0), collector, physics, run)
+    assert (action[:2] == 0.25).all() and (action[2:] != 0.25).all() and np.abs(action).max() <= 1

@@ -11,7 +11,8 @@ from reinforcegen_envs import evaluate
 from reinforcegen_envs.errors import InvalidArgument
 from reinforcegen_envs.evaluation.play import Episode
 from reinforcegen_envs.evaluation.summary import read_csv, report, summarise, write_csv
-from reinforcegen_envs.poses import distance
+from reinforcegen_envs.poses import distance, matrix_from, rotvec_to_matrix
+from reinforcegen_envs.wrappers.hybrid import STALLED
 
 ID = "ReinforceGen/D0-Threading-Residual-v0"
 ZERO = np.zeros(7, np.float32)
@@ -35,24 +36,28 @@ def goal_of(hybrid):
     return hybrid._goal(hybrid.skeleton.tools[hybrid.counters.source, hybrid.engine.stage][0])
 
 
-def spoil(env, action, steps):
-    """Steps with an action that does not let the base policy succeed; the last step's answer."""
-    for _ in range(steps):
-        answer = env.step(action)
+def wander(step):
+    """Up and down, so that the hand does not count as stuck."""
+    return OPEN if step // 5 % 2 else DOWN
+
+
+def spoil(env, steps):
+    """Steps that lead nowhere; the last step's answer."""
+    for step in range(steps):
+        answer = env.step(wander(step))
         assert not answer[2] and answer[4]["success"] is False
     return answer
 
 
 @pytest.fixture
 def hybrid_env(weights):
-    """Makes a hybrid environment in whose first skill the hand has gone down and stayed there until its time is nearly up."""
+    """Makes a hybrid environment in whose first skill the hand has wandered up and down until its time is nearly up."""
 
     def make_one(**kwargs: Any) -> Any:
         env: Any = gym.make("ReinforceGen/D0-Threading-Hybrid-v0", weights=weights, disable_env_checker=True, **kwargs)
         _, info = env.reset(seed=3)
         assert info["failure"] == "" and info["retries"] == 0
-        spoil(env, DOWN, 6)
-        spoil(env, STAY, env.unwrapped.task.stages[0].horizon - 7)
+        spoil(env, env.unwrapped.task.stages[0].horizon - 1)
         return env
 
     return make_one
@@ -66,25 +71,24 @@ def test_without_retries_a_late_skill_is_the_end(hybrid_env):
 def test_the_hand_backs_out_and_the_skill_starts_again(hybrid_env):
     env = hybrid_env(retries=1)
     hybrid, before = hybrid_of(env), hybrid_of(env).counters.source
-    low = env.unwrapped.sim.eef_pose()[2, 3]
     _, _, terminated, truncated, info = env.step(STAY)
     assert info["failure"] == "" and info["stage"] == 0 and not terminated and not truncated
     assert info["retries"] == 1 and info["planner"]["status"] in ("line", "lift", "birrt") and info["sim_steps"] > 5
     assert hybrid.counters.source != before  # another start may lead elsewhere
-    assert env.unwrapped.sim.eef_pose()[2, 3] > low + 0.02
     metres, radians = distance(env.unwrapped.sim.eef_pose(), goal_of(hybrid))
     assert metres < 0.01 and radians < 0.1 and env.unwrapped.sim.gripper_opening() > 0.9
     horizon = env.unwrapped.task.stages[0].horizon
-    spoil(env, STAY, horizon - 1)
+    spoil(env, horizon - 1)
     *_, truncated, info = env.step(STAY)
     assert truncated and info["failure"] == "skill timeout"  # there was one retry
 
 
 def test_the_task_s_horizon_stays(hybrid_env):
     env = hybrid_env(retries=10)
-    hybrid, done = hybrid_of(env), False
+    hybrid, done, step = hybrid_of(env), False, 0
     while not done:
-        *_, terminated, done, info = env.step(STAY)
+        *_, terminated, done, info = env.step(wander(step))
+        step += 1
         assert not terminated
     assert env.unwrapped.task.horizon <= hybrid.counters.steps < env.unwrapped.task.horizon + 200
     assert info["failure"] == "skill timeout" and 1 <= info["retries"] < 10
@@ -98,7 +102,7 @@ def test_the_base_policy_succeeds_after_a_retry_and_replays(weights):
         if attempt == 0:
             env.reset(seed=5)
             horizon = env.unwrapped.task.stages[0].horizon
-            spoil(env, OPEN, horizon - 1)
+            spoil(env, horizon - 1)
             state = env.get_wrapper_attr("get_state")()
         else:
             env.get_wrapper_attr("set_state")(state)
@@ -124,6 +128,48 @@ def test_a_stage_is_paid_once(weights):
     assert info["retries"] == 1 and np.count_nonzero(rewards) == 1 and sum(rewards) == 0.5
 
 
+@pytest.mark.parametrize("retries", [0, 3])
+def test_a_hand_that_no_longer_moves_is_not_waited_for(retries, weights):
+    env: Any = gym.make(
+        "ReinforceGen/D0-Threading-Hybrid-v0", weights=weights, disable_env_checker=True, retries=retries
+    )
+    env.reset(seed=3)
+    horizon = env.unwrapped.task.stages[0].horizon
+    info: dict[str, Any] = {"retries": 0}
+    steps = 0
+    while not info["retries"] and steps < horizon:
+        *_, truncated, info = env.step(STAY)
+        steps += 1
+    assert (steps < 45, truncated, info["retries"]) == ((True, False, 1) if retries else (False, True, 0))
+
+
+def test_the_hand_backs_out_of_where_only_its_own_axis_leads(weights, monkeypatch):
+    """Leaning in a narrow pit."""
+    env: Any = gym.make("ReinforceGen/D0-Threading-Hybrid-v0", weights=weights, disable_env_checker=True)
+    env.reset(seed=3)
+    planner = env.unwrapped.engine.connector.planner
+    checker, kinematics = planner._checker, planner._kinematics
+    posture = env.unwrapped.sim.posture.copy()
+    leaning = kinematics.forward(env.unwrapped.sim.joints) @ matrix_from(
+        rotvec_to_matrix(np.array([0.6, 0.0, 0.0])), np.zeros(3)
+    )
+    start = kinematics.solve(leaning, env.unwrapped.sim.joints.copy(), posture).joints
+    pose = kinematics.forward(start)
+
+    def depth(joints):
+        return pose[:3, 2] @ (pose[:3, 3] - kinematics.forward(joints)[:3, 3])  # along the hand's axis, outwards
+
+    def beside(joints):
+        moved = kinematics.forward(joints)[:3, 3] - pose[:3, 3]
+        return np.linalg.norm(moved + depth(joints) * pose[:3, 2])
+
+    monkeypatch.setattr(checker, "collides", lambda joints: beside(joints) > 0.01 or depth(joints) < 0.03)
+    monkeypatch.setattr(checker, "clearance", lambda joints: -beside(joints))
+    assert abs(pose[2, 2]) < 0.9  # it leans
+    out = planner._retreat(start, posture)
+    assert out is not None and depth(out) > 0.03 and beside(out) < 0.001
+
+
 @pytest.mark.parametrize("opened", [False, True])
 def test_a_skill_that_came_with_something(opened, weights, monkeypatch):
     """It is begun again with what is in the hand; what was let go is grasped anew, which is not paid again."""
@@ -134,11 +180,11 @@ def test_a_skill_that_came_with_something(opened, weights, monkeypatch):
     while engine.stage == 0:
         paid += env.step(ZERO)[1]
     lifted = engine.snapshot()
-    for _ in range(engine.task.stages[1].horizon - 1):
+    hybrid = hybrid_of(env)
+    while hybrid.counters.still < STALLED - 1:
         engine.restore(lifted, set())  # nothing gets on
         *_, truncated, info = env.step(ZERO)
         assert not truncated
-    hybrid = hybrid_of(env)
     assert not hybrid._let_go(0)
     if opened:
         before = engine.snapshot()
@@ -149,6 +195,7 @@ def test_a_skill_that_came_with_something(opened, weights, monkeypatch):
         engine.open_hand()
         assert hybrid._let_go(0)
         engine.restore(before)
+    engine.restore(lifted, set())
     with monkeypatch.context() as context:
         if opened:
             context.setattr(hybrid, "_let_go", lambda grasp: True)
@@ -173,7 +220,7 @@ def test_snapshots_from_before_there_were_retries_are_restored(weights):
     env.reset(seed=0)
     counters = hybrid_of(env).counters
     memory = counters.get_memory()
-    for name in ("retries", "tried", "reached"):
+    for name in ("retries", "tried", "reached", "still", "anchor"):
         del memory[name]
     counters.retries = 7
     counters.set_memory(memory)

@@ -31,6 +31,10 @@ COMFORT = 0.12  # radians to every joint limit: the student's choice among sourc
 REPLAN_EVERY = 5  # control steps between two looks at where the goal is now
 REPLAN_DISTANCE, REPLAN_ANGLE = 0.01, 0.1  # metres and radians that it must have moved for a new plan
 MAX_REPLANS = 10
+STILL, STALLED = (
+    0.002,
+    30,
+)  # metres within which the hand has stayed for so many control steps: the skill will not get on
 SLIPPED = 0.03  # metres from where a source had it in the hand: what is farther off is no longer held
 
 
@@ -70,6 +74,7 @@ class Counters:
         paid: reward of this episode so far.
         over: the episode has ended, or was never begun.
         source: the source demonstration that is copied, or None.
+        still, anchor: control steps of the current skill for which the hand has been where it was, and where, metres.
         tried: sources from whose starts the current skill was begun in vain.
         retries: how often a skill has been begun again.
         failure: why the connect to the current skill failed, or None.
@@ -85,6 +90,8 @@ class Counters:
         self.finished = self.over = False
         self.paid = 0.0
         self.source: int | None = None
+        self.still = 0
+        self.anchor: tuple[float, ...] = ()
         self.tried: tuple[int, ...] = ()
         self.retries = 0
         self.failure: Failure | None = None
@@ -96,6 +103,13 @@ class Counters:
             self.reached = stage
             self.finished = False
 
+    def watch(self, position: Array) -> None:
+        """The hand's position (3,), metres, after a control step of a skill."""
+        if self.anchor and np.abs(position - self.anchor).max() < STILL:
+            self.still += 1
+        else:
+            self.still, self.anchor = 0, tuple(position.tolist())
+
     def get_memory(self) -> Memory:
         """The counters as a snapshot holds them."""
         failure = None if self.failure is None else [self.failure.stage, self.failure.segment, self.failure.reason]
@@ -103,11 +117,19 @@ class Counters:
 
     def set_memory(self, memory: Memory) -> None:
         """Go on from what `get_memory` gave."""
-        memory = {"retries": 0, "tried": (), "reached": -1, **memory}  # snapshots of before there were retries
+        memory = {
+            "retries": 0,
+            "tried": (),
+            "reached": -1,
+            "still": 0,
+            "anchor": (),
+            **memory,
+        }  # snapshots of before there were retries
         if set(memory) != set(vars(self)):
             raise InvalidArgument(f"counters {sorted(memory)} are not {sorted(vars(self))}")
         vars(self).update(memory)
         self.tried = tuple(int(source) for source in memory["tried"])
+        self.anchor = tuple(float(part) for part in memory["anchor"])
         if memory["failure"] is not None:
             self.failure = Failure(*memory["failure"])
 
@@ -128,9 +150,10 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
         initiation: "teacher" takes the source whose key poses lie best within reach; "student" the learned predictor's choice.
         pose_noise: standard deviations, metres and radians per axis, of what is added to every initiation pose.
         replan: look at the goal while connecting and plan again when it has moved.
-        retries: how often in an episode a skill whose horizon is over is begun again, within the task's horizon: the planner
-            opens the hand, unless the skill came with something in it, backs out, and connects anew, to the start of another
-            source where there is one. What the skill came with and is believed to have let go of is grasped anew first.
+        retries: how often in an episode a skill whose horizon is over, or in which the hand no longer moves (less than 2 mm in
+            30 control steps), is begun again, within the task's horizon: the planner opens the hand, unless the skill came with
+            something in it, backs out, and connects anew, to the start of another source where there is one. What the skill
+            came with and is believed to have let go of is grasped anew first.
         weights: folder of predictors and skeleton; None means the shipped ones.
 
     Attributes:
@@ -246,6 +269,8 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
         self.observation = engine.observe()
         counters.steps += 1
         counters.skill_steps += 1
+        if self._retries:
+            counters.watch(engine.belief.eef_pose()[:3, 3])
         steps = 1
         reward = 0.0
         last = engine.stage == self._last_stage()
@@ -269,14 +294,15 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
                 terminated = connect_failure is not None
         elif not terminated:
             late = counters.steps >= engine.task.horizon
-            if not late and counters.skill_steps >= engine.task.stages[engine.stage].horizon:
+            timeout = counters.skill_steps >= engine.task.stages[engine.stage].horizon
+            if not late and (timeout or counters.still >= STALLED):
                 if counters.retries < self._retries:
                     failure = self._retry()
                     self.observation = engine.observe()
                     steps += self._last_steps()
                     terminated = failure is not None
                 else:
-                    late = True
+                    late = timeout
             if late:
                 truncated, failure = True, judge.skill_failure("skill timeout")
         counters.over = terminated or truncated
@@ -363,7 +389,8 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
     def _connect_to_skill(self) -> Failure | None:
         """Connect to where the current stage's skill starts; returns None or why it failed."""
         engine, counters = self.engine, self.counters
-        counters.skill_steps = 0
+        counters.skill_steps = counters.still = 0
+        counters.anchor = ()
         self._last_connect = None
         connect = None
         steps = 0

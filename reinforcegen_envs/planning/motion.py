@@ -30,6 +30,7 @@ FINE_RESOLUTION = 0.02  # radians between the collision checks that a path must 
 LIFTS = (0.08, 0.16)  # metres a connect may rise to pass over something
 # Metres, world frame, along which the hand may back out of what it starts too near to, and what it may come nearer by.
 RETREATS = ((0.0, 0.0, 0.08), (-0.08, 0.0, 0.03), (0.0, -0.08, 0.03), (0.0, 0.08, 0.03), (0.08, 0.0, 0.03))
+BACK = (0.04, 0.08, 0.12)  # metres along the hand's own axis that it may back out by where none of these will do
 RETREAT_SLACK = 5e-4
 SEARCHES = 3  # how often a search is run before a connect counts as unsolved
 
@@ -173,8 +174,11 @@ class ConnectPlanner:
         nearest = self._checker.clearance(start)
         assert nearest is not None
         pose = self._kinematics.forward(start)
-        for move in RETREATS:
-            end = self._kinematics.solve(translation(*move) @ pose, start, posture)
+        goals = [translation(*move) @ pose for move in RETREATS] + [
+            pose @ translation(0.0, 0.0, -back) for back in BACK
+        ]
+        for goal in goals:
+            end = self._kinematics.solve(goal, start, posture)
             if not end.reached or self._checker.collides(end.joints):
                 continue
             count = int(np.ceil(np.abs(end.joints - start).max() / FINE_RESOLUTION))
