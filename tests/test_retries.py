@@ -11,6 +11,7 @@ from reinforcegen_envs import evaluate
 from reinforcegen_envs.errors import InvalidArgument
 from reinforcegen_envs.evaluation.play import Episode
 from reinforcegen_envs.evaluation.summary import read_csv, report, summarise, write_csv
+from reinforcegen_envs.planning.motion import Plan
 from reinforcegen_envs.poses import distance, matrix_from, rotvec_to_matrix
 from reinforcegen_envs.wrappers.hybrid import STALLED
 
@@ -128,6 +129,28 @@ def test_a_stage_is_paid_once(weights):
     assert info["retries"] == 1 and np.count_nonzero(rewards) == 1 and sum(rewards) == 0.5
 
 
+def test_where_no_plan_leads_out_the_hand_goes_back_as_it_came(hybrid_env, monkeypatch):
+    env = hybrid_env(retries=1)
+    hybrid, engine = hybrid_of(env), env.unwrapped.engine
+    plan, retrace = engine.connector.plan, engine.retrace
+    begun = engine.connector.planner._kinematics.forward(hybrid.counters.trail[0])
+    back = []
+
+    def retraced(trail, gripper):
+        steps = retrace(trail, gripper)
+        back.append((steps, engine.sim.eef_pose()))
+        return steps
+
+    monkeypatch.setattr(engine, "retrace", retraced)
+    monkeypatch.setattr(engine.connector, "plan", lambda *a: plan(*a) if back else Plan("start_collision"))
+    before = hybrid.counters.steps
+    *_, truncated, info = env.step(OPEN)
+    assert not truncated and info["failure"] == "" and info["retries"] == 1
+    ((steps, pose),) = back
+    assert steps > 3 and distance(pose, begun)[0] < 0.01
+    assert info["sim_steps"] == hybrid.counters.steps - before >= steps
+
+
 @pytest.mark.parametrize("retries", [0, 3])
 def test_a_hand_that_no_longer_moves_is_not_waited_for(retries, weights):
     env: Any = gym.make(
@@ -220,7 +243,7 @@ def test_snapshots_from_before_there_were_retries_are_restored(weights):
     env.reset(seed=0)
     counters = hybrid_of(env).counters
     memory = counters.get_memory()
-    for name in ("retries", "tried", "reached", "still", "anchor"):
+    for name in ("retries", "tried", "reached", "still", "anchor", "trail"):
         del memory[name]
     counters.retries = 7
     counters.set_memory(memory)

@@ -16,7 +16,7 @@ from reinforcegen_envs.engine.judge import Judge
 from reinforcegen_envs.env import ManipulationEnv, checked_action
 from reinforcegen_envs.errors import InvalidArgument, checked_flag, is_one_of
 from reinforcegen_envs.observations import to_world
-from reinforcegen_envs.planning.connect import Connect
+from reinforcegen_envs.planning.connect import CLOSE, OPEN, Connect
 from reinforcegen_envs.planning.motion import Plan
 from reinforcegen_envs.policies.bundle import Bundle
 from reinforcegen_envs.policies.policy import Memory, Policy, as_termination
@@ -31,10 +31,9 @@ COMFORT = 0.12  # radians to every joint limit: the student's choice among sourc
 REPLAN_EVERY = 5  # control steps between two looks at where the goal is now
 REPLAN_DISTANCE, REPLAN_ANGLE = 0.01, 0.1  # metres and radians that it must have moved for a new plan
 MAX_REPLANS = 10
-STILL, STALLED = (
-    0.002,
-    30,
-)  # metres within which the hand has stayed for so many control steps: the skill will not get on
+# Metres within which the hand has stayed for so many control steps: the skill will not get on.
+STILL, STALLED = 0.002, 30
+TRAIL = 0.02  # radians of a joint between two points of what the hand came by
 SLIPPED = 0.03  # metres from where a source had it in the hand: what is farther off is no longer held
 
 
@@ -75,6 +74,7 @@ class Counters:
         over: the episode has ended, or was never begun.
         source: the source demonstration that is copied, or None.
         still, anchor: control steps of the current skill for which the hand has been where it was, and where, metres.
+        trail: (n, 7) joints, radians, by which the hand came where it is in the current skill.
         tried: sources from whose starts the current skill was begun in vain.
         retries: how often a skill has been begun again.
         failure: why the connect to the current skill failed, or None.
@@ -92,6 +92,7 @@ class Counters:
         self.source: int | None = None
         self.still = 0
         self.anchor: tuple[float, ...] = ()
+        self.trail = np.empty((0, 7))
         self.tried: tuple[int, ...] = ()
         self.retries = 0
         self.failure: Failure | None = None
@@ -103,8 +104,16 @@ class Counters:
             self.reached = stage
             self.finished = False
 
-    def watch(self, position: Array) -> None:
-        """The hand's position (3,), metres, after a control step of a skill."""
+    def begin_skill(self) -> None:
+        """A skill begins."""
+        self.skill_steps = self.still = 0
+        self.anchor = ()
+        self.trail = np.empty((0, 7))
+
+    def watch(self, position: Array, joints: Array) -> None:
+        """Where the hand is after a control step of a skill: its position (3,), metres, and the arm's joints (7,), radians."""
+        if len(self.trail) == 0 or np.abs(joints - self.trail[-1]).max() > TRAIL:
+            self.trail = np.append(self.trail, joints[None], axis=0)
         if self.anchor and np.abs(position - self.anchor).max() < STILL:
             self.still += 1
         else:
@@ -117,19 +126,18 @@ class Counters:
 
     def set_memory(self, memory: Memory) -> None:
         """Go on from what `get_memory` gave."""
-        memory = {
-            "retries": 0,
-            "tried": (),
-            "reached": -1,
-            "still": 0,
-            "anchor": (),
-            **memory,
-        }  # snapshots of before there were retries
+        fresh = vars(Counters())  # snapshots of before there were retries lack what belongs to them
+        memory = (
+            {name: fresh[name] for name in ("retries", "tried", "still", "anchor", "trail")}
+            | {"reached": -1}
+            | dict(memory)
+        )
         if set(memory) != set(vars(self)):
             raise InvalidArgument(f"counters {sorted(memory)} are not {sorted(vars(self))}")
         vars(self).update(memory)
         self.tried = tuple(int(source) for source in memory["tried"])
         self.anchor = tuple(float(part) for part in memory["anchor"])
+        self.trail = np.array(memory["trail"], np.float64).reshape(-1, 7)
         if memory["failure"] is not None:
             self.failure = Failure(*memory["failure"])
 
@@ -270,7 +278,7 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
         counters.steps += 1
         counters.skill_steps += 1
         if self._retries:
-            counters.watch(engine.belief.eef_pose()[:3, 3])
+            counters.watch(engine.belief.eef_pose()[:3, 3], engine.belief.joints)
         steps = 1
         reward = 0.0
         last = engine.stage == self._last_stage()
@@ -364,11 +372,16 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
             self._enter_stage(grasp)
         elif counters.source is not None:
             counters.tried += (counters.source,)
-        opening = engine.open_hand() if engine.task.stages[engine.stage].held is None else 0
+        empty = engine.task.stages[engine.stage].held is None
+        steps = engine.open_hand() if empty else 0
+        trail = counters.trail[::-1]
         failure = self._connect_to_skill()
-        counters.steps += opening
+        if self._last_connect is not None and self._last_connect.plan.status == "start_collision":
+            steps += engine.retrace(trail, OPEN if empty else CLOSE)  # what it came by is free
+            failure = self._connect_to_skill()
+        counters.steps += steps
         if self._last_connect is not None:
-            self._last_connect = replace(self._last_connect, steps=self._last_connect.steps + opening)
+            self._last_connect = replace(self._last_connect, steps=self._last_connect.steps + steps)
         return failure
 
     def _grasp(self) -> int | None:
@@ -389,8 +402,7 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
     def _connect_to_skill(self) -> Failure | None:
         """Connect to where the current stage's skill starts; returns None or why it failed."""
         engine, counters = self.engine, self.counters
-        counters.skill_steps = counters.still = 0
-        counters.anchor = ()
+        counters.begin_skill()
         self._last_connect = None
         connect = None
         steps = 0

@@ -198,6 +198,18 @@ class Engine:
         self.sim.hold_orientation()
         return steps
 
+    def retrace(self, trail: Array, gripper: float) -> int:
+        """Track joints (n, 7), radians, one point a control step, and come to rest; returns the control steps that it took."""
+        points = [self.sim.joints.copy(), *trail]
+        for start, target in zip(points[:-1], points[1:], strict=True):
+            self.track(start, target, gripper)
+        steps = len(trail)
+        while np.abs(self.sim.joints - points[-1]).max() >= SETTLED and steps < len(trail) + MAX_SETTLE_STEPS:
+            self.track(points[-1], points[-1], gripper)
+            steps += 1
+        self.sim.hold_orientation()
+        return steps
+
     def _follow(self, plan: Plan, goal: Array, stop: Callable[[], bool] | None, every: int) -> Connect:
         empty = self.task.stages[self.stage].held is None
         gripper = OPEN if empty else CLOSE
