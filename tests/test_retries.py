@@ -151,6 +151,41 @@ def test_where_no_plan_leads_out_the_hand_goes_back_as_it_came(hybrid_env, monke
     assert info["sim_steps"] == hybrid.counters.steps - before >= steps
 
 
+@pytest.mark.parametrize("retries", [0, 1])
+def test_a_grasp_whose_end_was_announced_in_vain(retries, weights):
+    """The needle still stands on the table: it is taken anew, not carried."""
+    calls = []
+    env = make(weights, retries=retries, termination=lambda observation: calls.append(0) or len(calls) == 1)
+    env.reset(seed=5)
+    source = hybrid_of(env).counters.source
+    *_, terminated, _, info = env.step(ZERO)
+    counters = hybrid_of(env).counters
+    if retries:
+        assert not terminated and (info["stage"], info["retries"], counters.tried) == (0, 1, (source,))
+        assert counters.source != source
+    else:
+        assert info["stage"] == 1
+
+
+def test_what_cannot_be_carried_is_taken_otherwise(weights, monkeypatch):
+    env = make(weights, retries=1)
+    engine = env.unwrapped.engine
+    env.reset(seed=5)
+    plan = engine.connector.plan
+    monkeypatch.setattr(
+        engine.connector, "plan", lambda goal, held, *a: Plan("goal_collision") if held else plan(goal, held, *a)
+    )
+    while not (info := env.step(ZERO)[4])["retries"]:
+        assert info["stage"] == 0 and info["failure"] == ""
+    assert info["stage"] == 0 and hybrid_of(env).counters.retries == 1
+    monkeypatch.undo()
+    done = False
+    while not done:
+        *_, terminated, truncated, info = env.step(ZERO)
+        done = terminated or truncated
+    assert info["success"] and info["failure"] == ""
+
+
 @pytest.mark.parametrize("retries", [0, 3])
 def test_a_hand_that_no_longer_moves_is_not_waited_for(retries, weights):
     env: Any = gym.make(
@@ -208,20 +243,20 @@ def test_a_skill_that_came_with_something(opened, weights, monkeypatch):
         engine.restore(lifted, set())  # nothing gets on
         *_, truncated, info = env.step(ZERO)
         assert not truncated
-    assert not hybrid._let_go(0)
+    assert hybrid._lost() is None
     if opened:
         before = engine.snapshot()
         engine.sim.data.qpos[engine.task.object_qpos["needle"]] += 0.05
         engine.sim.evaluate()
-        assert hybrid._let_go(0)
+        assert hybrid._lost() == 0
         engine.restore(before)
         engine.open_hand()
-        assert hybrid._let_go(0)
+        assert hybrid._lost() == 0
         engine.restore(before)
     engine.restore(lifted, set())
     with monkeypatch.context() as context:
         if opened:
-            context.setattr(hybrid, "_let_go", lambda grasp: True)
+            context.setattr(hybrid, "_lost", lambda: 0)
         *_, truncated, info = env.step(ZERO)
     assert not truncated and info["stage"] == (0 if opened else 1) and info["retries"] == 1
     done = False

@@ -161,7 +161,8 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
         retries: how often in an episode a skill whose horizon is over, or in which the hand no longer moves (less than 2 mm in
             30 control steps), is begun again, within the task's horizon: the planner opens the hand, unless the skill came with
             something in it, backs out, and connects anew, to the start of another source where there is one. What the skill
-            came with and is believed to have let go of is grasped anew first.
+            came with and is believed to have let go of is grasped anew first, and so is what cannot be carried to where its
+            skill starts.
         weights: folder of predictors and skeleton; None means the shipped ones.
 
     Attributes:
@@ -295,7 +296,7 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
                 terminated = True
             else:
                 self._enter_stage(engine.stage + 1)
-                connect_failure = self._connect_to_skill()
+                connect_failure = self._begin_stage()
                 self.observation = engine.observe()
                 steps += self._last_steps()
                 failure = failure or connect_failure
@@ -304,8 +305,8 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
             late = counters.steps >= engine.task.horizon
             timeout = counters.skill_steps >= engine.task.stages[engine.stage].horizon
             if not late and (timeout or counters.still >= STALLED):
-                if counters.retries < self._retries:
-                    failure = self._retry()
+                if self._may_retry():
+                    failure = self._retry(self._lost())
                     self.observation = engine.observe()
                     steps += self._last_steps()
                     terminated = failure is not None
@@ -363,14 +364,26 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
         self.engine.enter_stage(stage)
         self.counters.enter_stage(stage)
 
-    def _retry(self) -> Failure | None:
-        """Begin the current stage's skill again, which has run out of time; returns None or why it cannot be."""
+    def _begin_stage(self) -> Failure | None:
+        """Connect to the skill of a stage that was just entered, or take anew what it needs; returns None or why it failed."""
+        if self._may_retry() and (grasp := self._lost()) is not None:
+            return self._retry(grasp)  # the grasp has failed, though its end was announced
+        failure = self._connect_to_skill()
+        if failure is not None and self.engine.judge.failure() is None and self._may_retry():
+            if (grasp := self._grasp()) is not None:
+                return self._retry(grasp)  # taken otherwise it may be within reach
+        return failure
+
+    def _may_retry(self) -> bool:
+        return self.counters.retries < self._retries and self.counters.steps < self.engine.task.horizon
+
+    def _retry(self, grasp: int | None) -> Failure | None:
+        """Begin the current stage's skill again, or go back to stage ``grasp`` first; returns None or why it cannot be."""
         engine, counters = self.engine, self.counters
         counters.retries += 1
-        grasp = self._grasp()
-        if grasp is not None and self._let_go(grasp):
+        if grasp is not None:
             self._enter_stage(grasp)
-        elif counters.source is not None:
+        if counters.source is not None:
             counters.tried += (counters.source,)
         empty = engine.task.stages[engine.stage].held is None
         steps = engine.open_hand() if empty else 0
@@ -390,14 +403,15 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
         found = [i for i in range(self.engine.stage) if stages[i].held is None and stages[i].reference == held]
         return found[-1] if found else None
 
-    def _let_go(self, grasp: int) -> bool:
-        """Whether what stage ``grasp`` took is believed to be no longer in the hand."""
+    def _lost(self) -> int | None:
+        """The stage that takes what the current one came with, if that is believed to be no longer in the hand; or None."""
         engine, source = self.engine, self.counters.source
-        held = engine.task.stages[grasp].reference
-        if engine.belief.gripper_opening() > OPEN_ENOUGH:
-            return True
-        there = engine.connector.in_hand(held)
-        return source is not None and distance(self.skeleton.in_hand[source, grasp], there)[0] > SLIPPED
+        grasp = self._grasp()
+        if grasp is None or engine.belief.gripper_opening() > OPEN_ENOUGH:
+            return grasp
+        there = engine.connector.in_hand(engine.task.stages[grasp].reference)
+        lost = source is not None and distance(self.skeleton.in_hand[source, grasp], there)[0] > SLIPPED
+        return grasp if lost else None
 
     def _connect_to_skill(self) -> Failure | None:
         """Connect to where the current stage's skill starts; returns None or why it failed."""
