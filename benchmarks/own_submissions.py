@@ -102,7 +102,7 @@ def own(cell: Evaluation, before: Submission | None) -> Submission:
 def facts_of(cell: Evaluation) -> Facts:
     """What a table's name says of its method."""
     observation = "camera" if cell.from_cameras else "state"
-    return Facts(METHODS[cell.method], AUTHORS, cell.task, cell.variant, observation)
+    return Facts(METHODS[cell.method], AUTHORS, cell.task, cell.variant, observation, retries=cell.retries)
 
 
 def mean(cell: Evaluation, name: str) -> float:

@@ -186,14 +186,19 @@ class Evaluation:
         return "camera" in self.method
 
     @property
+    def retries(self) -> int:
+        """How often a skill was begun again at most."""
+        return RETRIES if self.method.endswith("retry") else 0
+
+    @property
     def command(self) -> str:
         """What makes the file."""
         words = ["python -m reinforcegen_envs.evaluate --env-id", env_id(self.task, self.variant, "Residual")]
         words += ["--policy", self.policy]
         if self.from_cameras:
             words += ["--perception camera"]
-        if self.method.endswith("retry"):
-            words += [f"--retries {RETRIES}"]
+        if self.retries:
+            words += [f"--retries {self.retries}"]
         if self.method == "ppo":
             words += ["--weights", PPO_WEIGHTS.format(task=self.task.lower())]
         seeds, rest = divmod(len(self.lines), ROUND)

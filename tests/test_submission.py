@@ -170,6 +170,23 @@ def test_a_submission_is_what_evaluate_counts(submitted):
     assert [p.name for p in path.parent.iterdir()] == ["file.json"]
 
 
+def test_retries_are_played_told_and_reproduced(tmp_path, monkeypatch):
+    """Files of before there were any do not name them."""
+    played = []
+
+    def evaluated(settings):
+        played.append(settings.retries)
+        return {"each": [Episode(EVALUATION_SEED + i, True, True, control_steps=100) for i in range(4)]}
+
+    monkeypatch.setattr(submit.evaluation, "evaluate", evaluated)
+    submission = submit.main(arguments(tmp_path, retries=2))
+    assert submission.facts.retries == 2 and submission.entries()["retries"] == 2
+    assert submission.run is not None and "--policy base --retries 2 --episodes" in submission.run.command
+    submit.main(submit.Args(reproduce=tmp_path / "file.json", by="Somebody else", workers=1, quiet=True))
+    submit.main(arguments(tmp_path))
+    assert played == [2, 2, 0] and "retries" not in json.loads((tmp_path / "file.json").read_text())
+
+
 def test_cards_tell_what_training_took(weights, tmp_path):
     assert submit.trained_on("Threading", "tuned", None) == {"demonstrations": 1500, "training_steps": 100_000}
     insert = f"{weights}/residual-insert.safetensors"

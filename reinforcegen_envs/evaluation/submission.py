@@ -58,6 +58,7 @@ class Facts:
         demonstrations: that it was trained on, generated ones included; None if that is not known.
         training_steps: control steps of reinforcement learning, of all stages together; None if that is not known.
         note: what else a reader must know to compare it.
+        retries: ``evaluate --retries``: how often a skill was begun again at most.
     """
 
     method: str
@@ -71,6 +72,7 @@ class Facts:
     demonstrations: CountOrZero | None = None
     training_steps: CountOrZero | None = None
     note: str = ""
+    retries: CountOrZero = 0
 
     @property
     def name(self) -> str:
@@ -199,7 +201,10 @@ class Submission:
 
     def entries(self) -> dict[str, Any]:
         """What the file holds."""
-        found: dict[str, Any] = {"format": FORMAT, **dataclasses.asdict(self.facts), "status": self.status}
+        facts = dataclasses.asdict(self.facts)
+        if not self.facts.retries:
+            del facts["retries"]  # files of before there were any stay as they are
+        found: dict[str, Any] = {"format": FORMAT, **facts, "status": self.status}
         if self.run is None:
             return {**found, "stated": self.stated}
         found["interval"] = [round(end, 6) for end in self.run.interval]

@@ -66,6 +66,8 @@ class Args:
     """control steps of reinforcement learning; default: what the residuals' cards say"""
     note: str = ""
     """what else a reader must know to compare it"""
+    retries: CountOrZero = 0
+    """as in evaluate: how often in an episode a skill is begun again"""
     episodes: Count = EPISODES
     """episodes a seed"""
     seeds: Count = SEEDS
@@ -101,6 +103,7 @@ def play(facts: Facts, plays: tuple[int, int, int], args: Args) -> Run:
         seeds=seeds,
         first_seed=first_seed,
         perception=next(name for name, seen in PERCEPTIONS.items() if seen == facts.observation),
+        retries=facts.retries,
         weights=args.weights,
         workers=args.workers,
         quiet=args.quiet,
@@ -113,6 +116,8 @@ def command_of(settings: evaluation.Args) -> str:
     words = ["python", "-m", "reinforcegen_envs.evaluate", "--env-id", settings.env_id, "--policy", settings.policy]
     if settings.perception != "truth":
         words += ["--perception", settings.perception]
+    if settings.retries:
+        words += ["--retries", str(settings.retries)]
     if settings.weights is not None:
         words += ["--weights", str(settings.weights)]
     if settings.first_seed != EVALUATION_SEED:
@@ -170,6 +175,7 @@ def submit(args: Args) -> tuple[Submission, Path]:
         args.demonstrations,
         args.training_steps,
         args.note,
+        args.retries,
     )
     planned = Submission(facts, stated=0.0)  # complains of what is said before anything is played
     out = args.out or Path(f"{planned.name}.json")
