@@ -186,6 +186,21 @@ def test_what_cannot_be_carried_is_taken_otherwise(weights, monkeypatch):
     assert info["success"] and info["failure"] == ""
 
 
+def test_what_is_believed_to_be_done_is_left_alone(weights):
+    """The last skill has come to rest with success, and nobody ends it: it counts when its time is up."""
+    env = make(weights, retries=5, termination=lambda observation: ends.pop() if ends else False)
+    ends: list[bool] = []
+    engine = env.unwrapped.engine
+    env.reset(seed=5)
+    truncated, rest = False, 0
+    while not truncated:
+        if engine.stage == 0 and engine.judge.finished:
+            ends = [True]
+        *_, truncated, info = env.step(ZERO)
+        rest = max(rest, hybrid_of(env).counters.still)
+    assert info["success"] and info["retries"] == 0 and rest > STALLED
+
+
 @pytest.mark.parametrize("retries", [0, 3])
 def test_a_hand_that_no_longer_moves_is_not_waited_for(retries, weights):
     env: Any = gym.make(
