@@ -201,6 +201,27 @@ def test_what_is_believed_to_be_done_is_left_alone(weights):
     assert info["success"] and info["retries"] == 0 and rest > STALLED
 
 
+def test_what_cannot_be_taken_anew_is_worked_on_where_it_is(weights, monkeypatch):
+    """What the hand has let go of is out of its reach, but the skill's start is not."""
+    env = make(weights, retries=1)
+    hybrid, engine = hybrid_of(env), env.unwrapped.engine
+    env.reset(seed=5)
+    while engine.stage == 0:
+        env.step(ZERO)
+    plan = engine.connector.plan
+    monkeypatch.setattr(hybrid, "_lost", lambda: 0)
+    monkeypatch.setattr(
+        engine.connector, "plan", lambda goal, held, *a: plan(goal, held, *a) if held else Plan("goal_collision")
+    )
+    monkeypatch.setattr(engine, "open_hand", lambda: 0)
+    monkeypatch.setattr(hybrid.counters, "still", STALLED)
+    monkeypatch.setattr(hybrid.counters, "watch", lambda *_: None)
+    before = hybrid.counters.steps
+    *_, terminated, truncated, info = env.step(ZERO)
+    assert not terminated and not truncated and info["failure"] == ""
+    assert (info["stage"], info["retries"], info["sim_steps"]) == (1, 1, hybrid.counters.steps - before)
+
+
 @pytest.mark.parametrize("retries", [0, 3])
 def test_a_hand_that_no_longer_moves_is_not_waited_for(retries, weights):
     env: Any = gym.make(

@@ -386,20 +386,29 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
         """Begin the current stage's skill again, or go back to stage ``grasp`` first; returns None or why it cannot be."""
         engine, counters = self.engine, self.counters
         counters.retries += 1
-        if grasp is not None:
-            self._enter_stage(grasp)
-        if counters.source is not None:
-            counters.tried += (counters.source,)
-        empty = engine.task.stages[engine.stage].held is None
-        steps = engine.open_hand() if empty else 0
-        trail = counters.trail[::-1]
-        failure = self._connect_to_skill()
-        if self._last_connect is not None and self._last_connect.plan.status == "start_collision":
-            steps += engine.retrace(trail, OPEN if empty else CLOSE)  # what it came by is free
+        stage, source, way_back = engine.stage, counters.source, counters.trail[::-1]
+        steps, failure = 0, None
+        # Where it cannot be taken anew it may be where it belongs already, as a pod under a lid.
+        for target in (stage,) if grasp is None else (grasp, stage):
+            if target != engine.stage:
+                self._enter_stage(target)
+            if source is not None:
+                counters.tried += (source,)
+            empty = engine.task.stages[target].held is None
+            opening = engine.open_hand() if empty else 0
             failure = self._connect_to_skill()
-        counters.steps += steps
+            steps += opening + self._last_steps()
+            if self._last_connect is not None and self._last_connect.plan.status == "start_collision" and len(way_back):
+                back = engine.retrace(way_back, OPEN if empty else CLOSE)  # what it came by is free
+                way_back = way_back[:0]
+                opening += back
+                failure = self._connect_to_skill()
+                steps += back + self._last_steps()
+            counters.steps += opening
+            if failure is None or engine.judge.failure() is not None:
+                break
         if self._last_connect is not None:
-            self._last_connect = replace(self._last_connect, steps=self._last_connect.steps + steps)
+            self._last_connect = replace(self._last_connect, steps=steps)
         return failure
 
     def _grasp(self) -> int | None:
