@@ -27,6 +27,11 @@ def checked_flag(given: object, name: str) -> bool:
     return given
 
 
+def is_count(given: object, least: int) -> bool:
+    """Whether an argument is a whole number of at least ``least``; True and False are none."""
+    return isinstance(given, int) and not isinstance(given, bool) and given >= least
+
+
 def is_one_of(given: object, names: Iterable[str]) -> bool:
     """Whether an argument is one of some names; ``in`` fails for arrays and for what cannot be hashed."""
     return isinstance(given, str) and given in names

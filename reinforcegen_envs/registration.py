@@ -27,7 +27,7 @@ import gymnasium as gym
 from gymnasium.vector import AutoresetMode
 
 from reinforcegen_envs.env import ManipulationEnv
-from reinforcegen_envs.errors import InvalidArgument, is_one_of
+from reinforcegen_envs.errors import InvalidArgument, is_count, is_one_of
 from reinforcegen_envs.ids import MODES, NAMESPACE, STAGE_MODES, VARIANTS, VERSION, env_id, parse_env_id, parse_stage
 from reinforcegen_envs.modules import load_task_module
 from reinforcegen_envs.perception import as_perception
@@ -140,7 +140,7 @@ def make_vector_env(
         InvalidArgument: ``num_envs`` or the autoreset mode is not allowed; and what `make_env` raises.
         ValueError: ``num_threads`` is below 1.
     """
-    if isinstance(num_envs, bool) or not isinstance(num_envs, int) or num_envs < 1:
+    if not is_count(num_envs, 1):
         raise InvalidArgument(f"num_envs {num_envs!r} must be a number of environments, at least 1")
     try:
         autoreset_mode = AutoresetMode(autoreset_mode)

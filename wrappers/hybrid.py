@@ -14,7 +14,7 @@ from reinforcegen_envs.engine import Engine, Failure, Snapshot
 from reinforcegen_envs.engine.engine import OPEN_ENOUGH
 from reinforcegen_envs.engine.judge import Judge
 from reinforcegen_envs.env import ManipulationEnv, checked_action
-from reinforcegen_envs.errors import InvalidArgument, checked_flag, is_one_of
+from reinforcegen_envs.errors import InvalidArgument, checked_flag, is_count, is_one_of
 from reinforcegen_envs.observations import to_world
 from reinforcegen_envs.planning.connect import CLOSE, OPEN, Connect
 from reinforcegen_envs.planning.motion import Plan
@@ -387,7 +387,7 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
         engine, counters = self.engine, self.counters
         counters.retries += 1
         stage, source, way_back = engine.stage, counters.source, counters.trail[::-1]
-        steps, failure = 0, None
+        before, failure = counters.steps, None
         # Where it cannot be taken anew it may be where it belongs already, as a pod under a lid.
         for target in (stage,) if grasp is None else (grasp, stage):
             if target != engine.stage:
@@ -395,20 +395,17 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
             if source is not None:
                 counters.tried += (source,)
             empty = engine.task.stages[target].held is None
-            opening = engine.open_hand() if empty else 0
+            if empty:
+                counters.steps += engine.open_hand()
             failure = self._connect_to_skill()
-            steps += opening + self._last_steps()
             if self._last_connect is not None and self._last_connect.plan.status == "start_collision" and len(way_back):
-                back = engine.retrace(way_back, OPEN if empty else CLOSE)  # what it came by is free
+                counters.steps += engine.retrace(way_back, OPEN if empty else CLOSE)  # what it came by is free
                 way_back = way_back[:0]
-                opening += back
                 failure = self._connect_to_skill()
-                steps += back + self._last_steps()
-            counters.steps += opening
             if failure is None or engine.judge.failure() is not None:
                 break
         if self._last_connect is not None:
-            self._last_connect = replace(self._last_connect, steps=steps)
+            self._last_connect = replace(self._last_connect, steps=counters.steps - before)
         return failure
 
     def _grasp(self) -> int | None:
@@ -544,6 +541,6 @@ def checked_retries(retries: Any) -> int:
     Raises:
         InvalidArgument: it is anything but an integer of at least 0.
     """
-    if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
+    if not is_count(retries, 0):
         raise InvalidArgument(f"retries {retries!r} must be a whole number, at least 0")
     return retries

@@ -13,7 +13,7 @@ import gymnasium as gym
 
 from reinforcegen_envs.engine import Failure
 from reinforcegen_envs.env import ManipulationEnv, reset_options
-from reinforcegen_envs.errors import InvalidArgument, ReinforceGenError
+from reinforcegen_envs.errors import InvalidArgument, ReinforceGenError, is_count
 from reinforcegen_envs.policies.policy import Policy, as_policy
 from reinforcegen_envs.policies.predictors import ForesightPredictor
 from reinforcegen_envs.tasks.base import Task
@@ -145,7 +145,7 @@ class Skill(Hybrid):
 
     def _stored(self, size: Any, hybrid: dict[str, Any]) -> Path:
         """The file of the pool "auto", of ``size`` starts; ``hybrid`` are the arguments of `Hybrid`."""
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        if not is_count(size, 1):
             raise InvalidArgument(f"pool_size {size!r} must be a number of starts, at least 1")
         engine, bundle = self.engine, self.bundle
         task = type(engine.task)

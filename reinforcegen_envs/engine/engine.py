@@ -190,25 +190,29 @@ class Engine:
 
     def open_hand(self) -> int:
         """Open the hand where it is, as far as what is about it allows; returns the control steps that it took."""
-        joints = self.sim.joints.copy()
-        steps = 0
-        while steps < MAX_SETTLE_STEPS and self.sim.gripper_opening() <= OPEN_ENOUGH:
-            self.track(joints, joints, OPEN)
-            steps += 1
-        self.sim.hold_orientation()
-        return steps
+        return self._hold(self.sim.joints.copy(), OPEN, self._opened)
 
     def retrace(self, trail: Array, gripper: float) -> int:
         """Track joints (n, 7), radians, one point a control step, and come to rest; returns the control steps that it took."""
         points = [self.sim.joints.copy(), *trail]
         for start, target in zip(points[:-1], points[1:], strict=True):
             self.track(start, target, gripper)
-        steps = len(trail)
-        while np.abs(self.sim.joints - points[-1]).max() >= SETTLED and steps < len(trail) + MAX_SETTLE_STEPS:
-            self.track(points[-1], points[-1], gripper)
+        return len(trail) + self._hold(points[-1], gripper, lambda: self._settled(points[-1]))
+
+    def _hold(self, joints: Array, gripper: float, until: Callable[[], bool]) -> int:
+        """Track joints (7,) until something is so, or for a while; returns the control steps that it took."""
+        steps = 0
+        while steps < MAX_SETTLE_STEPS and not until():
+            self.track(joints, joints, gripper)
             steps += 1
         self.sim.hold_orientation()
         return steps
+
+    def _settled(self, joints: Array) -> bool:
+        return bool(np.abs(self.sim.joints - joints).max() < SETTLED)
+
+    def _opened(self) -> bool:
+        return self.sim.gripper_opening() > OPEN_ENOUGH
 
     def _follow(self, plan: Plan, goal: Array, stop: Callable[[], bool] | None, every: int) -> Connect:
         empty = self.task.stages[self.stage].held is None
@@ -221,13 +225,7 @@ class Engine:
                 self.sim.hold_orientation()
                 return Connect(plan, steps, "", interrupted=True)
         end = plan.path[-1]
-        for _ in range(MAX_SETTLE_STEPS):
-            ready = not empty or self.sim.gripper_opening() > OPEN_ENOUGH
-            if np.abs(self.sim.joints - end).max() < SETTLED and ready:
-                break
-            self.track(end, end, gripper)
-            steps += 1
-        self.sim.hold_orientation()
+        steps += self._hold(end, gripper, lambda: self._settled(end) and (not empty or self._opened()))
         failure = self.judge.failure()
         metres, radians = distance(self.sim.eef_pose(), goal)
         if failure is None and (metres > ARRIVED[0] or radians > ARRIVED[1]):

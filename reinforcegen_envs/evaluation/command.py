@@ -66,7 +66,7 @@ class Args:
     wrong as those, without pictures)"""
     replan: bool = False
     """look at the goal of a connect on the way, and plan again when it is elsewhere than was believed"""
-    retries: int = 0
+    retries: CountOrZero = 0
     """how often in an episode a skill that has run out of time is begun again, within the task's horizon"""
     randomize_visuals: bool = False
     """every episode looks different to the cameras: colours, lights, and where the cameras stand"""
