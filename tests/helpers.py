@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -19,6 +19,19 @@ from reinforcegen_envs.tasks import TASKS
 from reinforcegen_envs.wrappers.vector import ThreadVectorEnv
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def hybrid_of(env) -> Any:
+    """The Hybrid or Skill wrapper inside an environment."""
+    while not hasattr(env, "counters"):
+        env = env.env
+    return env
+
+
+def goal_of(hybrid):
+    """Where the current stage's connect should end, 4x4."""
+    stage = hybrid.engine.stage
+    return hybrid.engine.connector.goal(stage, hybrid.skeleton.tools[hybrid.counters.source, stage, 0])
 
 
 def play(env, steps=15, action=None):

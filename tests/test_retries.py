@@ -5,6 +5,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+from helpers import goal_of, hybrid_of
 
 import reinforcegen_envs  # noqa: F401 (registers the ids)
 from reinforcegen_envs import evaluate
@@ -24,17 +25,6 @@ OPEN = np.array([0.0, 0.0, 1.0, 0.0, 0.0, 0.0, -1.0], np.float32)
 
 def make(weights, **kwargs: Any) -> Any:
     return gym.make(ID, weights=weights, disable_env_checker=True, **kwargs)
-
-
-def hybrid_of(env) -> Any:
-    while not hasattr(env, "counters"):
-        env = env.env
-    return env
-
-
-def goal_of(hybrid):
-    """Where the hand is to be when the current stage's skill starts."""
-    return hybrid._goal(hybrid.skeleton.tools[hybrid.counters.source, hybrid.engine.stage][0])
 
 
 def wander(step):

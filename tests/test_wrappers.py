@@ -12,6 +12,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+from helpers import goal_of, hybrid_of
 
 import reinforcegen_envs  # noqa: F401 (registers the ids)
 from reinforcegen_envs.observations import ObservationLayout, to_reference, to_world
@@ -60,13 +61,6 @@ def skill_policy(weights):
         return np.clip(to_world(action, obs[rotation].astype(np.float64)), -1.0, 1.0)
 
     return act
-
-
-def hybrid_of(env) -> Any:
-    """The Hybrid or Skill wrapper inside an environment."""
-    while not hasattr(env, "counters"):
-        env = env.env
-    return env
 
 
 def without_clock(info):
@@ -751,12 +745,6 @@ def test_pose_noise_has_the_asked_spread(metres, radians, weights):
     # The arm stops within some 2 mm and 0.01 rad of where the planner sends it.
     np.testing.assert_allclose(spread[0], metres, rtol=0.2, atol=0.0025)
     np.testing.assert_allclose(spread[1], radians, rtol=0.2, atol=0.012)
-
-
-def goal_of(hybrid):
-    """Where the current stage's connect should end, 4x4."""
-    stage = hybrid.engine.stage
-    return hybrid.engine.connector.goal(stage, hybrid.skeleton.tools[hybrid.counters.source, stage, 0])
 
 
 def move_during_connect(env, name, shift, at=8):
