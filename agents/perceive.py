@@ -4,7 +4,8 @@
 
 The teacher is the simulator, which knows all poses. First the policies play with true poses, and pictures are taken of the
 states that they visit, objects moved about in them; then, round by round, they play with what the estimator makes them believe,
-and pictures of those states are added. The estimator is written into the folder of weights after every round.
+from the first stage on or, in turn, from a later one, and pictures of those states are added. The estimator is written into the
+folder of weights after every round.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from reinforcegen_envs.errors import InvalidArgument, ReinforceGenError
 from reinforcegen_envs.files import atomic_path, check_output_folder
 from reinforcegen_envs.models.scene import load_scene
 from reinforcegen_envs.perception.accuracy import Row, summarise
-from reinforcegen_envs.perception.camera import CameraPerception, card_of
+from reinforcegen_envs.perception.camera import LateCamera, card_of
 from reinforcegen_envs.perception.frames import Frames, States
 from reinforcegen_envs.perception.network import FOREIGN, FORMAT, save_estimator
 from reinforcegen_envs.policies.bundle import TRUTH, Bundle
@@ -105,16 +106,23 @@ class Player:
     def play(self, job: tuple[int, int]) -> tuple[States | None, list[Row], bool]:
         """Play episode ``index`` of a seed; returns its states, errors and success."""
         seed, index = job
-        noise, disturbance = SETTINGS[index // len(self._args.variant) % len(SETTINGS)]
-        variant = self._args.variant[index % len(self._args.variant)]
-        env, policy, recorder, accuracy = self._player(variant, noise)
+        cycle, index = divmod(index, len(self._args.variant) * len(SETTINGS))
+        noise, disturbance = SETTINGS[index // len(self._args.variant)]
+        env, policy, recorder, accuracy = self._player(self._args.variant[index % len(self._args.variant)], noise)
+        engine = engine_of(env)
+        # Else nearly all pictures of a long task's last stages would be of states that true poses lead to.
+        first = cycle % len(engine.task.stages)
+        if isinstance(engine.perception, LateCamera):
+            engine.perception.first_stage = first
         recorder.seed = seed
         success = play(env, Disturbed(policy, disturbance, np.random.default_rng(seed)), seed)
-        return recorder.taken(), [] if accuracy is None else accuracy.taken(), success
+        rows = [] if accuracy is None else [row for row in accuracy.taken() if row.stage >= first]
+        return recorder.taken(), rows, success
 
     def _player(self, variant: str, noise: tuple[float, float]) -> tuple[gym.Env, Policy, Recorder, Accuracy | None]:
         if (variant, noise) not in self._players:
-            args, perception = self._args, CameraPerception.name if self._cameras else TRUTH
+            args = self._args
+            perception = LateCamera(args.weights) if self._cameras else TRUTH
             env, policy = deployed(args.task, variant, args.weights, noise, perception)
             engine = engine_of(env)
             accuracy = Accuracy(engine) if self._cameras else None

@@ -9,6 +9,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from reinforcegen_envs.perception import Perception
 from reinforcegen_envs.policies.bundle import TRUTH, Bundle
 from reinforcegen_envs.policies.policy import Policy
 from reinforcegen_envs.registration import make_env
@@ -16,7 +17,7 @@ from reinforcegen_envs.tasks import TASKS
 
 
 def deployed(
-    task: str, variant: str, weights: Path, pose_noise: tuple[float, float], perception: str = TRUTH
+    task: str, variant: str, weights: Path, pose_noise: tuple[float, float], perception: str | Perception = TRUTH
 ) -> tuple[gym.Env, Policy]:
     """A whole task's environment with learned initiation and termination, and the residual policy of a folder of weights.
 
@@ -24,13 +25,14 @@ def deployed(
         task, variant: names.
         weights: the folder; where it has no residuals the policy is that of the base.
         pose_noise: on initiation poses, metres and radians.
-        perception: "truth", "camera" or "camera_errors".
+        perception: "truth", "camera", "camera_errors", or one that is made already.
 
     Raises:
         InvalidArgument: unknown task or variant.
         WeightsError: unusable weights.
     """
-    policy, scale = Bundle.open(TASKS[task], weights, perception).residual_or_zero()
+    name = perception.name if isinstance(perception, Perception) else perception
+    policy, scale = Bundle.open(TASKS[task], weights, name).residual_or_zero()
     env = make_env(
         task, variant, "Residual", perception=perception, termination="predictor", initiation="student", pose_noise=pose_noise,
         weights=weights, **scale,

@@ -422,6 +422,23 @@ class CameraPerception(Perception):
         return {**self.__dict__, "_cameras": None}
 
 
+class LateCamera(CameraPerception):
+    """Like `CameraPerception`, whose belief counts from some stage on; until then objects are where they are.
+
+    Attributes:
+        first_stage: index.
+    """
+
+    first_stage = 0
+
+    def update(self, truth: Simulation, belief: CellState, task: Task, stage: int = 0) -> None:
+        """Look; see the base class."""
+        super().update(truth, belief, task, stage)
+        if stage < self.first_stage:
+            belief.data.qpos[:] = truth.data.qpos
+            belief.data.mocap_pos[:], belief.data.mocap_quat[:] = truth.data.mocap_pos, truth.data.mocap_quat
+
+
 @functools.cache
 def standing_heights(task: type[Task]) -> Array:
     """(objects,) metres, world frame: where the roots of a task's objects are in height once they have settled after a reset."""
