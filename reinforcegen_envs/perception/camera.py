@@ -94,8 +94,8 @@ def proprio(cell: CellState, stages: int, stage: int) -> Observations:
 
 
 def joint_ranges(model: mujoco.MjModel, task: Task) -> tuple[Array, Array]:
-    """Lowest position of every observed joint of objects, and how far it goes up from there, (joints,) rad or m."""
-    ranges = np.array([model.joint(name).range for name in task.joints]).reshape(-1, 2)
+    """Lowest position of every observed joint of objects, and how far it can go up from there, (joints,) rad or m."""
+    ranges = np.array([task.joint_stops.get(name, model.joint(name).range) for name in task.joints]).reshape(-1, 2)
     return ranges[:, 0], ranges[:, 1] - ranges[:, 0]
 
 

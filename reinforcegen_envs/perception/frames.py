@@ -31,7 +31,8 @@ FAR_AT_WORK, NEAR_AT_WORK = 0.1, 0.6
 MARGIN = 0.02, 0.1  # metres and radians beyond the reset ranges
 NUDGE = 0.012, 0.1  # standard deviations of a small move: metres along x and y, radians of yaw
 HELD = 0.5  # part of the pictures in which what is held is moved in the hand, by deviations of:
-HELD_METRES, HELD_RADIANS = (0.004, 0.002, 0.004), (0.03, 0.06, 0.03)  # along and about the hand's axes
+# Along and about the hand's axes; fingers close along x, and what is held slides along their pads and turns about x.
+HELD_METRES, HELD_RADIANS = (0.001, 0.006, 0.004), (0.06, 0.03, 0.03)
 # Part of the pictures in which joints of what the robot does not touch are anywhere in their range, hinges of what stands free
 # alone, and slides of a skill's reference object: else a drawer is taken to be as far out as the hand has gone, whether it came
 # along or not. Lids behind the hand cannot be seen, and where the hand is does tell.

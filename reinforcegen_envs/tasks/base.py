@@ -106,8 +106,9 @@ class Task(ABC):
     """A task reads and places objects in a `Simulation`; it holds no state of its own.
 
     Class attributes declare it: ``name``, ``scene``, ``objects`` (body names, in observation order and as demonstration files
-    call them), ``shapes``, ``joints`` (joints of objects that are observed, with their reset positions), ``symmetries`` (of
-    objects that look the same when turned: cameras cannot tell), ``variants`` (variant -> object -> Placement), ``stages``,
+    call them), ``shapes``, ``joints`` (joints of objects that are observed, with their reset positions), ``joint_stops`` (lowest and
+    highest position of those that something stops before their range ends), ``symmetries`` (of objects that look the same when
+    turned: cameras cannot tell), ``variants`` (variant -> object -> Placement), ``stages``,
     ``horizon`` (control steps), ``success_steps`` (consecutive control steps for which the predicates must hold), ``camera``
     (the one that shows all of it), ``sources`` (file of the source demonstrations that come with it; None if they are in the
     package's folder, or not there), ``styles`` (how many ways the scripted teleoperator has) and ``reference_speed`` (control
@@ -122,6 +123,7 @@ class Task(ABC):
     scene: ClassVar[Scene]
     objects: ClassVar[tuple[str, ...]]
     joints: ClassVar[Mapping[str, float]] = {}
+    joint_stops: ClassVar[Mapping[str, tuple[float, float]]] = {}
     symmetries: ClassVar[Mapping[str, Symmetry]] = {}
     shapes: ClassVar[Mapping[str, Shape]]
     variants: ClassVar[Mapping[str, Mapping[str, Placement]]]

@@ -121,6 +121,8 @@ class CoffeePreparationTask(CoffeeMachineTask):
 
     name = "CoffeePreparation"
     joints: ClassVar = {LID_JOINT: 0.0, DRAWER_JOINT: 0.0}
+    # The slide's range is a metre; at 0.198 m the tray meets the cabinet's posts.
+    joint_stops: ClassVar = {DRAWER_JOINT: (-0.2, 0.0)}
     # Base policies that were trained with multiccd leave the pod in the drawer without: D0 0.45 instead of 0.91 (ours, measured).
     scene = Scene(
         "coffee_preparation", (MUG, machine(cup=False), CABINET, POD), front=replace(FRONT, fovy=48.0), multiccd=True
