@@ -51,6 +51,14 @@ def test_rounds_leave_an_estimator_and_are_not_run_again(args, capsys):
     assert os.stat(args.weights / "estimator.safetensors").st_mtime_ns == before
 
 
+def test_own_episodes_begin_to_believe_pictures_at_every_stage_in_turn(args):
+    player, cycle = perceive.Player(args, cameras=True), len(perceive.SETTINGS)
+    for index, first in ((0, 0), (cycle, 1), (2 * cycle, 0)):
+        _, rows, _ = player.play((perceive.FIRST_SEED, index))
+        assert min((row.stage for row in rows), default=first) == first
+        assert all(row.metres > 0.0 for row in rows)  # none of truth
+
+
 def test_an_estimator_that_knows_nothing_is_told_of(args, monkeypatch):
     play = perceive.Player.play
 
