@@ -14,7 +14,7 @@ from reinforcegen_envs.evaluation.play import Episode
 from reinforcegen_envs.evaluation.summary import read_csv, report, summarise, write_csv
 from reinforcegen_envs.planning.motion import Plan
 from reinforcegen_envs.poses import distance, matrix_from, rotvec_to_matrix
-from reinforcegen_envs.wrappers.hybrid import STALLED
+from reinforcegen_envs.wrappers.counters import STALLED
 
 ID = "ReinforceGen/D0-Threading-Residual-v0"
 ZERO = np.zeros(7, np.float32)
@@ -199,7 +199,7 @@ def test_what_cannot_be_taken_anew_is_worked_on_where_it_is(weights, monkeypatch
     while engine.stage == 0:
         env.step(ZERO)
     plan = engine.connector.plan
-    monkeypatch.setattr(hybrid, "_lost", lambda: 0)
+    monkeypatch.setattr(hybrid._retries, "lost", lambda: 0)
     monkeypatch.setattr(
         engine.connector, "plan", lambda goal, held, *a: plan(goal, held, *a) if held else Plan("goal_collision")
     )
@@ -269,20 +269,20 @@ def test_a_skill_that_came_with_something(opened, weights, monkeypatch):
         engine.restore(lifted, set())  # nothing gets on
         *_, truncated, info = env.step(ZERO)
         assert not truncated
-    assert hybrid._lost() is None
+    assert hybrid._retries.lost() is None
     if opened:
         before = engine.snapshot()
         engine.sim.data.qpos[engine.task.object_qpos["needle"]] += 0.05
         engine.sim.evaluate()
-        assert hybrid._lost() == 0
+        assert hybrid._retries.lost() == 0
         engine.restore(before)
         engine.open_hand()
-        assert hybrid._lost() == 0
+        assert hybrid._retries.lost() == 0
         engine.restore(before)
     engine.restore(lifted, set())
     with monkeypatch.context() as context:
         if opened:
-            context.setattr(hybrid, "_lost", lambda: 0)
+            context.setattr(hybrid._retries, "lost", lambda: 0)
         *_, truncated, info = env.step(ZERO)
     assert not truncated and info["stage"] == (0 if opened else 1) and info["retries"] == 1
     done = False
@@ -314,7 +314,7 @@ def test_snapshots_from_before_there_were_retries_are_restored(weights):
 def test_evaluation_counts_them(weights, tmp_path):
     args = evaluate.Args(env_id=ID, weights=weights, retries=2, episodes=1, workers=1)
     env, _ = evaluate.make(args)
-    assert env.get_wrapper_attr("_retries") == 2
+    assert env.get_wrapper_attr("_retries").count == 2
     episodes = [
         Episode(0, True, True, [True, True], [True, True], retries=2),
         Episode(1, False, False, [True, False], [False, False]),

@@ -14,7 +14,8 @@ from reinforcegen_envs.env import ManipulationEnv
 from reinforcegen_envs.planning.skeleton import Skeleton
 from reinforcegen_envs.poses import rotation
 from reinforcegen_envs.tasks import TASKS
-from reinforcegen_envs.wrappers.hybrid import COMFORT, Hybrid
+from reinforcegen_envs.wrappers.approach import COMFORT
+from reinforcegen_envs.wrappers.hybrid import Hybrid
 
 MIRROR = np.diag([1.0, -1.0, 1.0, 1.0])
 COUNT = 16  # of a nut: mirrored or not, the hand half a turn on or not, four turns on the peg
@@ -182,4 +183,4 @@ def test_the_student_prefers_what_is_comfortably_within_reach(weights, monkeypat
     monkeypatch.setattr(env.initiation, "act", lambda obs: np.arange(count)[None])
     env.unwrapped.reset(seed=0)
     assert COMFORT > 0.08
-    assert env._ranked_sources() == [*range(2, count), 0]
+    assert env._approach.ranked_sources() == [*range(2, count), 0]

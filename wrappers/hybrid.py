@@ -3,38 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
-from dataclasses import replace
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
 from reinforcegen_envs.engine import Engine, Failure, Snapshot
-from reinforcegen_envs.engine.engine import OPEN_ENOUGH
 from reinforcegen_envs.engine.judge import Judge
 from reinforcegen_envs.env import ManipulationEnv, checked_action
-from reinforcegen_envs.errors import InvalidArgument, checked_flag, is_count, is_one_of
+from reinforcegen_envs.errors import InvalidArgument, is_one_of
 from reinforcegen_envs.observations import to_world
-from reinforcegen_envs.planning.connect import CLOSE, OPEN, Connect
-from reinforcegen_envs.planning.motion import Plan
 from reinforcegen_envs.policies.bundle import Bundle
 from reinforcegen_envs.policies.policy import Memory, Policy, as_termination
 from reinforcegen_envs.policies.predictors import CONSECUTIVE
-from reinforcegen_envs.poses import distance, matrix_from, rotvec_to_matrix
 from reinforcegen_envs.typing import Array, Flags, Observations
+from reinforcegen_envs.wrappers.approach import Approach
+from reinforcegen_envs.wrappers.counters import STALLED, Counters
+from reinforcegen_envs.wrappers.retries import Retries
 
 TERMINATIONS = ("predicate", "sustained", "predictor")
 INITIATIONS = ("teacher", "student")
-NOISE_TRIES = 5  # draws of start-pose noise before the planner's failure counts
-COMFORT = 0.12  # radians to every joint limit: the student's choice among sources that keep it comes first
-REPLAN_EVERY = 5  # control steps between two looks at where the goal is now
-REPLAN_DISTANCE, REPLAN_ANGLE = 0.01, 0.1  # metres and radians that it must have moved for a new plan
-MAX_REPLANS = 10
-# Metres within which the hand has stayed for so many control steps: the skill will not get on.
-STILL, STALLED = 0.002, 30
-TRAIL = 0.02  # radians of a joint between two points of what the hand came by
-SLIPPED = 0.03  # metres from where a source had it in the hand: what is farther off is no longer held
 
 
 class Sustained(Policy):
@@ -61,85 +49,6 @@ class Sustained(Policy):
 
     def set_memory(self, memory: Memory, env_index: int = 0) -> None:
         self._count = int(memory["count"])
-
-
-class Counters:
-    """What `Hybrid` remembers of an episode.
-
-    Attributes:
-        steps, skill_steps: control steps of the episode, and of the current skill.
-        reached: the furthest stage that was entered.
-        finished: that stage has been finished, by simulator truth.
-        paid: reward of this episode so far.
-        over: the episode has ended, or was never begun.
-        source: the source demonstration that is copied, or None.
-        still, anchor: control steps of the current skill for which the hand has been where it was, and where, metres.
-        trail: (n, 7) joints, radians, by which the hand came where it is in the current skill.
-        tried: sources from whose starts the current skill was begun in vain.
-        retries: how often a skill has been begun again.
-        failure: why the connect to the current skill failed, or None.
-    """
-
-    def __init__(self) -> None:
-        self.begin()
-        self.over = True
-
-    def begin(self) -> None:
-        """A new episode."""
-        self.steps = self.skill_steps = self.reached = 0
-        self.finished = self.over = False
-        self.paid = 0.0
-        self.source: int | None = None
-        self.still = 0
-        self.anchor: tuple[float, ...] = ()
-        self.trail = np.empty((0, 7))
-        self.tried: tuple[int, ...] = ()
-        self.retries = 0
-        self.failure: Failure | None = None
-
-    def enter_stage(self, stage: int) -> None:
-        """Another stage; what has been paid for is not paid again when a retry comes back to it."""
-        self.tried = ()
-        if stage > self.reached:
-            self.reached = stage
-            self.finished = False
-
-    def begin_skill(self) -> None:
-        """A skill begins."""
-        self.skill_steps = self.still = 0
-        self.anchor = ()
-        self.trail = np.empty((0, 7))
-
-    def watch(self, position: Array, joints: Array) -> None:
-        """Where the hand is after a control step of a skill: its position (3,), metres, and the arm's joints (7,), radians."""
-        if len(self.trail) == 0 or np.abs(joints - self.trail[-1]).max() > TRAIL:
-            self.trail = np.append(self.trail, joints[None], axis=0)
-        if self.anchor and np.abs(position - self.anchor).max() < STILL:
-            self.still += 1
-        else:
-            self.still, self.anchor = 0, tuple(position.tolist())
-
-    def get_memory(self) -> Memory:
-        """The counters as a snapshot holds them."""
-        failure = None if self.failure is None else [self.failure.stage, self.failure.segment, self.failure.reason]
-        return {**vars(self), "failure": failure}
-
-    def set_memory(self, memory: Memory) -> None:
-        """Go on from what `get_memory` gave."""
-        fresh = vars(Counters())  # snapshots of before there were retries lack what belongs to them
-        memory = (
-            {name: fresh[name] for name in ("retries", "tried", "still", "anchor", "trail")}
-            | {"reached": -1}
-            | dict(memory)
-        )
-        if set(memory) != set(vars(self)):
-            raise InvalidArgument(f"counters {sorted(memory)} are not {sorted(vars(self))}")
-        vars(self).update(memory)
-        self.tried = tuple(int(source) for source in memory["tried"])
-        self.anchor = tuple(float(part) for part in memory["anchor"])
-        self.trail = np.array(memory["trail"], np.float64).reshape(-1, 7)
-        if memory["failure"] is not None:
-            self.failure = Failure(*memory["failure"])
 
 
 class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
@@ -206,12 +115,10 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
         self.skeleton = self.bundle.skeleton()
         self.initiation: Policy | None = self.bundle.initiation() if initiation == "student" else None
         self.termination = self._make_termination(termination)
-        self._pose_noise = checked_pose_noise(pose_noise)
-        self._replan = checked_flag(replan, "replan")
-        self._retries = checked_retries(retries)
         self.counters = Counters()
+        self._approach = Approach(self.engine, self.skeleton, self.initiation, self.counters, pose_noise, replan)
+        self._retries = Retries(self.engine, self.skeleton, self.counters, self._approach, retries)
         self.observation: Observations = np.zeros(0, np.float32)
-        self._last_connect: Connect | None = None
         self.engine.keep("counters", self.counters)
         for name, policy in (("initiation", self.initiation), ("termination", self.termination)):
             if policy is not None:
@@ -233,9 +140,9 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
         """`reset` for a wrapper that presents ``observation`` itself; returns info."""
         self.core.begin(seed, options)
         self.counters.begin()
-        failure = self._connect_to_skill()
+        failure = self._approach.connect()
         self._observe()
-        return self._info(self._last_steps(), failure)
+        return self._info(self._approach.steps, failure)
 
     def step(self, action: Any):
         """One control step of a skill, and the connect to the next one if this ends it.
@@ -265,7 +172,7 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
         """
         self._require_episode()
         counters = self.counters
-        self._last_connect = None  # info tells of this call alone
+        self._approach.last = None  # info tells of this call alone
         if counters.failure is not None:  # the first connect failed: nothing can be done
             counters.over = True
             self._observe()
@@ -278,7 +185,7 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
         self.observation = engine.observe()
         counters.steps += 1
         counters.skill_steps += 1
-        if self._retries:
+        if self._retries.count:
             counters.watch(engine.belief.eef_pose()[:3, 3], engine.belief.joints)
         steps = 1
         reward = 0.0
@@ -298,17 +205,17 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
                 self._enter_stage(engine.stage + 1)
                 connect_failure = self._begin_stage()
                 self.observation = engine.observe()
-                steps += self._last_steps()
+                steps += self._approach.steps
                 failure = failure or connect_failure
                 terminated = connect_failure is not None
         elif not terminated:
             late = counters.steps >= engine.task.horizon
             timeout = counters.skill_steps >= engine.task.stages[engine.stage].horizon
             if not late and (timeout or counters.still >= STALLED):
-                if self._may_retry():
-                    failure = self._retry(self._lost())
+                if self._retries.allowed():
+                    failure = self._retries.begin_again(self._retries.lost())
                     self.observation = engine.observe()
-                    steps += self._last_steps()
+                    steps += self._approach.steps
                     terminated = failure is not None
                 else:
                     late = timeout
@@ -353,11 +260,8 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
             return self.engine.judge.finished
         return bool(self.termination.act(self.observation[None])[0])
 
-    def _last_steps(self) -> int:
-        return 0 if self._last_connect is None else self._last_connect.steps
-
     def _info(self, steps: int, failure: Failure | None) -> dict[str, Any]:
-        planner = None if self._last_connect is None else self._last_connect.plan.info()
+        planner = None if self._approach.last is None else self._approach.last.plan.info()
         return {**self.core.info(steps, planner, failure), "retries": self.counters.retries}
 
     def _enter_stage(self, stage: int) -> None:
@@ -366,150 +270,13 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
 
     def _begin_stage(self) -> Failure | None:
         """Connect to the skill of a stage that was just entered, or take anew what it needs; returns None or why it failed."""
-        if self._may_retry() and (grasp := self._lost()) is not None:
-            return self._retry(grasp)  # the grasp has failed, though its end was announced
-        failure = self._connect_to_skill()
-        if failure is not None and self.engine.judge.failure() is None and self._may_retry():
-            if (grasp := self._grasp()) is not None:
-                return self._retry(grasp)  # taken otherwise it may be within reach
+        if self._retries.allowed() and (grasp := self._retries.lost()) is not None:
+            return self._retries.begin_again(grasp)  # the grasp has failed, though its end was announced
+        failure = self._approach.connect()
+        if failure is not None and self.engine.judge.failure() is None and self._retries.allowed():
+            if (grasp := self._retries.grasp()) is not None:
+                return self._retries.begin_again(grasp)  # taken otherwise it may be within reach
         return failure
-
-    def _may_retry(self) -> bool:
-        engine = self.engine
-        if self.counters.retries >= self._retries or self.counters.steps >= engine.task.horizon:
-            return False
-        # What is believed to pass the literature's check is not taken apart again, though nobody has said that it is done.
-        believed: Any = engine.belief  # has all that the check reads, though no contacts
-        return not (engine.judge.last_stage and engine.task.reference_success(believed))
-
-    def _retry(self, grasp: int | None) -> Failure | None:
-        """Begin the current stage's skill again, or go back to stage ``grasp`` first; returns None or why it cannot be."""
-        engine, counters = self.engine, self.counters
-        counters.retries += 1
-        stage, source, way_back = engine.stage, counters.source, counters.trail[::-1]
-        before, failure = counters.steps, None
-        # Where it cannot be taken anew it may be where it belongs already, as a pod under a lid.
-        for target in (stage,) if grasp is None else (grasp, stage):
-            if target != engine.stage:
-                self._enter_stage(target)
-            if source is not None:
-                counters.tried += (source,)
-            empty = engine.task.stages[target].held is None
-            if empty:
-                counters.steps += engine.open_hand()
-            failure = self._connect_to_skill()
-            if self._last_connect is not None and self._last_connect.plan.status == "start_collision" and len(way_back):
-                counters.steps += engine.retrace(way_back, OPEN if empty else CLOSE)  # what it came by is free
-                way_back = way_back[:0]
-                failure = self._connect_to_skill()
-            if failure is None or engine.judge.failure() is not None:
-                break
-        if self._last_connect is not None:
-            self._last_connect = replace(self._last_connect, steps=counters.steps - before)
-        return failure
-
-    def _grasp(self) -> int | None:
-        """The stage that takes what the current one comes with; None if it comes with nothing, or no stage says that it does."""
-        stages, held = self.engine.task.stages, self.engine.task.stages[self.engine.stage].held
-        found = [i for i in range(self.engine.stage) if stages[i].held is None and stages[i].reference == held]
-        return found[-1] if found else None
-
-    def _lost(self) -> int | None:
-        """The stage that takes what the current one came with, if that is believed to be no longer in the hand; or None."""
-        engine, source = self.engine, self.counters.source
-        grasp = self._grasp()
-        if grasp is None or engine.belief.gripper_opening() > OPEN_ENOUGH:
-            return grasp
-        there = engine.connector.in_hand(engine.task.stages[grasp].reference)
-        lost = source is not None and distance(self.skeleton.in_hand[source, grasp], there)[0] > SLIPPED
-        return grasp if lost else None
-
-    def _connect_to_skill(self) -> Failure | None:
-        """Connect to where the current stage's skill starts; returns None or why it failed."""
-        engine, counters = self.engine, self.counters
-        counters.begin_skill()
-        self._last_connect = None
-        connect = None
-        steps = 0
-        noisy = any(self._pose_noise)
-        for source in self._ranked_sources():
-            for _ in range(NOISE_TRIES if noisy else 1):
-                connect = self._connect(source)
-                steps += connect.steps  # a replan that fails comes after some
-                if connect.plan.solved:
-                    break
-            assert connect is not None
-            if connect.plan.solved:
-                counters.source = source
-                break
-        self._last_connect = None if connect is None else replace(connect, steps=steps)
-        if connect is None:
-            counters.failure = engine.judge.connect_failure("no source within reach")
-        else:
-            counters.steps += steps
-            counters.failure = engine.judge.connect_failure(connect.failure) if connect.failure else None
-        engine.judge.look()
-        engine.begin_skill()
-        return counters.failure
-
-    def _ranked_sources(self) -> list[int]:
-        """Source demonstrations within reach, the one to copy first; it stays that one until a stage that may have another."""
-        engine, source = self.engine, self.counters.source
-        tried = Counter(self.counters.tried)  # what others did comes before what has not helped
-        margins = self.skeleton.margins(engine.belief, engine.task, engine.connector.checker.kinematics, engine.stage)
-        if self.initiation is None:
-            ranked = np.argsort(-margins, kind="stable")
-        else:
-            # What only just is within reach may not be it when the hand comes there, or holds something a little otherwise.
-            ranked = self.initiation.act(engine.observe()[None])[0]
-            ranked = sorted(ranked, key=lambda i: margins[i] <= COMFORT)
-        order = [int(i) for i in ranked if margins[i] > 0]
-        if source is not None and engine.stage > 0 and not engine.task.stages[engine.stage].new_source:
-            # Another source's start may not suit the grasp of this one, unless it would have grasped in the same way.
-            alike = self.skeleton.alike(source, engine.task, engine.stage)
-            order.sort(key=lambda i: (not alike[i], tried[i], i != source))
-        else:
-            order.sort(key=lambda i: tried[i])
-        return order
-
-    def _connect(self, source: int) -> Connect:
-        """Plan to a source's start pose, off by the pose noise, and follow the plan."""
-        engine = self.engine
-        start, middle, end = self.skeleton.tools[source, engine.stage]
-        offset = self._noise()
-        goal = self._goal(start) @ offset
-        plan = engine.plan(goal, (self._goal(middle), self._goal(end)))
-        if not self._replan:
-            return engine.follow(plan, goal)
-        return self._follow_replanning(plan, goal, start, offset)
-
-    def _goal(self, tool: Array) -> Array:
-        return self.engine.connector.goal(self.engine.stage, tool)
-
-    def _follow_replanning(self, plan: Plan, goal: Array, start: Array, offset: Array) -> Connect:
-        """Follow a plan, and plan again whenever the goal has moved; the path's part already made is kept."""
-        steps = 0
-        for _ in range(MAX_REPLANS):
-            connect = self.engine.follow(
-                plan, goal, stop=lambda goal=goal: self._moved(goal, start, offset), every=REPLAN_EVERY
-            )
-            steps += connect.steps
-            if connect.failure or not (connect.interrupted or self._moved(goal, start, offset)):
-                return Connect(connect.plan, steps, connect.failure)
-            goal = self._goal(start) @ offset
-            plan = self.engine.plan(goal)
-        return Connect(plan, steps, "goal keeps moving")
-
-    def _moved(self, goal: Array, start: Array, offset: Array) -> bool:
-        metres, radians = distance(goal, self._goal(start) @ offset)
-        return metres > REPLAN_DISTANCE or radians > REPLAN_ANGLE
-
-    def _noise(self) -> Array:
-        metres, radians = self._pose_noise
-        if not metres and not radians:
-            return np.eye(4)
-        rng = self.engine.rng
-        return matrix_from(rotvec_to_matrix(rng.normal(0.0, radians, 3)), rng.normal(0.0, metres, 3))
 
     def get_state(self) -> Snapshot:
         """See `ManipulationEnv.get_state`: it holds what wrappers and policies remember too."""
@@ -518,29 +285,3 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
     def set_state(self, state: Snapshot) -> None:
         """See `ManipulationEnv.set_state`."""
         self.core.set_state(state)
-
-
-def checked_pose_noise(pose_noise: Any) -> tuple[float, float]:
-    """``pose_noise`` as two floats.
-
-    Raises:
-        InvalidArgument: it is anything but two finite numbers of at least 0.
-    """
-    try:
-        metres, radians = (float(part) for part in pose_noise)
-    except (TypeError, ValueError):
-        metres = radians = -1.0
-    if not (0.0 <= metres < np.inf and 0.0 <= radians < np.inf):
-        raise InvalidArgument(f"pose_noise {pose_noise!r} must be (metres, radians), both at least 0")
-    return metres, radians
-
-
-def checked_retries(retries: Any) -> int:
-    """``retries`` as a number.
-
-    Raises:
-        InvalidArgument: it is anything but an integer of at least 0.
-    """
-    if not is_count(retries, 0):
-        raise InvalidArgument(f"retries {retries!r} must be a whole number, at least 0")
-    return retries

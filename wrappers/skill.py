@@ -135,9 +135,9 @@ class Skill(Hybrid):
                 )
             pool = self._stored(SIZE if pool_size is None else pool_size, hybrid)
         elif pool is not None:
-            if any(self._pose_noise):
+            if any(self._approach.pose_noise):
                 raise InvalidArgument(
-                    f"pose_noise {self._pose_noise} has no effect with a pool, whose starts were made with its own; "
+                    f"pose_noise {self._approach.pose_noise} has no effect with a pool, whose starts were made with its own; "
                     "leave it out, or fill the pool with it (--pose-noise)"
                 )
         if pool is not None:
@@ -152,8 +152,9 @@ class Skill(Hybrid):
         stage = task.stages[self.stage].name
         student = self.initiation is not None
         settings = {
-            "task": task.name, "variant": engine.variant, "stage": stage, "count": size, "pose_noise": self._pose_noise,
-            "initiation": "student" if student else "teacher", "replan": self._replan, "controller": engine.sim.controller_name,
+            "task": task.name, "variant": engine.variant, "stage": stage, "count": size, "pose_noise": self._approach.pose_noise,
+            "initiation": "student" if student else "teacher", "replan": self._approach.replan,
+            "controller": engine.sim.controller_name,
             "perception": engine.perception.name, "perception_state": _digest(engine.perception),
         }  # fmt: skip
         parts = ["base", "skeleton", *(["initiation"] if student else [])]
@@ -195,7 +196,7 @@ class Skill(Hybrid):
                 raise InvalidArgument(f"reset options {sorted(given)} have no effect with a pool; use pool=None")
         if self._pool is not None:
             self.core.start_from(self._pool.draw, seed)
-            self._last_connect = None
+            self._approach.last = None
             self.engine.begin_skill()
             self._observe()
             return self._info(0, None)
@@ -221,7 +222,7 @@ class Skill(Hybrid):
             return 0, True
         self.core.begin(seed, options)
         self.counters.begin()
-        return (0, False) if self._connect_to_skill() is not None else (self._last_steps(), True)
+        return (0, False) if self._approach.connect() is not None else (self._approach.steps, True)
 
     def _run_earlier_stages(self) -> tuple[int, bool]:
         """Play every stage before this one; returns control steps and whether the skill can start."""
@@ -236,9 +237,9 @@ class Skill(Hybrid):
                 return steps, False
             if judge.finished:
                 self._enter_stage(engine.stage + 1)
-                if self._connect_to_skill() is not None:
+                if self._approach.connect() is not None:
                     return steps, False
-                steps += self._last_steps()
+                steps += self._approach.steps
         return steps, True
 
     def _earlier_action(self) -> Array:

@@ -1,0 +1,166 @@
+"""The connect to where a skill starts: which source demonstration's start, how far off it, and planned anew where it moves."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from reinforcegen_envs.engine import Engine, Failure
+from reinforcegen_envs.errors import InvalidArgument, checked_flag
+from reinforcegen_envs.planning.connect import Connect
+from reinforcegen_envs.planning.motion import Plan
+from reinforcegen_envs.planning.skeleton import Skeleton
+from reinforcegen_envs.policies.policy import Policy
+from reinforcegen_envs.poses import distance, matrix_from, rotvec_to_matrix
+from reinforcegen_envs.typing import Array
+from reinforcegen_envs.wrappers.counters import Counters
+
+NOISE_TRIES = 5  # draws of start-pose noise before the planner's failure counts
+COMFORT = 0.12  # radians to every joint limit: the student's choice among sources that keep it comes first
+REPLAN_EVERY = 5  # control steps between two looks at where the goal is now
+REPLAN_DISTANCE, REPLAN_ANGLE = 0.01, 0.1  # metres and radians that it must have moved for a new plan
+MAX_REPLANS = 10
+
+
+class Approach:
+    """Brings the hand to where skills start.
+
+    Args:
+        engine: what it moves.
+        skeleton: key poses of the source demonstrations.
+        initiation: ranks sources; None ranks them by their distance to joint limits.
+        counters: of the episode; sources, steps and failures are written there.
+        pose_noise: standard deviations of what is added to a start pose, metres and radians per axis.
+        replan: whether to look at the goal on the way and plan again when it has moved.
+
+    Attributes:
+        pose_noise, replan: as given, checked.
+        last: the last connect, or None where none could be planned, or nobody has connected in the current call.
+
+    Raises:
+        InvalidArgument: pose noise that is not two numbers of at least 0, or ``replan`` no truth value.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        skeleton: Skeleton,
+        initiation: Policy | None,
+        counters: Counters,
+        pose_noise: Any,
+        replan: Any,
+    ):
+        self._engine, self._skeleton, self._initiation, self._counters = engine, skeleton, initiation, counters
+        self.pose_noise = checked_pose_noise(pose_noise)
+        self.replan = checked_flag(replan, "replan")
+        self.last: Connect | None = None
+
+    @property
+    def steps(self) -> int:
+        """Control steps of the last connect."""
+        return 0 if self.last is None else self.last.steps
+
+    def connect(self) -> Failure | None:
+        """Connect to where the current stage's skill starts; returns None or why it failed."""
+        engine, counters = self._engine, self._counters
+        counters.begin_skill()
+        self.last = None
+        connect = None
+        steps = 0
+        noisy = any(self.pose_noise)
+        for source in self.ranked_sources():
+            for _ in range(NOISE_TRIES if noisy else 1):
+                connect = self._connect(source)
+                steps += connect.steps  # a replan that fails comes after some
+                if connect.plan.solved:
+                    break
+            assert connect is not None
+            if connect.plan.solved:
+                counters.source = source
+                break
+        self.last = None if connect is None else replace(connect, steps=steps)
+        if connect is None:
+            counters.failure = engine.judge.connect_failure("no source within reach")
+        else:
+            counters.steps += steps
+            counters.failure = engine.judge.connect_failure(connect.failure) if connect.failure else None
+        engine.judge.look()
+        engine.begin_skill()
+        return counters.failure
+
+    def ranked_sources(self) -> list[int]:
+        """Source demonstrations within reach, the one to copy first; it stays that one until a stage that may have another."""
+        engine, source = self._engine, self._counters.source
+        tried = Counter(self._counters.tried)  # what others did comes before what has not helped
+        margins = self._skeleton.margins(engine.belief, engine.task, engine.connector.checker.kinematics, engine.stage)
+        if self._initiation is None:
+            ranked = np.argsort(-margins, kind="stable")
+        else:
+            # What only just is within reach may not be it when the hand comes there, or holds something a little otherwise.
+            ranked = self._initiation.act(engine.observe()[None])[0]
+            ranked = sorted(ranked, key=lambda i: margins[i] <= COMFORT)
+        order = [int(i) for i in ranked if margins[i] > 0]
+        if source is not None and engine.stage > 0 and not engine.task.stages[engine.stage].new_source:
+            # Another source's start may not suit the grasp of this one, unless it would have grasped in the same way.
+            alike = self._skeleton.alike(source, engine.task, engine.stage)
+            order.sort(key=lambda i: (not alike[i], tried[i], i != source))
+        else:
+            order.sort(key=lambda i: tried[i])
+        return order
+
+    def _connect(self, source: int) -> Connect:
+        """Plan to a source's start pose, off by the pose noise, and follow the plan."""
+        engine = self._engine
+        start, middle, end = self._skeleton.tools[source, engine.stage]
+        offset = self._noise()
+        goal = self._goal(start) @ offset
+        plan = engine.plan(goal, (self._goal(middle), self._goal(end)))
+        if not self.replan:
+            return engine.follow(plan, goal)
+        return self._follow_replanning(plan, goal, start, offset)
+
+    def _goal(self, tool: Array) -> Array:
+        return self._engine.connector.goal(self._engine.stage, tool)
+
+    def _follow_replanning(self, plan: Plan, goal: Array, start: Array, offset: Array) -> Connect:
+        """Follow a plan, and plan again whenever the goal has moved; the path's part already made is kept."""
+        steps = 0
+        for _ in range(MAX_REPLANS):
+            connect = self._engine.follow(
+                plan, goal, stop=lambda goal=goal: self._moved(goal, start, offset), every=REPLAN_EVERY
+            )
+            steps += connect.steps
+            if connect.failure or not (connect.interrupted or self._moved(goal, start, offset)):
+                return Connect(connect.plan, steps, connect.failure)
+            goal = self._goal(start) @ offset
+            plan = self._engine.plan(goal)
+        return Connect(plan, steps, "goal keeps moving")
+
+    def _moved(self, goal: Array, start: Array, offset: Array) -> bool:
+        metres, radians = distance(goal, self._goal(start) @ offset)
+        return metres > REPLAN_DISTANCE or radians > REPLAN_ANGLE
+
+    def _noise(self) -> Array:
+        metres, radians = self.pose_noise
+        if not metres and not radians:
+            return np.eye(4)
+        rng = self._engine.rng
+        return matrix_from(rotvec_to_matrix(rng.normal(0.0, radians, 3)), rng.normal(0.0, metres, 3))
+
+
+def checked_pose_noise(pose_noise: Any) -> tuple[float, float]:
+    """``pose_noise`` as two floats.
+
+    Raises:
+        InvalidArgument: it is anything but two finite numbers of at least 0.
+    """
+    try:
+        metres, radians = (float(part) for part in pose_noise)
+    except (TypeError, ValueError):
+        metres = radians = -1.0
+    if not (0.0 <= metres < np.inf and 0.0 <= radians < np.inf):
+        raise InvalidArgument(f"pose_noise {pose_noise!r} must be (metres, radians), both at least 0")
+    return metres, radians

@@ -1,0 +1,104 @@
+"""Skills that have run out of time or come to rest are begun again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from reinforcegen_envs.engine import Engine, Failure
+from reinforcegen_envs.engine.engine import OPEN_ENOUGH
+from reinforcegen_envs.errors import InvalidArgument, is_count
+from reinforcegen_envs.planning.connect import CLOSE, OPEN
+from reinforcegen_envs.planning.skeleton import Skeleton
+from reinforcegen_envs.poses import distance
+from reinforcegen_envs.wrappers.approach import Approach
+from reinforcegen_envs.wrappers.counters import Counters
+
+SLIPPED = 0.03  # metres from where a source had it in the hand: what is farther off is no longer held
+
+
+class Retries:
+    """Begins skills again, as `Hybrid` says under ``retries``.
+
+    Args:
+        engine, skeleton, counters: of the environment.
+        approach: connects.
+        count: how often in an episode.
+
+    Attributes:
+        count: as given, checked.
+
+    Raises:
+        InvalidArgument: a count that is no whole number of at least 0.
+    """
+
+    def __init__(self, engine: Engine, skeleton: Skeleton, counters: Counters, approach: Approach, count: Any):
+        self._engine, self._skeleton, self._counters, self._approach = engine, skeleton, counters, approach
+        self.count = checked_retries(count)
+
+    def allowed(self) -> bool:
+        """Whether the current skill may be begun again now."""
+        engine = self._engine
+        if self._counters.retries >= self.count or self._counters.steps >= engine.task.horizon:
+            return False
+        # What is believed to pass the literature's check is not taken apart again, though nobody has said that it is done.
+        believed: Any = engine.belief  # has all that the check reads, though no contacts
+        return not (engine.judge.last_stage and engine.task.reference_success(believed))
+
+    def begin_again(self, grasp: int | None) -> Failure | None:
+        """Begin the current stage's skill again, or go back to stage ``grasp`` first; returns None or why it cannot be."""
+        engine, counters = self._engine, self._counters
+        counters.retries += 1
+        stage, source, way_back = engine.stage, counters.source, counters.trail[::-1]
+        before, failure = counters.steps, None
+        # Where it cannot be taken anew it may be where it belongs already, as a pod under a lid.
+        for target in (stage,) if grasp is None else (grasp, stage):
+            if target != engine.stage:
+                engine.enter_stage(target)
+                counters.enter_stage(target)
+            if source is not None:
+                counters.tried += (source,)
+            empty = engine.task.stages[target].held is None
+            if empty:
+                counters.steps += engine.open_hand()
+            failure = self._approach.connect()
+            if (
+                self._approach.last is not None
+                and self._approach.last.plan.status == "start_collision"
+                and len(way_back)
+            ):
+                counters.steps += engine.retrace(way_back, OPEN if empty else CLOSE)  # what it came by is free
+                way_back = way_back[:0]
+                failure = self._approach.connect()
+            if failure is None or engine.judge.failure() is not None:
+                break
+        if self._approach.last is not None:
+            self._approach.last = replace(self._approach.last, steps=counters.steps - before)
+        return failure
+
+    def grasp(self) -> int | None:
+        """The stage that takes what the current one comes with; None if it comes with nothing, or no stage says that it does."""
+        stages, held = self._engine.task.stages, self._engine.task.stages[self._engine.stage].held
+        found = [i for i in range(self._engine.stage) if stages[i].held is None and stages[i].reference == held]
+        return found[-1] if found else None
+
+    def lost(self) -> int | None:
+        """The stage that takes what the current one came with, if that is believed to be no longer in the hand; or None."""
+        engine, source = self._engine, self._counters.source
+        grasp = self.grasp()
+        if grasp is None or engine.belief.gripper_opening() > OPEN_ENOUGH:
+            return grasp
+        there = engine.connector.in_hand(engine.task.stages[grasp].reference)
+        lost = source is not None and distance(self._skeleton.in_hand[source, grasp], there)[0] > SLIPPED
+        return grasp if lost else None
+
+
+def checked_retries(retries: Any) -> int:
+    """``retries`` as a number.
+
+    Raises:
+        InvalidArgument: it is anything but an integer of at least 0.
+    """
+    if not is_count(retries, 0):
+        raise InvalidArgument(f"retries {retries!r} must be a whole number, at least 0")
+    return retries
