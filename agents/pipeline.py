@@ -21,6 +21,9 @@ from reinforcegen_envs.registration import env_id
 from reinforcegen_envs.tasks import TASKS
 
 NOISE = ("0.01", "0.0523599")  # 1 cm and 3 degrees, per axis
+QUIET = (
+    "4"  # environments of TD3 that do not explore before the cameras: noise shakes a hand loose that would come to rest
+)
 
 
 @dataclass
@@ -55,6 +58,11 @@ class Args:
     cameras: bool = False
     """then train an estimator of object poses from pictures, and the residual and termination again under what it makes the
     robot believe; evaluates with cameras and nothing else (needs OpenGL)"""
+    camera_loop: bool = False
+    """with `cameras`: learn those residuals before the cameras themselves, not under a model of their errors, which leaves out
+    where skills come to rest; takes about five times as long"""
+    retries: CountOrZero = 0
+    """in evaluations: how often in an episode a skill that has come to rest or run out of time is begun again"""
     foresight: bool = False
     """reward a skill by how likely the later stages succeed from its end, as a predictor says, trained before residual RL"""
     ray: str | None = None
@@ -72,7 +80,8 @@ def evaluation(
     return [
         "-m", "reinforcegen_envs.evaluate", "--env-id", env_id(args.task, variant or args.variant, "Residual"),
         "--policy", policy, "--weights", str(weights), "--episodes", str(args.episodes), "--seeds", str(args.seeds),
-        "--pose-noise", *noise, "--perception", perception, "--csv", str(args.out / f"{name}.csv"), "--json", "--quiet",
+        "--pose-noise", *noise, "--perception", perception, "--retries", str(args.retries),
+        "--csv", str(args.out / f"{name}.csv"), "--json", "--quiet",
     ]  # fmt: skip
 
 
@@ -89,8 +98,10 @@ def in_turn(args: Args) -> list[str]:
 def fine_tune(args: Args, steps: Steps, weights: Path, data: list[str], perception: str = "truth") -> None:
     """Residual RL stage by stage, from starts that are off and come from the tuned stages before; evaluation of the whole."""
     mark = "" if perception == "truth" else f"{perception}-"  # of the steps' names
-    # From cameras, residuals are learned under a model of the camera's errors, at the speed of plain physics.
-    learning = ["--perception", "camera_errors" if perception == "camera" else perception]
+    # From cameras, residuals are learned under a model of the camera's errors, at the speed of plain physics, or before them.
+    modelled = perception == "camera" and not args.camera_loop
+    learning = ["--perception", "camera_errors" if modelled else perception]
+    quiet = ["--quiet-envs", QUIET] if perception == "camera" and args.camera_loop else []
     begin = ["--variant", *in_turn(args)]
     behind = "bc" if perception == "truth" else "measure"  # the step after which the next ones can begin
     earlier: dict[str, str] = {}
@@ -119,7 +130,7 @@ def fine_tune(args: Args, steps: Steps, weights: Path, data: list[str], percepti
              "--env-id", env_id(args.task, args.variant, "Residual"), "--stage", stage,
              "--termination", "sustained", *learning, "--weights", str(weights), "--pool", pools["train"],
              "--eval-pool", pools["held-out"], "--total-steps", str(args.td3_steps), "--num-threads", "1",
-             "--eval-every", "20000", *(["--foresight"] if args.foresight else []),
+             "--eval-every", "20000", *quiet, *(["--foresight"] if args.foresight else []),
              "--seed", str(args.seed), "--runs-dir", str(args.out), "--run-name", f"{mark}td3-{stage}"],
             after=[f"{mark}pool-{stage}-{kind}" for kind in pools],
         )  # fmt: skip
@@ -180,6 +191,8 @@ def main(args: Args) -> None:
         if run.variant not in variants:
             raise InvalidArgument(f"unknown variant {run.variant!r} of {run.task}; choose one of {list(variants)}")
         check_output_folder(run.out)
+    if args.camera_loop and not args.cameras:
+        raise InvalidArgument("camera_loop is about what is learned for cameras; give --cameras too, or leave it out")
     if args.source is not None and args.task == "all":
         raise InvalidArgument(f"source {args.source} is of one task; name it instead of all")
     for run in runs:

@@ -82,6 +82,20 @@ def test_the_pipeline_with_cameras_trains_an_estimator_and_tunes_again_under_it(
         assert words[words.index("--weights") + 1] == str(tmp_path / "weights")
 
 
+def test_the_pipeline_learns_before_the_cameras_themselves_where_it_is_told_to(steps, monkeypatch, tmp_path):
+    pipeline.main(pipeline.Args(out=tmp_path, cameras=True, camera_loop=True, retries=5))
+    parsed = {}
+    for name, (_, module, *words) in steps.items():
+        monkeypatch.setattr(sys, "argv", [module, *words])
+        module = "reinforcegen_envs.evaluation.command" if module == "reinforcegen_envs.evaluate" else module
+        parsed[name] = cli.parse(importlib.import_module(module).Args)
+    assert parsed["camera-td3-insert"].perception == parsed["camera-pool-grasp-train"].perception == "camera"
+    assert parsed["camera-td3-insert"].quiet_envs == 4 and parsed["td3-insert"].quiet_envs == 0
+    assert {args.retries for name, args in parsed.items() if name.startswith("evaluate")} == {5}
+    with pytest.raises(ValueError, match="--cameras"):
+        pipeline.main(pipeline.Args(out=tmp_path, camera_loop=True))
+
+
 def test_the_pipeline_without_residual_rl_ends_after_imitation(steps, tmp_path):
     pipeline.main(pipeline.Args(out=tmp_path, td3_steps=0))
     assert list(steps) == ["generate-D2", "bc", "evaluate-base", "evaluate-base-noise"]
