@@ -84,6 +84,10 @@ class RunArgs:
         """Arguments that make an environment show pictures; none: observations are one flat box."""
         return {}
 
+    def numbers(self) -> tuple[str, ...]:
+        """Entries that such environments must show beside the pictures, no more and no less."""
+        return ("proprio", "base_action")
+
     def wrapped(self, env: gym.Env) -> gym.Env:
         """An environment as the trainer wants it; here, as it is."""
         return env

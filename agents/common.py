@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeGuard
 
 import gymnasium as gym
@@ -26,10 +26,8 @@ ENV_KWARGS = (
     "perception", "foresight",
 )  # fmt: skip
 NEEDS_BOXES = "the trainers need one flat Box each, that of the action with finite bounds, e.g. obs_mode='state'"
-NEEDS_PICTURES = (
-    "this trainer needs pictures, the robot's state and a base policy's action: an id of mode Residual, e.g. "
-    "ReinforceGen/D2-Threading-Residual-v0"
-)
+BASE_ACTION = "base_action"
+NUMBERS = ("proprio", BASE_ACTION)  # entries of observations of pictures that are no pictures
 
 
 def is_flat_box(space: gym.Space) -> TypeGuard[gym.spaces.Box]:
@@ -42,15 +40,29 @@ def is_continuous(space: gym.Space) -> TypeGuard[gym.spaces.Box]:
     return is_flat_box(space) and np.issubdtype(space.dtype, np.floating) and space.is_bounded()
 
 
-def is_pictures(space: gym.Space) -> TypeGuard[gym.spaces.Dict]:
-    """Whether observations are square pictures from both cameras, the robot's own state and a base policy's action."""
-    if not isinstance(space, gym.spaces.Dict) or set(space.spaces) != {*CAMERAS, "proprio", "base_action"}:
+def is_pictures(space: gym.Space, numbers: Sequence[str]) -> TypeGuard[gym.spaces.Dict]:
+    """Whether observations are square pictures from both cameras and some of `NUMBERS`, and nothing else."""
+    if not isinstance(space, gym.spaces.Dict) or set(space.spaces) != {*CAMERAS, *numbers}:
         return False
     pictures = [space[name] for name in CAMERAS]
     shape = pictures[0].shape or ()
     square = len(shape) == 3 and shape[0] == shape[1] and shape[2] == 3
-    flat = is_flat_box(space["proprio"]) and is_flat_box(space["base_action"])
+    flat = all(is_flat_box(space[name]) for name in numbers)
     return square and flat and all(each.shape == shape and each.dtype == np.uint8 for each in pictures)
+
+
+def needs_pictures(numbers: Sequence[str]) -> str:
+    """What a trainer that sees says of an id that shows it something else."""
+    if BASE_ACTION in numbers:
+        needed, mode = "pictures, the robot's state and a base policy's action", "Residual"
+    else:
+        needed, mode = "pictures and the robot's state, and no more", "Skill"
+    return f"this trainer needs {needed}: an id of mode {mode}, e.g. ReinforceGen/D2-Threading-{mode}-v0"
+
+
+def own_numbers(observations: Mapping[str, np.ndarray]) -> np.ndarray:
+    """(..., numbers) float32 of observations of pictures: all that is no picture, one after the other."""
+    return np.concatenate([observations[name] for name in NUMBERS if name in observations], -1, dtype=np.float32)
 
 
 def env_factory(args: RunArgs, evaluation: bool = False) -> Callable[[], gym.Env]:
@@ -68,15 +80,15 @@ def env_factory(args: RunArgs, evaluation: bool = False) -> Callable[[], gym.Env
         kwargs["pool"] = args.eval_pool
     # What gym.make gets ends up in the environment's spec, which must stay JSON-serialisable.
     kwargs = {name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in kwargs.items()}
-    view = args.view()
+    view, numbers = args.view(), args.numbers()
 
     def make() -> gym.Env:
-        env = _make(args.env_id, kwargs, view)
+        env = _make(args.env_id, kwargs, view, numbers)
         observation, action = env.observation_space, env.action_space
-        fits = is_pictures(observation) if view else is_flat_box(observation)
+        fits = is_pictures(observation, numbers) if view else is_flat_box(observation)
         if not (fits and is_continuous(action)):
             shown = sorted(observation.spaces) if isinstance(observation, gym.spaces.Dict) else observation
-            needed = NEEDS_PICTURES if view else NEEDS_BOXES
+            needed = needs_pictures(numbers) if view else NEEDS_BOXES
             raise InvalidArgument(f"{args.env_id} has observation {shown} and action {action}; {needed}")
         if not view and observation.dtype != np.float32:
             float32 = gym.spaces.Box(-np.inf, np.inf, observation.shape, np.float32)
@@ -88,14 +100,14 @@ def env_factory(args: RunArgs, evaluation: bool = False) -> Callable[[], gym.Env
     return make
 
 
-def _make(env_id: str, kwargs: Mapping[str, Any], view: Mapping[str, Any]) -> gym.Env:
+def _make(env_id: str, kwargs: Mapping[str, Any], view: Mapping[str, Any], numbers: Sequence[str]) -> gym.Env:
     """``gym.make``, whose TypeError for an argument that the environment does not have becomes a user's error."""
     try:
         return gym.make(env_id, **kwargs, **view)
     except TypeError as error:
         unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
         if unknown is not None and unknown[1] in view:
-            raise InvalidArgument(f"{env_id} takes no argument {unknown[1]!r}; {NEEDS_PICTURES}") from error
+            raise InvalidArgument(f"{env_id} takes no argument {unknown[1]!r}; {needs_pictures(numbers)}") from error
         if isinstance(error, ReinforceGenError) or unknown is None or unknown[1] not in kwargs:
             raise
         option = unknown[1].replace("_", "-")

@@ -30,7 +30,7 @@ from reinforcegen_envs.agents.arguments import RunArgs, checked
 from reinforcegen_envs.agents.common import Collector, Transition, make_training_envs, training_seeds
 from reinforcegen_envs.agents.pixel_policy import (
     KIND,
-    PixelResidualPolicy,
+    PixelPolicy,
     encoded_side,
     make_head,
     make_trunk,
@@ -160,17 +160,11 @@ class Agent(nn.Module):
 
     def __init__(self, args: Args, numbers: int, actions: int):
         super().__init__()
-        self.policy = PixelResidualPolicy(
+        self.policy = PixelPolicy(
             args.image_size, numbers, actions, args.strides, args.channels, args.features, args.hidden
         )
         self.critics = Critics(self.policy.encoded_size, numbers, actions, args.features, args.hidden)
         self.target_critics = copy.deepcopy(self.critics).requires_grad_(False)
-
-    def fix_statistics(self, state: np.ndarray) -> None:
-        """Normalise with mean and std of (n, numbers) states from now on; constant entries keep std 1."""
-        std = state.std(0, dtype=np.float64)
-        self.policy.state_mean.copy_(torch.from_numpy(state.mean(0, dtype=np.float64)))
-        self.policy.state_std.copy_(torch.from_numpy(np.where(std < 1e-3, 1.0, std)))
 
 
 # ---------------------------------------------------------------------------------------------------- rollout
@@ -246,9 +240,7 @@ def update(
         with torch.no_grad():
             encoded_then = policy.encode(shifted(seen_then, args.shift))
     with torch.no_grad():
-        next_q = agent.target_critics(encoded_then, state_then, noisy(policy.residual(encoded_then, state_then))).amin(
-            0
-        )
+        next_q = agent.target_critics(encoded_then, state_then, noisy(policy.action(encoded_then, state_then))).amin(0)
         target = (returns + discount * next_q).clamp_(args.q_low, args.q_high)
     q = agent.critics(encoded, state, action)
     critic_loss = (q - target).square().mean(1).sum()
@@ -264,7 +256,7 @@ def update(
     if with_actor:
         encoded = encoded.detach()  # the actor's loss does not train the encoder
         agent.critics.requires_grad_(False)  # spares the gradients of the critics' weights
-        residual = policy.residual(encoded, state)
+        residual = policy.action(encoded, state)
         value = agent.critics(encoded, state, noisy(residual)).amin(0).mean()
         actor_loss = args.residual_penalty * residual.square().mean() - value
         actor_optimiser.zero_grad()
@@ -293,7 +285,7 @@ def learn(
     if progress.step < args.warmup_steps or replay.size < args.batch_size:
         return losses
     if progress.updates == 0:
-        agent.fix_statistics(replay.state[replay.ready])
+        agent.policy.fix_statistics(replay.state[replay.ready])
     online = int(args.updates_per_step * (progress.step + args.num_envs - args.warmup_steps))
     while progress.updates < args.critic_only_updates + online:
         progress.updates += 1

@@ -1,6 +1,6 @@
-"""A residual policy that acts on pictures: its network, and its file. A baseline: it needs torch to run.
+"""A policy that acts on pictures, a residual or a whole one: its network, and its file. A baseline: it needs torch to run.
 
-policy = PixelResidualPolicy.load(Path("runs/RUN/actor.safetensors"), task="Threading")
+policy = PixelPolicy.load(Path("runs/RUN/actor.safetensors"), task="Threading")
 evaluation.evaluate(drqv2_residual.Args(stage="insert", eval_pool=Path("held-out.npz")), policy, episodes=200)
 """
 
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from reinforcegen_envs.agents.common import own_numbers
 from reinforcegen_envs.policies.weights_file import CARD_VERSION, WeightsError, read_weights, write_weights
 from reinforcegen_envs.sim.cameras import CAMERAS
 
@@ -48,12 +49,12 @@ def make_head(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(inputs, hidden), relu, nn.Linear(hidden, hidden), relu, nn.Linear(hidden, outputs))
 
 
-class PixelResidualPolicy(nn.Module):
-    """Both pictures, the robot's state and the base policy's action to a residual; zero until it is trained.
+class PixelPolicy(nn.Module):
+    """Both pictures, the robot's state and, where there is one, the base policy's action to an action; zero until it is trained.
 
     Args:
         image_size: pixels a side.
-        numbers: in proprio and base action together.
+        numbers: in proprio and, where there is one, base action.
         actions: numbers in an action.
         strides, channels: of the convolutions.
         features, hidden: numbers that the trunk makes of their output, and units in a hidden layer.
@@ -82,6 +83,12 @@ class PixelResidualPolicy(nn.Module):
         self.state_mean: torch.Tensor
         self.state_std: torch.Tensor
 
+    def fix_statistics(self, numbers: np.ndarray) -> None:
+        """Normalise with mean and std of (n, numbers) numbers from now on; constant entries keep std 1."""
+        std = numbers.std(0, dtype=np.float64)
+        self.state_mean.copy_(torch.from_numpy(numbers.mean(0, dtype=np.float64)))
+        self.state_std.copy_(torch.from_numpy(np.where(std < 1e-3, 1.0, std)))
+
     def encode(self, seen: torch.Tensor) -> torch.Tensor:
         """(n, 2, size, size, 3) uint8 to (n, encoded_size)."""
         pixels = seen.permute(0, 1, 4, 2, 3).flatten(1, 2).float() / 255 - 0.5
@@ -91,7 +98,7 @@ class PixelResidualPolicy(nn.Module):
         """What the networks see of proprio and base action, (n, numbers)."""
         return ((state - self.state_mean) / self.state_std).clamp_(-STATE_CLIP, STATE_CLIP)
 
-    def residual(self, encoded: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
+    def action(self, encoded: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
         """(n, actions) in [-1, 1] of what `encode` and `normalise` gave."""
         return torch.tanh(self.head(torch.cat([self.trunk(encoded), state], 1)))
 
@@ -99,8 +106,8 @@ class PixelResidualPolicy(nn.Module):
     def act(self, observations: Mapping[str, np.ndarray]) -> np.ndarray:
         """A batch of observations to (n, actions) float32 in [-1, 1], without noise."""
         seen = torch.from_numpy(np.stack([observations[name] for name in CAMERAS], 1))
-        state = np.concatenate([observations["proprio"], observations["base_action"]], 1, dtype=np.float32)
-        return self.residual(self.encode(seen), self.normalise(torch.from_numpy(state))).numpy()
+        state = torch.from_numpy(own_numbers(observations))
+        return self.action(self.encode(seen), self.normalise(state)).numpy()
 
     def forward(self, observation: Mapping[str, np.ndarray]) -> np.ndarray:
         """One observation to (actions,) float32 in [-1, 1]."""
@@ -112,17 +119,20 @@ class PixelResidualPolicy(nn.Module):
         write_weights(path, tensors, {"version": CARD_VERSION, **card, "format": FORMAT, "network": self.settings})
 
     @classmethod
-    def load(cls, path: Path, **expected: Any) -> PixelResidualPolicy:
+    def load(cls, path: Path, **expected: Any) -> PixelPolicy:
         """Read what `save` wrote.
 
         Args:
             path: the ``.safetensors`` file.
-            expected: card entries that must match, e.g. ``task="Threading"``, ``residual_scale=0.1``.
+            expected: card entries that must match, e.g. ``task="Threading"``, ``residual_scale=0.1``; ``kind`` is a residual's
+                unless it is given.
 
         Raises:
             WeightsError: the file is missing, damaged, of another kind, or made for something else.
         """
-        tensors, card = read_weights(path, FORMAT, "tune with --algorithm drqv2", {"kind": KIND, **expected})
+        tensors, card = read_weights(
+            path, FORMAT, "tune with --algorithm drqv2, or distill", {"kind": KIND, **expected}
+        )
         try:
             policy = cls(**card["network"])
             policy.load_state_dict({name: torch.from_numpy(array) for name, array in tensors.items()})

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from reinforcegen_envs.agents.common import Transition
+from reinforcegen_envs.agents.common import Transition, own_numbers
 from reinforcegen_envs.agents.replay import NStep
 from reinforcegen_envs.sim.cameras import CAMERAS
 
@@ -51,7 +51,7 @@ class PixelReplay:
         num_envs: environments that transitions come from.
         capacity: places; more than ``least_capacity``.
         size: pixels a side.
-        numbers: in proprio and base action together.
+        numbers: in proprio and, where there is one, base action.
         actions: numbers in an action.
         n, gamma: rewards summed before bootstrapping, and their discount.
     """
@@ -76,7 +76,7 @@ class PixelReplay:
         place = self.count % len(self.seen)
         for k, name in enumerate(CAMERAS):
             self.seen[place, k] = observations[name][env]
-        self.state[place] = np.concatenate([observations["proprio"][env], observations["base_action"][env]])
+        self.state[place] = own_numbers(observations)[env]
         self.ready[place] = self.successful[place] = False
         self._episodes[env].append(self.count)
         self.count += 1

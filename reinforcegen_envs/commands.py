@@ -22,6 +22,10 @@ COMMANDS = {
     "merge": ("reinforcegen_envs.merge", "shards of generate or evaluate, made on many machines, into one file"),
     "pool": ("reinforcegen_envs.wrappers.fill_pool", "start states of one stage's skill"),
     "tune": ("", "a residual policy by reinforcement learning (--algorithm td3 or ppo; drqv2 from pixels)"),
+    "distill": (
+        "reinforcegen_envs.agents.dagger",
+        "a skill's policy that acts on pictures alone, by DAgger: the direct route",
+    ),
     "termination": ("reinforcegen_envs.agents.termination", "termination predictors again, on what policies do"),
     "foresight": ("reinforcegen_envs.agents.foresight", "how likely later stages succeed, for tune --foresight"),
     "perceive": ("reinforcegen_envs.agents.perceive", "an estimator that tells from two cameras where objects are"),

@@ -8,10 +8,14 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from reinforcegen_envs.agents import drqv2_residual, ppo, ppo_residual, td3_residual  # noqa: E402
+from reinforcegen_envs.agents import dagger, drqv2_residual, ppo, ppo_residual, td3_residual  # noqa: E402
 
 TRAINERS = {"td3_residual": td3_residual, "ppo_residual": ppo_residual, "ppo": ppo}
-EVERY_TRAINER = {**TRAINERS, "drqv2_residual": drqv2_residual}  # that of pixels too, which cannot see OffsetReach
+EVERY_TRAINER = {
+    **TRAINERS,
+    "drqv2_residual": drqv2_residual,
+    "dagger": dagger,
+}  # those of pixels cannot see OffsetReach
 
 
 class OffsetReach(gym.Env):

@@ -21,7 +21,7 @@ from reinforcegen_envs.agents import drqv2_residual  # noqa: E402
 from reinforcegen_envs.agents.common import Collector  # noqa: E402
 from reinforcegen_envs.agents.drqv2_residual import Agent, Args, make_optimisers, shifted, update  # noqa: E402
 from reinforcegen_envs.agents.evaluation import evaluate, run_episode  # noqa: E402
-from reinforcegen_envs.agents.pixel_policy import KIND, PixelResidualPolicy  # noqa: E402
+from reinforcegen_envs.agents.pixel_policy import KIND, PixelPolicy  # noqa: E402
 from reinforcegen_envs.agents.pixel_replay import PixelReplay  # noqa: E402
 from reinforcegen_envs.errors import InvalidArgument  # noqa: E402
 from reinforcegen_envs.policies.weights_file import WeightsError  # noqa: E402
@@ -247,7 +247,7 @@ def test_run_folder_file_and_exact_resume(tmp_path):
     assert sum(row["eval/success"] != "" for row in rows) == 3
 
     # The file is the actor of the checkpoint.
-    policy = PixelResidualPolicy.load(folder / "actor.safetensors", task="Counting", residual_scale=0.5)
+    policy = PixelPolicy.load(folder / "actor.safetensors", task="Counting", residual_scale=0.5)
     card = json.loads((folder / "actor.json").read_text())
     assert card["kind"] == KIND and card["steps"] == 120 and card["evaluation"]["episodes"] == 4
     saved = torch.load(folder / "checkpoint.pt", weights_only=True)
@@ -282,17 +282,17 @@ def test_run_folder_file_and_exact_resume(tmp_path):
 def test_files_of_others_are_refused(tmp_path, weights):
     path = tmp_path / "actor.safetensors"
     with pytest.raises(WeightsError, match="no weights file"):
-        PixelResidualPolicy.load(path)
-    policy = PixelResidualPolicy(SIZE, 4, 2, (2, 2), 4, 8, 16)
+        PixelPolicy.load(path)
+    policy = PixelPolicy(SIZE, 4, 2, (2, 2), 4, 8, 16)
     policy.save(path, {"kind": KIND, "task": "Threading"})
     with pytest.raises(WeightsError, match="made for task 'Threading', but 'Coffee' is needed"):
-        PixelResidualPolicy.load(path, task="Coffee")
+        PixelPolicy.load(path, task="Coffee")
     policy.settings["hidden"] = 17
     policy.save(path, {"kind": KIND, "task": "Threading"})
     with pytest.raises(WeightsError, match="train it again"):
-        PixelResidualPolicy.load(path)
+        PixelPolicy.load(path)
     with pytest.raises(WeightsError, match="tune with --algorithm drqv2"):
-        PixelResidualPolicy.load(Path(weights) / "base.safetensors")
+        PixelPolicy.load(Path(weights) / "base.safetensors")
 
 
 # ------------------------------------------------------------------------------------------------- bad input
@@ -346,12 +346,12 @@ def test_threading_insert_from_a_pool(tmp_path):
     )  # fmt: skip
     result = drqv2_residual.main(args)
     assert result["steps"] == 240 and result["stage"] == "insert" and result["base"]["episodes"] == 1
-    policy = PixelResidualPolicy.load(
+    policy = PixelPolicy.load(
         tmp_path / "run" / "actor.safetensors", task="Threading", stage="insert", residual_scale=0.1
     )
 
     # A policy that was not trained plays what the base policy plays.
-    untrained = PixelResidualPolicy(**{**policy.settings, "strides": (2, 2, 1, 1)})
+    untrained = PixelPolicy(**{**policy.settings, "strides": (2, 2, 1, 1)})
     env = gym.make(ENV_ID, stage="insert", pool=str(pool), obs_mode="rgb", image_size=32)
     played = [run_episode(env, each, 3) for each in (untrained, lambda _: np.zeros(7, np.float32))]
     assert played[0] == played[1] and played[0][2] > 5

@@ -1,0 +1,228 @@
+"""The direct route from pictures to actions: a skill's policy distilled into one that sees, by DAgger (Ross et al. 2011).
+
+The teacher is the tuned policy of a folder of weights, the base where a stage has no residual; it knows the objects' poses. The
+student sees both cameras and the robot's own state, no poses and no base action. Episodes are played by the teacher, disturbed
+(as in DART, Laskey et al. 2017), and more and more of them by the student; in every state the teacher says what it would do.
+
+There is neither estimate nor belief in between: it is what `perceive` is to be compared with.
+
+    python -m reinforcegen_envs.agents.dagger --env-id ReinforceGen/D2-Threading-Skill-v0 --stage grasp --pool grasp.npz
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+
+from reinforcegen_envs import cli
+from reinforcegen_envs.agents.arguments import RunArgs, checked
+from reinforcegen_envs.agents.common import Collector, make_training_envs, training_seeds
+from reinforcegen_envs.agents.pixel_policy import PixelPolicy, encoded_side
+from reinforcegen_envs.agents.pixel_replay import PixelReplay
+from reinforcegen_envs.agents.runs import Run
+from reinforcegen_envs.arguments import Count, CountOrZero, NotNegative, Positive
+from reinforcegen_envs.policies.bundle import Bundle
+from reinforcegen_envs.policies.policy import Policy
+from reinforcegen_envs.sim.cameras import SIZE
+from reinforcegen_envs.tasks import TASKS
+from reinforcegen_envs.wrappers.vector import ThreadVectorEnv
+
+KIND = "pixel_student"
+METRICS = (
+    "charts/success",
+    "charts/teacher_success",
+    "charts/teacher_part",
+    "charts/episodes",
+    "charts/steps_per_second",
+    "losses/imitation",
+    "losses/updates",
+    "eval/success",
+    "eval/success_low",
+    "eval/success_high",
+    "eval/return",
+    "eval/length",
+)
+
+
+@dataclasses.dataclass
+class Args(RunArgs):
+    """Arguments of this trainer, after those of every trainer (agents/common.py)."""
+
+    env_id: str = "ReinforceGen/D2-Threading-Skill-v0"
+    """environment id, of mode Skill"""
+    weights: Path | None = None
+    """folder of the teacher; None: the shipped one. The student stays in the run's folder"""
+
+    # Algorithm
+    image_size: Count = SIZE
+    """pixels a side of the pictures"""
+    warmup_steps: CountOrZero = 4_000
+    """control steps of the teacher alone, which fix the statistics of the robot's state"""
+    mix_steps: Count = 20_000
+    """control steps after the warm-up in which the part of episodes that the teacher plays falls from 1 to 0"""
+    disturbance: NotNegative = 0.1
+    """std of the noise on what the teacher executes"""
+    updates_per_step: NotNegative = 0.125
+    """updates per control step after the warm-up"""
+    batch_size: Count = 64
+    """states in a batch"""
+    buffer_size: Count = 60_000
+    """observations kept; each takes 6 image_size^2 bytes"""
+    strides: tuple[Count, ...] = (2, 2, 1, 1)
+    """strides of the encoder's convolutions"""
+    channels: Count = 32
+    """channels of a convolution"""
+    features: Count = 128
+    """numbers made of what the encoder gives"""
+    hidden: Count = 256
+    """units in both hidden layers"""
+    learning_rate: Positive = 5e-4
+    """of Adam; falls to nothing, evenly, by the end of the run"""
+
+    def view(self) -> dict[str, Any]:
+        """Arguments that make an environment show pictures."""
+        return {"obs_mode": "rgb", "image_size": self.image_size}
+
+    def numbers(self) -> tuple[str, ...]:
+        """A base policy's action would tell where objects are."""
+        return ("proprio",)
+
+    def conflicts(self) -> list[str]:
+        """What is wrong with arguments that are allowed one by one."""
+        wrong = super().conflicts()
+        least = max(self.batch_size, PixelReplay.least_capacity(self.num_envs, 1) + 1)
+        if self.buffer_size < least:
+            wrong.append(f"buffer_size is {self.buffer_size}; for these num_envs and batch_size give {least} or more")
+        if not self.strides or encoded_side(self.image_size, self.strides) < 1:
+            wrong.append(
+                f"image_size is {self.image_size}, of which strides {self.strides} leave nothing; choose others"
+            )
+        return wrong
+
+
+class Teacher:
+    """Says what the policy that knows the poses would do in the environments' states.
+
+    Args:
+        envs: of mode Skill.
+        weights: folder of the policy; None: the shipped one.
+
+    Raises:
+        WeightsError: unusable weights.
+    """
+
+    def __init__(self, envs: ThreadVectorEnv, weights: Path | None):
+        self._envs: list[gym.Env] = list(envs.envs)
+        core: Any = self._envs[0].unwrapped
+        bundle = Bundle.open(TASKS[core.engine.task.name], weights)
+        self._policy: Policy = bundle.tuned() if bundle.residual_files() else bundle.base()
+
+    def __call__(self) -> np.ndarray:
+        """(num_envs, 7) float32, world frame."""
+        return np.array(
+            [
+                env.get_wrapper_attr("ask")(self._policy, env.get_wrapper_attr("observation"), "the teacher's action")
+                for env in self._envs
+            ],
+            np.float32,
+        )
+
+
+def teacher_part(args: Args, step: int) -> float:
+    """Part of the episodes that begin at a control step which the teacher plays."""
+    return 1.0 - min(1.0, max(0, step - args.warmup_steps) / args.mix_steps)
+
+
+def update(
+    policy: PixelPolicy, optimiser: torch.optim.Optimizer, replay: PixelReplay, rng: np.random.Generator, size: int
+) -> float:
+    """One step towards the teacher's actions on ``size`` states; returns their mean absolute difference before."""
+    batch = replay.sample(rng, size, 0.0)
+    seen, numbers, label = (torch.from_numpy(array) for array in (batch.seen, batch.state, batch.action))
+    loss = (policy.action(policy.encode(seen), policy.normalise(numbers)) - label).abs().mean()
+    optimiser.zero_grad()
+    loss.backward()
+    optimiser.step()
+    return loss.item()
+
+
+def main(args: Args) -> dict[str, Any]:
+    """Train; return what result.json holds.
+
+    Raises:
+        InvalidArgument: arguments that are not allowed, or not those of the run that is to be resumed.
+        RunError: the run's folder holds another run, or no checkpoint that it can go on from.
+        RenderingError: no OpenGL library can be loaded.
+        WeightsError: unusable weights of the teacher.
+    """
+    args = checked(args)
+    torch.set_num_threads(args.torch_threads)
+    torch.manual_seed(args.seed)
+    rng = np.random.default_rng(args.seed)
+    envs = make_training_envs(args)  # complain before the run's folder is made
+    teacher = Teacher(envs, args.weights)
+    run = Run(args, "dagger", METRICS, envs, KIND)
+    spaces: Any = envs.single_observation_space
+    numbers, actions = spaces["proprio"].shape[0], math.prod(envs.single_action_space.shape or ())
+    policy = PixelPolicy(args.image_size, numbers, actions, args.strides, args.channels, args.features, args.hidden)
+    optimiser = torch.optim.Adam(policy.parameters(), args.learning_rate)
+    replay = PixelReplay(args.num_envs, args.buffer_size, args.image_size, numbers, actions, 1, 1.0)
+    run.begin(rng, policy=policy, optimiser=optimiser, replay=replay)
+
+    collector = Collector(envs, training_seeds(rng, args.num_envs))
+    taught = rng.random(args.num_envs) < teacher_part(args, run.progress.step)  # whose episodes the teacher plays
+    teacher_successes: list[bool] = []
+    values: dict[str, float] = {}
+    with ThreadPoolExecutor(1) as physics, run.bar() as bar:
+        while run.unfinished:
+            label = teacher()
+            action = policy.act(collector.obs)
+            noise = rng.normal(0.0, args.disturbance, label.shape)
+            action[taught] = np.clip(label + noise, -1.0, 1.0)[taught]
+            pending = physics.submit(collector.step, action)
+            progress = run.progress
+            if progress.step >= args.warmup_steps and replay.size >= args.batch_size:
+                if progress.updates == 0:
+                    policy.fix_statistics(replay.state[replay.ready])
+                for group in optimiser.param_groups:
+                    group["lr"] = args.learning_rate * (1.0 - progress.step / args.total_steps)
+                while progress.updates < args.updates_per_step * (progress.step + args.num_envs - args.warmup_steps):
+                    progress.updates += 1
+                    values["losses/imitation"] = update(policy, optimiser, replay, rng, args.batch_size)
+            step = pending.result()
+            replay.add(step._replace(action=label))
+            own = step.done & ~taught
+            teacher_successes = [*teacher_successes, *step.succeeded[step.done & taught].tolist()][-100:]
+            run.advance(args.num_envs, step.succeeded[own].tolist())
+            fresh = rng.random(args.num_envs) < teacher_part(args, run.progress.step)
+            taught = np.where(step.done, fresh, taught)
+            bar.update(args.num_envs)
+            if run.due(args.log_every) or run.due(args.eval_every):
+                if teacher_successes:
+                    values["charts/teacher_success"] = float(np.mean(teacher_successes))
+                values["charts/teacher_part"] = teacher_part(args, run.progress.step)
+                values["losses/updates"] = run.progress.updates
+                shown = run.report(policy, values)
+                bar.set_postfix(success=f"{shown.get('charts/success', 0.0):.2f}")
+            if run.due(args.checkpoint_every):
+                run.checkpoint()
+                run.export(policy)
+
+    envs.close()
+    return run.finish(policy)
+
+
+def command() -> None:
+    """The command line."""
+    cli.run(main, Args, __doc__, "--task Threading --stage grasp --pool grasp.npz --termination sustained")
+
+
+if __name__ == "__main__":
+    command()
