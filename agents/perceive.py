@@ -26,6 +26,7 @@ from reinforcegen_envs import cli
 from reinforcegen_envs.agents.estimating import Data, predict, train
 from reinforcegen_envs.agents.estimator import Estimator, arrays, estimator_for, load_arrays
 from reinforcegen_envs.agents.playing import deployed, engine_of, play
+from reinforcegen_envs.agents.plotting import plot_calibration, plot_rounds
 from reinforcegen_envs.agents.recording import Accuracy, Recorder
 from reinforcegen_envs.arguments import Count, CountOrZero, Positive, checked
 from reinforcegen_envs.errors import InvalidArgument, ReinforceGenError
@@ -34,7 +35,7 @@ from reinforcegen_envs.models.scene import load_scene
 from reinforcegen_envs.perception.accuracy import Row, summarise
 from reinforcegen_envs.perception.camera import LateCamera, card_of
 from reinforcegen_envs.perception.frames import Frames, States
-from reinforcegen_envs.perception.network import FOREIGN, FORMAT, save_estimator
+from reinforcegen_envs.perception.network import FOREIGN, FORMAT, PER_OBJECT, save_estimator
 from reinforcegen_envs.policies.bundle import TRUTH, Bundle
 from reinforcegen_envs.policies.policy import Policy, act_one
 from reinforcegen_envs.policies.weights_file import read_weights
@@ -299,6 +300,9 @@ class Training:
         mean, deviation = predict(model, data, np.flatnonzero(held_out), len(task.objects))
         away = (mean - data.labels[held_out]) / deviation
         nll = float(np.mean(0.5 * away**2 + np.log(deviation)))
+        mine = f"{task.name}, held-out pictures of rounds 0 to {number}"
+        plot_calibration(args.out / f"calibration-{number}.png", by_kind(away, len(task.objects)), mine)
+        plot_rounds(args.out / "progress.png", self.log, task.name)
         coverage = {str(q): round(float(np.mean(np.abs(away) < z)), 3) for q, z in QUANTILES.items()}
         card = {
             **card_of(task, args.size), "command": f"reinforcegen perceive --task {args.task}", "seed": args.seed,
@@ -321,6 +325,19 @@ class Training:
         if number:
             model.load_state_dict(torch.load(self.args.out / f"model-{number - 1}.pt", weights_only=True))
         return model
+
+
+def by_kind(numbers: np.ndarray, objects: int) -> dict[str, np.ndarray]:
+    """Rows in the order of `Frames.labels` by what their numbers are."""
+    vectors = numbers[:, : objects * PER_OBJECT // 2].reshape(-1, objects, 2, 3, 3)
+    kinds = {
+        "positions, world": vectors[:, :, 0, 0],
+        "positions, hand": vectors[:, :, 1, 0],
+        "directions, world": vectors[:, :, 0, 1:],
+        "directions, hand": vectors[:, :, 1, 1:],
+        "joints": numbers[:, objects * PER_OBJECT // 2 :],
+    }
+    return {kind: part for kind, part in kinds.items() if part.size}
 
 
 def weights_of(states: States) -> np.ndarray:

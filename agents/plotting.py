@@ -1,10 +1,12 @@
-"""Learning curves as PNG, from the CSV files that the trainers write."""
+"""Curves as PNG: learning, from the CSV files that the trainers write, and calibration."""
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 
@@ -40,11 +42,7 @@ def plot_curves(
         title: above the plot.
         metrics: columns to draw, the first thin, the second with markers.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
+    plt = _pyplot()
     figure, axes = plt.subplots(1, 2, figsize=(10, 4), sharey=True)
     for colour, (label, files) in zip(plt.rcParams["axes.prop_cycle"].by_key()["color"], groups.items(), strict=False):
         for i, file in enumerate(files):
@@ -62,7 +60,60 @@ def plot_curves(
     for axis in axes:
         axis.grid(alpha=0.3)
     figure.suptitle(title)
+    _save(figure, path)
+
+
+def plot_rounds(path: Path, progress: Path, title: str) -> None:
+    """Draw an estimator's negative log likelihood against its training's wall clock, a curve a round.
+
+    Args:
+        path: the PNG file.
+        progress: progress.csv of `perceive`, with round, nll and seconds; a round that was done anew appears twice.
+        title: above the plot.
+    """
+    columns = read_progress(progress)
+    figure, axis = _pyplot().subplots(figsize=(6, 4))
+    for number in np.unique(columns["round"]):
+        mine = columns["round"] == number
+        axis.plot(columns["seconds"][mine] / 60, columns["nll"][mine], label=f"round {number:.0f}")
+    axis.set(xlabel="wall clock of the round / min", ylabel="negative log likelihood", title=title)
+    axis.legend()
+    axis.grid(alpha=0.3)
+    _save(figure, path)
+
+
+def plot_calibration(path: Path, errors: Mapping[str, np.ndarray], title: str) -> None:
+    """Draw which part of the errors lies within the sets that predicted deviations give, against the part that should.
+
+    Args:
+        path: the PNG file.
+        errors: label -> errors in predicted standard deviations, of any shape.
+        title: above the plot.
+    """
+    levels = np.linspace(0.02, 0.99, 60)
+    bounds = np.array([NormalDist().inv_cdf(0.5 + 0.5 * level) for level in levels])
+    figure, axis = _pyplot().subplots(figsize=(5, 4.5))
+    axis.plot([0, 1], [0, 1], color="grey", ls=":", lw=1)
+    for label, away in errors.items():
+        axis.plot(levels, [np.mean(np.abs(away) < bound) for bound in bounds], label=label)
+    axis.set(xlabel="part predicted", ylabel="part found", title=title, xlim=(0, 1), ylim=(0, 1))
+    axis.legend(loc="lower right")
+    axis.grid(alpha=0.3)
+    _save(figure, path)
+
+
+def _pyplot() -> Any:
+    """matplotlib's, without a window."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    return plt
+
+
+def _save(figure: Any, path: Path) -> None:
     figure.tight_layout()
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=120)
-    plt.close(figure)
+    _pyplot().close(figure)

@@ -45,10 +45,23 @@ def test_rounds_leave_an_estimator_and_are_not_run_again(args, capsys):
     states = States.load(args.out / "states-0.npz")
     assert len(states) > 20 and weights_of(states).sum() == pytest.approx(1.0)
     assert (args.out / "progress.csv").read_text().startswith("round,step,nll,seconds")
+    pictures = {path.name for path in args.out.glob("*.png")}
+    assert pictures == {"progress.png", "calibration-0.png", "calibration-1.png"}
     assert "round 1: played with success" in capsys.readouterr().out
     before = os.stat(args.weights / "estimator.safetensors").st_mtime_ns
     perceive.main(args)
     assert os.stat(args.weights / "estimator.safetensors").st_mtime_ns == before
+
+
+def test_numbers_are_told_apart_by_what_they_are():
+    task = TASKS["CoffeePreparation"]
+    objects = len(task.objects)
+    labels = np.zeros((objects, 2, 3, 3))
+    labels[:, 0, 0], labels[:, 1, 0], labels[:, 0, 1:], labels[:, 1, 1:] = 1, 2, 3, 4
+    row = np.concatenate([labels.ravel(), np.full(len(task.joints), 5)])
+    kinds = perceive.by_kind(np.array([row, row]), objects)
+    assert [np.unique(part).tolist() for part in kinds.values()] == [[1], [2], [3], [4], [5]]
+    assert "joints" not in perceive.by_kind(np.zeros((2, 18)), 1)
 
 
 def test_own_episodes_begin_to_believe_pictures_at_every_stage_in_turn(args):
