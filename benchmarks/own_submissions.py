@@ -82,7 +82,8 @@ def own(cell: Evaluation, before: Submission | None) -> Submission:
         command=cell.command.rpartition(" --csv ")[0],
     )
     shipped = cell.method != "ppo"
-    known = trained_on(cell.task, cell.policy, None) if shipped else {}
+    perception = "camera" if cell.from_cameras else "truth"
+    known = trained_on(cell.task, cell.policy, None, perception) if shipped else {}
     facts = dataclasses.replace(
         facts_of(cell),
         policy=cell.policy,

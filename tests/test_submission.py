@@ -189,6 +189,8 @@ def test_retries_are_played_told_and_reproduced(tmp_path, monkeypatch):
 
 def test_cards_tell_what_training_took(weights, tmp_path):
     assert submit.trained_on("Threading", "tuned", None) == {"demonstrations": 1500, "training_steps": 100_000}
+    # From cameras the insertion is another one, of 60,000 steps.
+    assert submit.trained_on("Threading", "tuned", None, "camera")["training_steps"] == 120_000
     insert = f"{weights}/residual-insert.safetensors"
     assert submit.trained_on("Threading", insert, None)["training_steps"] == 40_000
     assert set(submit.trained_on("Threading", "random", None).values()) == {None}

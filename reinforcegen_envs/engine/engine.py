@@ -315,7 +315,8 @@ class Engine:
             self._restore(snapshot, wanted)
         except Exception as error:
             self._restore(before, set(self._parts))
-            raise SnapshotError(f"snapshot holds what cannot be restored: {error}") from error
+            lacking = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+            raise SnapshotError(f"snapshot holds what cannot be restored: {lacking}; take it again") from error
 
     def _restore(self, snapshot: Snapshot, parts: set[str]) -> None:
         self.sim.set_state(snapshot.simulation)

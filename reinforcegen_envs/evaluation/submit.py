@@ -28,7 +28,7 @@ from reinforcegen_envs.evaluation.submission import (
     run_of,
 )
 from reinforcegen_envs.files import check_output
-from reinforcegen_envs.policies.bundle import Bundle
+from reinforcegen_envs.policies.bundle import TRUTH, Bundle
 from reinforcegen_envs.policies.mlp import WeightsError
 from reinforcegen_envs.registration import env_id
 from reinforcegen_envs.statistics import EVALUATION_SEED
@@ -125,15 +125,19 @@ def command_of(settings: evaluation.Args) -> str:
     return shlex.join([*words, "--episodes", str(settings.episodes), "--seeds", str(settings.seeds)])
 
 
-def trained_on(task_name: str, policy: str, weights: Path | None) -> dict[str, int | None]:
+def trained_on(task_name: str, policy: str, weights: Path | None, perception: str = TRUTH) -> dict[str, int | None]:
     """Demonstrations and control steps of reinforcement learning that cards tell of; None where they tell nothing.
+
+    Args:
+        task_name, policy, weights: of what is evaluated.
+        perception: that it acts under, which may have residuals of its own.
 
     Raises:
         WeightsError: unusable weights.
     """
     if policy == "random":
         return {"demonstrations": None, "training_steps": None}
-    bundle = Bundle.open(TASKS[task_name], weights)
+    bundle = Bundle.open(TASKS[task_name], weights, perception)
     files = {"base": [], "tuned": bundle.residual_files()}.get(policy, [Path(path) for path in policy.split(",")])
     steps = [_card(path).get("steps") for path in files]
     return {
@@ -180,7 +184,7 @@ def submit(args: Args) -> tuple[Submission, Path]:
     planned = Submission(facts, stated=0.0)  # complains of what is said before anything is played
     out = args.out or Path(f"{planned.name}.json")
     check_output(out, (".json",))
-    for name, known in trained_on(args.task, facts.policy, args.weights).items():
+    for name, known in trained_on(args.task, facts.policy, args.weights, args.perception).items():
         if getattr(facts, name) is None:
             facts = dataclasses.replace(facts, **{name: known})
     submission = Submission(facts, play(facts, (args.seeds, args.episodes, EVALUATION_SEED), args))
