@@ -5,16 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from reinforcegen_envs.engine import Engine, Failure
 from reinforcegen_envs.engine.engine import OPEN_ENOUGH
 from reinforcegen_envs.errors import InvalidArgument, is_count
 from reinforcegen_envs.planning.connect import CLOSE, OPEN
 from reinforcegen_envs.planning.skeleton import Skeleton
-from reinforcegen_envs.poses import distance
+from reinforcegen_envs.poses import invert
 from reinforcegen_envs.wrappers.approach import Approach
 from reinforcegen_envs.wrappers.counters import Counters
 
-SLIPPED = 0.03  # metres from where a source had it in the hand: what is farther off is no longer held
+SLIPPED = 0.03  # metres from the fingers of what a source had between them: what is farther off is no longer held
 
 
 class Retries:
@@ -88,9 +90,12 @@ class Retries:
         grasp = self.grasp()
         if grasp is None or engine.belief.gripper_opening() > OPEN_ENOUGH:
             return grasp
+        if source is None:
+            return None
+        # A mug swings about the rim by which it is held, and its middle with it: that is not to have lost it.
         there = engine.connector.in_hand(engine.task.stages[grasp].reference)
-        lost = source is not None and distance(self._skeleton.in_hand[source, grasp], there)[0] > SLIPPED
-        return grasp if lost else None
+        moved = there @ invert(self._skeleton.in_hand[source, grasp])
+        return grasp if np.linalg.norm(moved[:3, 3]) > SLIPPED else None
 
 
 def checked_retries(retries: Any) -> int:
