@@ -16,7 +16,7 @@ from reinforcegen_envs.poses import invert
 from reinforcegen_envs.wrappers.approach import Approach
 from reinforcegen_envs.wrappers.counters import Counters
 
-SLIPPED = 0.03  # metres from the fingers of what a source had between them: what is farther off is no longer held
+SLIPPED = 0.03  # metres from the fingers of what any source had between them: what is farther off is no longer held
 
 
 class Retries:
@@ -86,16 +86,13 @@ class Retries:
 
     def lost(self) -> int | None:
         """The stage that takes what the current one came with, if that is believed to be no longer in the hand; or None."""
-        engine, source = self._engine, self._counters.source
-        grasp = self.grasp()
+        engine, grasp = self._engine, self.grasp()
         if grasp is None or engine.belief.gripper_opening() > OPEN_ENOUGH:
             return grasp
-        if source is None:
-            return None
-        # A mug swings about the rim by which it is held, and its middle with it: that is not to have lost it.
+        # A mug swings about the rim by which it is held, and its middle with it; and a policy may take it as another source did.
         there = engine.connector.in_hand(engine.task.stages[grasp].reference)
-        moved = there @ invert(self._skeleton.in_hand[source, grasp])
-        return grasp if np.linalg.norm(moved[:3, 3]) > SLIPPED else None
+        moved = [there @ invert(held) for held in self._skeleton.in_hand[:, grasp]]
+        return grasp if min(np.linalg.norm(motion[:3, 3]) for motion in moved) > SLIPPED else None
 
 
 def checked_retries(retries: Any) -> int:
