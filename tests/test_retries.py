@@ -12,6 +12,7 @@ from reinforcegen_envs import evaluate
 from reinforcegen_envs.errors import InvalidArgument
 from reinforcegen_envs.evaluation.play import Episode
 from reinforcegen_envs.evaluation.summary import read_csv, report, summarise, write_csv
+from reinforcegen_envs.perception import PoseErrors
 from reinforcegen_envs.planning.motion import Plan
 from reinforcegen_envs.poses import distance, matrix_from, rotation, rotvec_to_matrix, to_pose7, translation
 from reinforcegen_envs.wrappers.counters import STALLED
@@ -310,6 +311,20 @@ def test_what_swings_about_the_fingers_is_not_lost():
             engine.task.write_pose7(sim, "mug", to_pose7(hand @ motion @ held))
             sim.evaluate()
             assert hybrid._retries.lost() == lost
+
+
+def test_a_brewed_coffee_is_left_alone_though_a_belief_has_no_contacts(monkeypatch):
+    """A mug that touches the plate is a part of the check; lids were opened again that had been shut on the pod."""
+    env = gym.make("ReinforceGen/D2-CoffeePreparation-Residual-v0", retries=1, perception=PoseErrors(metres=0.0))
+    env.reset(seed=1)
+    hybrid = hybrid_of(env)
+    engine = hybrid.engine
+    engine.enter_stage(4)
+    assert hybrid._retries.allowed()
+    monkeypatch.setattr(type(engine.task), "brewing_reference", lambda *_: True)
+    assert not engine.task.reference_success(engine.belief) and not hybrid._retries.allowed()
+    engine.enter_stage(3)
+    assert hybrid._retries.allowed()
 
 
 @pytest.mark.parametrize("retries", [-1, 1.0, True, "1", None])

@@ -44,8 +44,7 @@ class Retries:
         if self._counters.retries >= self.count or self._counters.steps >= engine.task.horizon:
             return False
         # What is believed to pass the literature's check is not taken apart again, though nobody has said that it is done.
-        believed: Any = engine.belief  # has all that the check reads, though no contacts
-        return not (engine.judge.last_stage and engine.task.reference_success(believed))
+        return not (engine.judge.last_stage and engine.task.looks_done(engine.belief))
 
     def begin_again(self, grasp: int | None) -> Failure | None:
         """Begin the current stage's skill again, or go back to stage ``grasp`` first; returns None or why it cannot be."""
