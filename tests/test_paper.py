@@ -14,6 +14,7 @@ from reinforcegen_envs import evaluate
 from reinforcegen_envs.errors import InvalidArgument
 from reinforcegen_envs.evaluation import Episode
 from reinforcegen_envs.observations import ObservationLayout
+from reinforcegen_envs.perception import ApproachErrors
 from reinforcegen_envs.policies.bundle import Bundle
 from reinforcegen_envs.policies.mlp import load_mlps
 from reinforcegen_envs.policies.skill import stage_features
@@ -76,6 +77,12 @@ def test_a_table_goes_on_where_it_was_stopped(paper, tmp_path, monkeypatch):
     assert fill(cells, 7) == 14  # other weights
     with pytest.raises(InvalidArgument, match="has columns"):
         paper.cells.Table(path, paper.pose_noise.Cell)
+
+
+def test_a_belief_that_gets_better_is_the_environment_s(paper):
+    cell = paper.replanning.Cell("Threading", "D2", "tuned", "belief", 0.04, 1)
+    env, _ = paper.replanning.make(cell, None)
+    assert isinstance(env.unwrapped.engine.perception, ApproachErrors)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_a_push_moves_the_first_object_once_and_while_the_hand_is_under_way(paper):

@@ -239,6 +239,8 @@ def deployed(task: str, variant: str, policy: str, pattern: str | None, **settin
         settings: further arguments of `evaluate.Args`, or of the environment.
     """
     known = {field.name for field in fields(evaluate.Args)}
+    if not isinstance(settings.get("perception", ""), str):
+        known.remove("perception")  # a perception that is made already is the environment's alone
     args = evaluate.Args(
         env_id=env_id(task, variant, "Residual"),
         policy=policy,
