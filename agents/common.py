@@ -6,6 +6,7 @@ import copy
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from types import EllipsisType
 from typing import Any, NamedTuple, TypeGuard
 
 import gymnasium as gym
@@ -60,9 +61,10 @@ def needs_pictures(numbers: Sequence[str]) -> str:
     return f"this trainer needs {needed}: an id of mode {mode}, e.g. ReinforceGen/D2-Threading-{mode}-v0"
 
 
-def own_numbers(observations: Mapping[str, np.ndarray]) -> np.ndarray:
-    """(..., numbers) float32 of observations of pictures: all that is no picture, one after the other."""
-    return np.concatenate([observations[name] for name in NUMBERS if name in observations], -1, dtype=np.float32)
+def own_numbers(observations: Mapping[str, np.ndarray], which: int | EllipsisType = ...) -> np.ndarray:
+    """(..., numbers) float32 of observations of pictures, or of one of them: all that is no picture, one after the other."""
+    parts = [observations[name][which] for name in NUMBERS if name in observations]
+    return np.concatenate(parts, -1, dtype=np.float32)
 
 
 def env_factory(args: RunArgs, evaluation: bool = False) -> Callable[[], gym.Env]:

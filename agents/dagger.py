@@ -22,37 +22,24 @@ import numpy as np
 import torch
 
 from reinforcegen_envs import cli
-from reinforcegen_envs.agents.arguments import RunArgs, checked
+from reinforcegen_envs.agents.arguments import checked
 from reinforcegen_envs.agents.common import Collector, make_training_envs, training_seeds
-from reinforcegen_envs.agents.pixel_policy import PixelPolicy, encoded_side
+from reinforcegen_envs.agents.pixel_arguments import PixelArgs
+from reinforcegen_envs.agents.pixel_policy import PixelPolicy
 from reinforcegen_envs.agents.pixel_replay import PixelReplay
 from reinforcegen_envs.agents.runs import Run
 from reinforcegen_envs.arguments import Count, CountOrZero, NotNegative, Positive
 from reinforcegen_envs.policies.bundle import Bundle
 from reinforcegen_envs.policies.policy import Policy
-from reinforcegen_envs.sim.cameras import SIZE
 from reinforcegen_envs.tasks import TASKS
 from reinforcegen_envs.wrappers.vector import ThreadVectorEnv
 
 KIND = "pixel_student"
-METRICS = (
-    "charts/success",
-    "charts/teacher_success",
-    "charts/teacher_part",
-    "charts/episodes",
-    "charts/steps_per_second",
-    "losses/imitation",
-    "losses/updates",
-    "eval/success",
-    "eval/success_low",
-    "eval/success_high",
-    "eval/return",
-    "eval/length",
-)
+METRICS = ("charts/teacher_success", "charts/teacher_part", "losses/imitation", "losses/updates")
 
 
 @dataclasses.dataclass
-class Args(RunArgs):
+class Args(PixelArgs):
     """Arguments of this trainer, after those of every trainer (agents/common.py)."""
 
     env_id: str = "ReinforceGen/D2-Threading-Skill-v0"
@@ -61,8 +48,6 @@ class Args(RunArgs):
     """folder of the teacher; None: the shipped one. The student stays in the run's folder"""
 
     # Algorithm
-    image_size: Count = SIZE
-    """pixels a side of the pictures"""
     warmup_steps: CountOrZero = 4_000
     """control steps of the teacher alone, which fix the statistics of the robot's state"""
     mix_steps: Count = 20_000
@@ -75,10 +60,6 @@ class Args(RunArgs):
     """states in a batch"""
     buffer_size: Count = 60_000
     """observations kept; each takes 6 image_size^2 bytes"""
-    strides: tuple[Count, ...] = (2, 2, 1, 1)
-    """strides of the encoder's convolutions"""
-    channels: Count = 32
-    """channels of a convolution"""
     features: Count = 128
     """numbers made of what the encoder gives"""
     hidden: Count = 256
@@ -86,25 +67,9 @@ class Args(RunArgs):
     learning_rate: Positive = 5e-4
     """of Adam; falls to nothing, evenly, by the end of the run"""
 
-    def view(self) -> dict[str, Any]:
-        """Arguments that make an environment show pictures."""
-        return {"obs_mode": "rgb", "image_size": self.image_size}
-
     def numbers(self) -> tuple[str, ...]:
         """A base policy's action would tell where objects are."""
         return ("proprio",)
-
-    def conflicts(self) -> list[str]:
-        """What is wrong with arguments that are allowed one by one."""
-        wrong = super().conflicts()
-        least = max(self.batch_size, PixelReplay.least_capacity(self.num_envs, 1) + 1)
-        if self.buffer_size < least:
-            wrong.append(f"buffer_size is {self.buffer_size}; for these num_envs and batch_size give {least} or more")
-        if not self.strides or encoded_side(self.image_size, self.strides) < 1:
-            wrong.append(
-                f"image_size is {self.image_size}, of which strides {self.strides} leave nothing; choose others"
-            )
-        return wrong
 
 
 class Teacher:
@@ -183,9 +148,10 @@ def main(args: Args) -> dict[str, Any]:
     with ThreadPoolExecutor(1) as physics, run.bar() as bar:
         while run.unfinished:
             label = teacher()
-            action = policy.act(collector.obs)
             noise = rng.normal(0.0, args.disturbance, label.shape)
-            action[taught] = np.clip(label + noise, -1.0, 1.0)[taught]
+            action = np.clip(label + noise, -1.0, 1.0).astype(np.float32)
+            if not taught.all():
+                action[~taught] = policy.act(collector.obs)[~taught]
             pending = physics.submit(collector.step, action)
             progress = run.progress
             if progress.step >= args.warmup_steps and replay.size >= args.batch_size:

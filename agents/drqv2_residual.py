@@ -26,12 +26,12 @@ import torch
 from torch import nn
 
 from reinforcegen_envs import cli
-from reinforcegen_envs.agents.arguments import RunArgs, checked
+from reinforcegen_envs.agents.arguments import checked
 from reinforcegen_envs.agents.common import Collector, Transition, make_training_envs, training_seeds
+from reinforcegen_envs.agents.pixel_arguments import PixelArgs
 from reinforcegen_envs.agents.pixel_policy import (
     KIND,
     PixelPolicy,
-    encoded_side,
     make_head,
     make_trunk,
     orthogonal,
@@ -39,27 +39,18 @@ from reinforcegen_envs.agents.pixel_policy import (
 from reinforcegen_envs.agents.pixel_replay import Pictures, PixelReplay
 from reinforcegen_envs.agents.runs import Run
 from reinforcegen_envs.arguments import Count, CountOrZero, Finite, Fraction, NotNegative, Positive, PositiveFraction
-from reinforcegen_envs.sim.cameras import SIZE
 
 METRICS = (
-    "charts/success",
-    "charts/episodes",
-    "charts/steps_per_second",
     "losses/critic",
     "losses/actor",
     "losses/q",
     "losses/target",
     "losses/updates",
-    "eval/success",
-    "eval/success_low",
-    "eval/success_high",
-    "eval/return",
-    "eval/length",
 )
 
 
 @dataclasses.dataclass
-class Args(RunArgs):
+class Args(PixelArgs):
     """Arguments of this trainer, after those of every trainer (agents/common.py)."""
 
     env_id: str = "ReinforceGen/D2-Threading-Residual-v0"
@@ -68,8 +59,6 @@ class Args(RunArgs):
     """folder of base weights and predictors; None: the shipped one. The trained actor stays in the run's folder"""
 
     # Algorithm
-    image_size: Count = SIZE
-    """pixels a side of the pictures"""
     warmup_steps: CountOrZero = 4_000
     """control steps of base policy and noise that fill the buffer and fix the statistics of the robot's state"""
     critic_only_updates: CountOrZero = 500
@@ -80,8 +69,6 @@ class Args(RunArgs):
     """transitions in a batch (the paper: 256)"""
     success_fraction: Fraction = 0.5
     """part of a batch drawn from successful episodes, as soon as there are any"""
-    buffer_size: Count = 45_000
-    """observations kept; each takes 6 image_size^2 bytes"""
     n_step: Count = 3
     """rewards summed before bootstrapping"""
     gamma: Fraction = 0.99
@@ -98,8 +85,6 @@ class Args(RunArgs):
     """pixels by which a picture is shifted at most, each way"""
     strides: tuple[Count, ...] = (2, 2, 1, 1)
     """strides of the encoder's convolutions (the paper: 2 1 1 1, for which an update takes three times as long)"""
-    channels: Count = 32
-    """channels of a convolution"""
     features: Count = 50
     """numbers that actor and critics each make of what the encoder gives"""
     hidden: Count = 256
@@ -116,22 +101,13 @@ class Args(RunArgs):
     q_high: Finite = 1.0
     """largest return there is; with a sparse reward of 1 on success, 1"""
 
-    def view(self) -> dict[str, Any]:
-        """Arguments that make an environment show pictures."""
-        return {"obs_mode": "rgb", "image_size": self.image_size}
+    def spanned(self) -> tuple[int, str]:
+        """Control steps that a transition of the buffer spans, and the arguments that the smallest buffer follows from."""
+        return self.n_step, "num_envs, n_step and batch_size"
 
     def conflicts(self) -> list[str]:
         """What is wrong with arguments that are allowed one by one."""
         wrong = super().conflicts()
-        least = max(self.batch_size, PixelReplay.least_capacity(self.num_envs, self.n_step) + 1)
-        if self.buffer_size < least:
-            wrong.append(
-                f"buffer_size is {self.buffer_size}; for these num_envs, n_step and batch_size give {least} or more"
-            )
-        if not self.strides or encoded_side(self.image_size, self.strides) < 1:
-            wrong.append(
-                f"image_size is {self.image_size}, of which strides {self.strides} leave nothing; choose others"
-            )
         if self.q_low >= self.q_high:
             wrong.append(f"q_low is {self.q_low:g}; it must be below q_high, {self.q_high:g}")
         return wrong

@@ -14,6 +14,14 @@ from reinforcegen_envs.agents.arguments import RunArgs
 from reinforcegen_envs.agents.common import env_factory, num_threads
 from reinforcegen_envs.statistics import EVALUATION_SEED, wilson_interval
 
+METRICS = (
+    "eval/success",
+    "eval/success_low",
+    "eval/success_high",
+    "eval/return",
+    "eval/length",
+)  # of `Evaluation.metrics`
+
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
@@ -30,13 +38,7 @@ class Evaluation:
     def metrics(self) -> dict[str, float]:
         """Values for the logs."""
         low, high = self.interval
-        return {
-            "eval/success": self.success,
-            "eval/success_low": low,
-            "eval/success_high": high,
-            "eval/return": self.mean_return,
-            "eval/length": self.mean_length,
-        }
+        return dict(zip(METRICS, (self.success, low, high, self.mean_return, self.mean_length), strict=True))
 
 
 def run_episode(env: gym.Env, policy: Callable[[Any], np.ndarray], seed: int) -> tuple[bool, float, int]:

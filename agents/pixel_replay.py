@@ -76,7 +76,7 @@ class PixelReplay:
         place = self.count % len(self.seen)
         for k, name in enumerate(CAMERAS):
             self.seen[place, k] = observations[name][env]
-        self.state[place] = own_numbers(observations)[env]
+        self.state[place] = own_numbers(observations, env)
         self.ready[place] = self.successful[place] = False
         self._episodes[env].append(self.count)
         self.count += 1

@@ -31,20 +31,12 @@ from reinforcegen_envs.policies.mlp import MLP
 from reinforcegen_envs.wrappers.vector import ThreadVectorEnv
 
 METRICS = (
-    "charts/success",
-    "charts/episodes",
-    "charts/steps_per_second",
     "losses/critic",
     "losses/actor",
     "losses/approx_kl",
     "losses/clip_fraction",
     "losses/explained_variance",
     "losses/std",
-    "eval/success",
-    "eval/success_low",
-    "eval/success_high",
-    "eval/return",
-    "eval/length",
 )
 OBSERVATION_CLIP = 10.0
 

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from reinforcegen_envs.agents.arguments import RunArgs, saved_arguments
 from reinforcegen_envs.agents.common import env_spec, residual_scale
-from reinforcegen_envs.agents.evaluation import evaluate
+from reinforcegen_envs.agents.evaluation import METRICS, evaluate
 from reinforcegen_envs.errors import InvalidArgument, ReinforceGenError
 from reinforcegen_envs.files import atomic_path
 from reinforcegen_envs.policies.bundle import TRUTH, Bundle
@@ -37,6 +37,7 @@ MAY_CHANGE_ON_RESUME = {
 }  # fmt: skip
 
 
+CHARTS = ("charts/success", "charts/episodes", "charts/steps_per_second")  # what `Run.report` adds
 RECENT = 100  # episodes that charts/success is the mean of
 
 
@@ -123,7 +124,7 @@ class Run:
     Args:
         args: arguments of the run.
         algorithm: the trainer's module name.
-        metrics: names of the columns of progress.csv after ``step`` and ``seconds``.
+        metrics: names of the columns of progress.csv that are the trainer's own.
         envs: the training environments.
         kind: what the trained actor is, for its card.
 
@@ -139,7 +140,7 @@ class Run:
         self.spec, self.scale = env_spec(envs), residual_scale(args, envs)
         default_name = "-".join([args.env_id.replace("/", "-").replace(":", "-"), self.stage, algorithm])
         self.folder = args.runs_dir / (args.run_name or f"{default_name}-seed{args.seed}")
-        self.columns = ["step", "seconds", *metrics]
+        self.columns = ["step", "seconds", *CHARTS, *metrics, *METRICS]
         self.command, self.commit = command_line(args, algorithm), commit()
         if self._belongs_to_weights() and not os.access(str(args.weights), os.W_OK):
             raise RunError(f"{args.weights} cannot be written, and the residual is to be put there; copy the folder")

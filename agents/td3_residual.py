@@ -34,19 +34,11 @@ from reinforcegen_envs.arguments import Count, CountOrZero, Finite, Fraction, No
 from reinforcegen_envs.policies.mlp import MLP
 
 METRICS = (
-    "charts/success",
-    "charts/episodes",
-    "charts/steps_per_second",
     "losses/critic",
     "losses/actor",
     "losses/q",
     "losses/target",
     "losses/updates",
-    "eval/success",
-    "eval/success_low",
-    "eval/success_high",
-    "eval/return",
-    "eval/length",
 )
 OBSERVATION_CLIP = 10.0
 

@@ -92,13 +92,14 @@ def test_infinity_where_it_means_no_limit():
 @pytest.mark.parametrize("name", EVERY_TRAINER)
 def test_a_command_line_gets_one_line(name, monkeypatch, capsys):
     module = EVERY_TRAINER[name]
-    monkeypatch.setattr(sys, "argv", ["trainer", "--seed", "-1", "--eval-episodes", "0"])
+    nan, allowed = ("disturbance", "at least 0") if name == "dagger" else ("gamma", "at least 0 and at most 1")
+    monkeypatch.setattr(sys, "argv", ["trainer", "--seed", "-1", f"--{nan}", "nan"])
     with pytest.raises(SystemExit) as error:
         cli.run(module.main, module.Args, description=module.__doc__)
     lines = capsys.readouterr().err.splitlines()
     assert error.value.code == 2
     assert lines == [
-        "error: seed is -1; it must be at least 0 and at most 4294967295; eval_episodes is 0; it must be at least 1"
+        f"error: seed is -1; it must be at least 0 and at most 4294967295; {nan} is nan; it must be {allowed}"
     ]
 
 
