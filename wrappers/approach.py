@@ -63,6 +63,11 @@ class Approach:
         """Control steps of the last connect."""
         return 0 if self.last is None else self.last.steps
 
+    def enter_stage(self, stage: int) -> None:
+        """What is connected to from now on."""
+        self._engine.enter_stage(stage)
+        self._counters.enter_stage(stage)
+
     def connect(self) -> Failure | None:
         """Connect to where the current stage's skill starts; returns None or why it failed."""
         engine, counters = self._engine, self._counters

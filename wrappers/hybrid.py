@@ -202,7 +202,7 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
             if last:
                 terminated = True
             else:
-                self._enter_stage(engine.stage + 1)
+                self._approach.enter_stage(engine.stage + 1)
                 connect_failure = self._begin_stage()
                 self.observation = engine.observe()
                 steps += self._approach.steps
@@ -263,10 +263,6 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
     def _info(self, steps: int, failure: Failure | None) -> dict[str, Any]:
         planner = None if self._approach.last is None else self._approach.last.plan.info()
         return {**self.core.info(steps, planner, failure), "retries": self.counters.retries}
-
-    def _enter_stage(self, stage: int) -> None:
-        self.engine.enter_stage(stage)
-        self.counters.enter_stage(stage)
 
     def _begin_stage(self) -> Failure | None:
         """Connect to the skill of a stage that was just entered, or take anew what it needs; returns None or why it failed."""

@@ -44,7 +44,8 @@ class Retries:
         if self._counters.retries >= self.count or self._counters.steps >= engine.task.horizon:
             return False
         # What is believed to pass the literature's check is not taken apart again, though nobody has said that it is done.
-        return not (engine.judge.last_stage and engine.task.looks_done(engine.belief))
+        believed: Any = engine.belief  # has all that the check reads
+        return not (engine.judge.last_stage and engine.task.looks_done(believed))
 
     def begin_again(self, grasp: int | None) -> Failure | None:
         """Begin the current stage's skill again, or go back to stage ``grasp`` first; returns None or why it cannot be."""
@@ -55,8 +56,7 @@ class Retries:
         # Where it cannot be taken anew it may be where it belongs already, as a pod under a lid.
         for target in (stage,) if grasp is None else (grasp, stage):
             if target != engine.stage:
-                engine.enter_stage(target)
-                counters.enter_stage(target)
+                self._approach.enter_stage(target)
             if source is not None:
                 counters.tried += (source,)
             empty = engine.task.stages[target].held is None

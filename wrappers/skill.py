@@ -236,7 +236,7 @@ class Skill(Hybrid):
             if timeout or judge.failure() is not None:
                 return steps, False
             if judge.finished:
-                self._enter_stage(engine.stage + 1)
+                self._approach.enter_stage(engine.stage + 1)
                 if self._approach.connect() is not None:
                     return steps, False
                 steps += self._approach.steps

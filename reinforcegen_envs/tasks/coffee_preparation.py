@@ -7,7 +7,7 @@ ours: of MimicGen's is only known that drawer and mug stand at opposite ends of 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import mujoco
 import numpy as np
@@ -38,7 +38,7 @@ from reinforcegen_envs.models.coffee import (
 )
 from reinforcegen_envs.models.scene import FRONT, Scene
 from reinforcegen_envs.poses import from_pose7, invert, matrix_from, rotation, to_pose7, translation
-from reinforcegen_envs.sim.simulation import CellState, Simulation
+from reinforcegen_envs.sim.simulation import Simulation
 from reinforcegen_envs.tasks.base import BASE_X, MAX_PLACEMENT_TRIES, Placement, PlacementError, Shape, Stage, Symmetry
 from reinforcegen_envs.tasks.checks import touching
 from reinforcegen_envs.tasks.coffee import (
@@ -225,11 +225,9 @@ class CoffeePreparationTask(CoffeeMachineTask):
     def reference_success(self, sim: Simulation) -> bool:
         return self.brewing_reference(sim) and self.mug_placed(sim)
 
-    def looks_done(self, cell: CellState) -> bool:
-        believed: Any = cell
-        return self.brewing_reference(
-            believed
-        )  # whether the mug touches the plate cannot be seen; its stage was before
+    def looks_done(self, sim: Simulation) -> bool:
+        # Whether the mug touches the plate cannot be seen; its stage was before.
+        return self.brewing_reference(sim)
 
     def predicates(self, sim: Simulation) -> dict[str, bool]:
         return {
