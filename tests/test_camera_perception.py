@@ -730,3 +730,35 @@ def test_what_was_put_down_is_believed_upright_until_it_is_taken_up_again():
     other.set_memory(grip.get_memory())
     assert other.put_down[square] and other.stage == 2
     assert step(0, 1.0)[square] == fusion.HAND and not grip.put_down.any()
+
+
+def test_what_was_let_go_of_in_its_seat_is_believed_to_lie_there(tmp_path, monkeypatch):
+    """Pictures that say that the pod is 12 mm over the holder's floor, and that it is in the machine's frame."""
+    perception = CameraPerception(random_estimator(tmp_path / "weights", CoffeeTask))
+    engine = engine_of(CoffeeTask, perception=perception)
+    task, seat, over = engine.task, CoffeeTask.seats["coffee_pod"], 0.012
+    pod, machine = task.objects.index("coffee_pod"), task.objects.index("coffee_machine")
+
+    def look(truth, task, stage):
+        frame = task.object_pose(truth, "coffee_machine")
+        vectors = [np.zeros((3, 3))] * 2
+        vectors[machine] = encode(frame[:3, 3], frame[:3, :3].copy(), 1)
+        vectors[pod] = encode((frame @ np.array([*seat.position, 1.0]))[:3] + [0.0, 0.0, over], np.eye(3), 0)
+        return Estimate(seen_at(truth, vectors).mean, np.full((2, 2, 3, 3), 1e-4), np.ones(1), np.ones(1))
+
+    def height():
+        away = np.linalg.inv(task.object_pose(engine.belief, "coffee_machine")) @ task.object_pose(engine.belief, "coffee_pod")
+        return away[2, 3] - seat.position[2]
+
+    monkeypatch.setattr(perception, "look", look)
+    perception_anew(engine)
+    engine.enter_stage(1)
+    engine.act(np.array([0.0] * 6 + [1.0]))
+    assert height() == pytest.approx(over, abs=1e-6)
+    for _ in range(12):
+        engine.act(np.array([0.0] * 6 + [-1.0]))
+    assert height() == pytest.approx(0.0, abs=1e-9)
+    over = 0.06  # somebody has taken it out
+    for _ in range(60):
+        engine.act(np.array([0.0] * 6 + [-1.0]))
+    assert height() > 0.03

@@ -13,6 +13,7 @@ from reinforcegen_envs.models.objects import Body, Geom, Part
 # Heights and radii that checks use, metres.
 POD_HALF_HEIGHT, POD_RADIUS = 0.023103, 0.0243
 HOLDER_POSITION = np.array([0.0, 0.1061, 0.0635])  # in the machine's frame, as is the lid's when shut
+POD_IN_HOLDER = HOLDER_POSITION + [0.0, 0.0, 0.0077]  # where a pod comes to rest; measured
 HOLDER_INNER_RADIUS, HOLDER_OUTER_RADIUS, HOLDER_HALF_HEIGHT = 0.02497, 0.0295, 0.028
 LID_POSITION = np.array([0.0, 0.1045, 0.106])
 LID_HALF_LENGTH, LID_HALF_HEIGHT = 0.044, 0.0095

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from reinforcegen_envs.errors import InvalidArgument
 from reinforcegen_envs.models.scene import load_scene
-from reinforcegen_envs.perception import fusion
+from reinforcegen_envs.perception import fusion, seats
 from reinforcegen_envs.perception.base import Belief, Perception
 from reinforcegen_envs.perception.network import LOG_VARIANCES, PER_OBJECT, EstimatorNetwork, load_estimator
 from reinforcegen_envs.perception.vectors import UNIQUE, aligned, decode, rotated, turns_of
@@ -188,6 +188,11 @@ class Grip:
         """(objects,) whether the hand has just let go of an object."""
         return self._carriers.let_go(self.stage) & (0 < self.opened <= FALLING)
 
+    @property
+    def settled(self) -> NDArray[np.bool_]:
+        """(objects,) whether an object was put down, and has had the time to slide into its seat."""
+        return self.put_down & ~(self._carriers.let_go(self.stage) & (0 < self.opened <= seats.DROP))
+
     def get_memory(self) -> Memory:
         """What it goes on from."""
         return {"stage": self.stage, "opened": self.opened, "put_down": self.put_down.copy()}
@@ -283,10 +288,16 @@ class CameraPerception(Perception):
             self._stand(n, float(self._heights[n] + rise[n]), position, rotation)
         for n in np.flatnonzero(self._grip.put_down):
             self._stand(n, None, position, rotation)
+        poses = []
         for n, name in enumerate(task.objects):
             vectors = fusion.in_world(self._means[n], position, rotation, self._carrier[n])
             turned = self._turned(n, vectors, rotation)
             task.write_pose7(belief, name, to_pose7(matrix_from(turned, vectors[0])))
+            poses.append(matrix_from(turned, vectors[0]))
+        for n in np.flatnonzero(self._grip.settled):
+            if (seat := task.seats.get(task.objects[n])) is not None:
+                there = poses[task.objects.index(seat.reference)]
+                task.write_pose7(belief, task.objects[n], to_pose7(seats.seated(poses[n], there, seat)))
         belief.data.qpos[task.joint_qpos] = self._joint_low + self._joint_span * np.clip(self._joints, 0.0, 1.0)
 
     def _stand(self, n: int, height: float | None, hand_position: Array, hand_rotation: Array) -> None:

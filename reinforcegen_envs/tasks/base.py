@@ -59,6 +59,23 @@ class Symmetry:
 
 
 @dataclass(frozen=True)
+class Seat:
+    """Where an object comes to lie in another one that it is let go of in, whose walls hide it.
+
+    Args:
+        reference: the other object.
+        position: metres, in that one's frame, of the object's origin.
+        slack: metres by which most lie off it in x and y.
+        turns: yaws that it can have in it, relative to the other one: multiples of this part of a full turn; 0 for any.
+    """
+
+    reference: str
+    position: tuple[float, float, float]
+    slack: float
+    turns: int = 0
+
+
+@dataclass(frozen=True)
 class Stage:
     """One connect segment followed by one skill segment.
 
@@ -108,7 +125,7 @@ class Task(ABC):
     Class attributes declare it: ``name``, ``scene``, ``objects`` (body names, in observation order and as demonstration files
     call them), ``shapes``, ``joints`` (joints of objects that are observed, with their reset positions), ``joint_stops``
     (lowest and highest position of those that something stops before their range ends), ``symmetries`` (of objects that look
-    the same when turned: cameras cannot tell), ``variants`` (variant -> object -> Placement), ``stages``, ``horizon`` (control
+    the same when turned: cameras cannot tell), ``seats`` (of objects that end in another one, see `Seat`), ``variants`` (variant -> object -> Placement), ``stages``, ``horizon`` (control
     steps), ``success_steps`` (consecutive control steps for which the predicates must hold), ``camera`` (the one that shows all
     of it), ``sources`` (file of the source demonstrations that come with it; None if they are in the package's folder, or not
     there), ``styles`` (how many ways the scripted teleoperator has) and ``reference_speed`` (control steps a second published
@@ -125,6 +142,7 @@ class Task(ABC):
     joints: ClassVar[Mapping[str, float]] = {}
     joint_stops: ClassVar[Mapping[str, tuple[float, float]]] = {}
     symmetries: ClassVar[Mapping[str, Symmetry]] = {}
+    seats: ClassVar[Mapping[str, Seat]] = {}
     shapes: ClassVar[Mapping[str, Shape]]
     variants: ClassVar[Mapping[str, Mapping[str, Placement]]]
     stages: ClassVar[tuple[Stage, ...]]

@@ -21,13 +21,14 @@ from reinforcegen_envs.models.coffee import (
     MACHINE_HALF_HEIGHT,
     POD,
     POD_HALF_HEIGHT,
+    POD_IN_HOLDER,
     POD_RADIUS,
     machine,
 )
 from reinforcegen_envs.models.scene import Scene
 from reinforcegen_envs.poses import matrix_from, rotation, translation
 from reinforcegen_envs.sim.simulation import Simulation
-from reinforcegen_envs.tasks.base import Placement, Shape, Stage, Symmetry, Task
+from reinforcegen_envs.tasks.base import Placement, Seat, Shape, Stage, Symmetry, Task
 from reinforcegen_envs.tasks.checks import mask_of, slow, touching
 from reinforcegen_envs.tasks.recipe import CLOSE, Keyframe, hand_down
 from reinforcegen_envs.typing import Array
@@ -80,6 +81,7 @@ class CoffeeMachineTask(Task):
     """
 
     joints: ClassVar = {LID_JOINT: LID_OPEN}
+    seats: ClassVar = {"coffee_pod": Seat("coffee_machine", tuple(POD_IN_HOLDER), slack=0.003)}
 
     def __init__(self, model: mujoco.MjModel):
         super().__init__(model)

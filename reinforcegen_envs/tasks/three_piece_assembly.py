@@ -24,7 +24,7 @@ from reinforcegen_envs.models.three_piece_assembly import (
 )
 from reinforcegen_envs.poses import matrix_from, rotation, translation
 from reinforcegen_envs.sim.simulation import Simulation
-from reinforcegen_envs.tasks.base import Placement, Shape, Stage, Symmetry, Task
+from reinforcegen_envs.tasks.base import Placement, Seat, Shape, Stage, Symmetry, Task
 from reinforcegen_envs.tasks.checks import mask_of, slow, touching
 from reinforcegen_envs.tasks.recipe import CLOSE, Keyframe
 from reinforcegen_envs.typing import Array
@@ -147,6 +147,7 @@ class ThreePieceAssemblyTask(Task):
     scene = Scene("three_piece_assembly", (BASE, PIECE_1, PIECE_2))
     objects = ("base", "piece_1", "piece_2")
     symmetries = {"base": Symmetry(4, -PI / 4), "piece_1": Symmetry(2), "piece_2": Symmetry(2)}
+    seats: ClassVar = {"piece_1": Seat("base", (0.0, 0.0, SEATED_1), slack=0.003, turns=4)}
     # Resets drop everything from 1 mm, as MimicGen's do.
     shapes = {
         "base": Shape(BASE_HEIGHT + 0.001, 0.13435),
