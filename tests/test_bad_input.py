@@ -315,6 +315,12 @@ def test_every_command_has_help(module, monkeypatch, capsys):
         ("wrappers.fill_pool", ["--count", "0"], ["count is 0", "at least 1"]),
         ("wrappers.fill_pool", ["--seed", "-1"], ["seed is -1", "at least 0"]),
         ("wrappers.fill_pool", ["--pose-noise", "inf", "0"], ["pose_noise is", "inf", "at least 0"]),
+        ("wrappers.fill_pool", ["--believe-from", "insert"], ["'insert'", "'truth'", "choose 'camera'"]),
+        (
+            "wrappers.fill_pool",
+            ["--perception", "camera", "--believe-from", "polish"],
+            ["'polish'", "['grasp', 'insert']"],
+        ),
         ("wrappers.fill_pool", ["--earlier-policy", "best"], ["'best'", "'base', 'tuned'"]),
         ("wrappers.fill_pool", ["--out", "."], ["is a folder", "name a file"]),
         ("agents.bc", ["--data", "nowhere.hdf5"], ["nowhere.hdf5", "name a file that exists"]),

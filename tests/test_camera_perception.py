@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import shutil
+from dataclasses import replace
 from typing import Any
 
 import gymnasium as gym
@@ -37,6 +38,7 @@ from reinforcegen_envs.poses import from_pose7, rotation, to_pose7
 from reinforcegen_envs.sim.simulation import Simulation
 from reinforcegen_envs.tasks import TASKS, CoffeeTask, NutAssemblyTask, ThreadingTask
 from reinforcegen_envs.tasks.base import Task
+from reinforcegen_envs.wrappers import fill_pool
 
 pytest.importorskip("torch")
 from reinforcegen_envs.agents.estimating import loss_of  # noqa: E402
@@ -104,16 +106,22 @@ def test_the_robot_is_where_it_is_and_objects_are_not_copied(untrained):
 
 
 def test_pictures_are_believed_from_a_stage_on(untrained):
-    engine = engine_of(perception=LateCamera(untrained))
+    engine = engine_of(perception=LateCamera(untrained, 1))
     camera = engine.perception
     assert isinstance(camera, LateCamera) and camera.name == "camera"
-    camera.first_stage = 1
     off = []
     for stage in (0, 1, 0):
         camera.update(engine.sim, engine.belief, engine.task, stage)
         engine.belief.evaluate()
         off.append(max(metres for metres, _ in errors(engine.sim, engine.belief, engine.task)))
     assert off[0] < 1e-9 and off[1] > 1e-3 and off[2] < 1e-9
+
+
+def test_a_pools_last_stage_alone_believes_pictures(untrained):
+    args = fill_pool.Args(stage="insert", weights=untrained, perception="camera", believe_from="insert")
+    perception = engine_below(fill_pool.make(args)["D2"]).perception
+    assert isinstance(perception, LateCamera) and perception.first_stage == 1
+    assert not isinstance(engine_below(fill_pool.make(replace(args, believe_from=None))["D2"]).perception, LateCamera)
 
 
 def test_snapshots_copies_and_seeds_repeat_the_belief(untrained):
@@ -358,6 +366,10 @@ def test_a_held_object_turns_with_the_hand_though_nobody_sees_its_yaw(tmp_path, 
     turned = yaw(before[:3, :3].T @ engine.belief.eef_pose()[:3, :3])
     assert abs(turned) > 0.1
     assert yaw(engine.task.object_pose(engine.belief, "coffee_pod")) - held == pytest.approx(-turned, abs=0.02)
+
+
+def engine_below(env):
+    return env.unwrapped.engine
 
 
 def perception_anew(engine):
@@ -747,7 +759,9 @@ def test_what_was_let_go_of_in_its_seat_is_believed_to_lie_there(tmp_path, monke
         return Estimate(seen_at(truth, vectors).mean, np.full((2, 2, 3, 3), 1e-4), np.ones(1), np.ones(1))
 
     def height():
-        away = np.linalg.inv(task.object_pose(engine.belief, "coffee_machine")) @ task.object_pose(engine.belief, "coffee_pod")
+        away = np.linalg.inv(task.object_pose(engine.belief, "coffee_machine")) @ task.object_pose(
+            engine.belief, "coffee_pod"
+        )
         return away[2, 3] - seat.position[2]
 
     monkeypatch.setattr(perception, "look", look)

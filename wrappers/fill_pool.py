@@ -17,6 +17,7 @@ from reinforcegen_envs.env import ManipulationEnv
 from reinforcegen_envs.errors import InvalidArgument
 from reinforcegen_envs.files import check_output
 from reinforcegen_envs.perception import as_perception
+from reinforcegen_envs.perception.camera import LateCamera
 from reinforcegen_envs.policies.bundle import Bundle
 from reinforcegen_envs.tasks import TASKS
 from reinforcegen_envs.workers import Workers
@@ -52,6 +53,9 @@ class Args:
     """file of starts of an earlier stage to play on from, which is cheaper than a new scene every time"""
     perception: str = "truth"
     """"truth"; "camera": beliefs from pictures, which the snapshots hold; "camera_errors": beliefs that are as wrong as those"""
+    believe_from: str | None = None
+    """with "camera": stage from which on beliefs count; before it objects are where they are, so that a long task's last stages are
+    begun from more than the scenes that cameras see best"""
     initiation: str = "teacher"
     """"teacher" or "student" chooses initiation poses"""
     out: Path = Path("pool.npz")
@@ -66,17 +70,25 @@ def make(args: Args) -> dict[str, Skill]:
     """Reset range -> the environment whose resets are what is asked for.
 
     Raises:
-        InvalidArgument: unknown task, variant, stage or earlier policy.
+        InvalidArgument: unknown task, variant, stage or earlier policy, or a stage to believe from without a camera.
         WeightsError: unusable weights.
     """
     if args.earlier_policy not in EARLIER_POLICIES:
         raise InvalidArgument(f"unknown earlier_policy {args.earlier_policy!r}; choose one of {EARLIER_POLICIES}")
     if args.task not in TASKS:
         raise InvalidArgument(f"unknown task {args.task!r}; choose one of {sorted(TASKS)}")
-    bundle = Bundle.open(TASKS[args.task], args.weights, args.perception)
+    task = TASKS[args.task]
+    bundle = Bundle.open(task, args.weights, args.perception)
+    perception = as_perception(args.perception, args.weights)
+    if args.believe_from is not None:
+        if args.perception != LateCamera.name:
+            raise InvalidArgument(
+                f"believe_from {args.believe_from!r} has no effect with perception {args.perception!r}; choose 'camera'"
+            )
+        perception = LateCamera(args.weights, task.stage_index(args.believe_from))
     return {
         variant: Skill(
-            ManipulationEnv(args.task, variant, perception=as_perception(args.perception, args.weights)),
+            ManipulationEnv(args.task, variant, perception=perception),
             stage=args.stage,
             pose_noise=args.pose_noise,
             weights=args.weights,

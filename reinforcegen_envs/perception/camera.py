@@ -436,11 +436,14 @@ class CameraPerception(Perception):
 class LateCamera(CameraPerception):
     """Like `CameraPerception`, whose belief counts from some stage on; until then objects are where they are.
 
-    Attributes:
+    Args:
+        weights: see the base class.
         first_stage: index.
     """
 
-    first_stage = 0
+    def __init__(self, weights: str | os.PathLike[str] | None = None, first_stage: int = 0):
+        super().__init__(weights)
+        self.first_stage = first_stage
 
     def update(self, truth: Simulation, belief: CellState, task: Task, stage: int = 0) -> None:
         """Look; see the base class."""
