@@ -171,6 +171,10 @@ def test_estimators_of_something_else_are_refused(untrained, tmp_path):
         other = random_estimator(tmp_path / entry, ThreadingTask, **{entry: value})
         with pytest.raises(WeightsError, match=f"made for {entry}"):
             engine_of(perception=CameraPerception(other))
+    # What its numbers are parts of.
+    other = random_estimator(tmp_path / "joints", CoffeeTask, joint_ranges=[[0.0, 1.0]])
+    with pytest.raises(WeightsError, match="made for joint_ranges"):
+        engine_of(CoffeeTask, perception=CameraPerception(other))
 
 
 @pytest.mark.parametrize("mode", [None, "Hybrid", "Residual"])

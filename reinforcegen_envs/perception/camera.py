@@ -488,6 +488,15 @@ def views_of(task: type[Task]) -> list[list[float]]:
     return views
 
 
+@functools.cache
+def joint_ranges_of(task: type[Task]) -> list[list[float]]:
+    """Lowest and highest position of every observed joint, rad or m: what a network's joints are parts of."""
+    model = load_scene(task.scene)
+    lowest, span = joint_ranges(model, task(model))
+    # Rounded: weights' cards hold them, and are compared.
+    return [[round(float(low), 6), round(float(low + way), 6)] for low, way in zip(lowest, span, strict=True)]
+
+
 def joint_owners(model: mujoco.MjModel, task: Task) -> list[int]:
     """By observed joint: index of the object that it belongs to; in ascending order, as networks give joints object by object."""
     roots = [int(model.body_rootid[model.joint(name).bodyid[0]]) for name in task.joints]
@@ -505,6 +514,7 @@ def requirements(task: type[Task]) -> dict[str, Any]:
         "views": views_of(task),
         "objects": task.objects,
         "joints": tuple(task.joints),
+        **({"joint_ranges": joint_ranges_of(task)} if task.joints else {}),
         "proprio_size": proprio_size(task),
         "output_size": output_size(task),
     }
