@@ -54,8 +54,8 @@ class Args:
     perception: str = "truth"
     """"truth"; "camera": beliefs from pictures, which the snapshots hold; "camera_errors": beliefs that are as wrong as those"""
     believe_from: str | None = None
-    """with "camera": stage from which on beliefs count; before it objects are where they are, so that a long task's last stages are
-    begun from more than the scenes that cameras see best"""
+    """with "camera": stage from which on beliefs count. Before it objects are where they are: a long task's last stages are else
+    begun from those scenes alone that cameras see best"""
     initiation: str = "teacher"
     """"teacher" or "student" chooses initiation poses"""
     out: Path = Path("pool.npz")

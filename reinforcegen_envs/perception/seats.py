@@ -18,7 +18,7 @@ LEAN = 0.97  # cosine of an object's lean within which that is so
 
 
 def seated(pose: Array, reference: Array, seat: Seat) -> Array:
-    """Where an object (4x4) lies that was let go of near its seat in another one (4x4); where it was believed to be, if not near."""
+    """Where an object (4x4) lies that was let go of near its seat in another one (4x4); if it was not near, where it is seen."""
     away = invert(reference) @ pose
     off = away[:3, 3] - seat.position
     if np.linalg.norm(off) > REACH or away[2, 2] < LEAN:

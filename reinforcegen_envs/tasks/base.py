@@ -125,12 +125,12 @@ class Task(ABC):
     Class attributes declare it: ``name``, ``scene``, ``objects`` (body names, in observation order and as demonstration files
     call them), ``shapes``, ``joints`` (joints of objects that are observed, with their reset positions), ``joint_stops``
     (lowest and highest position of those that something stops before their range ends), ``symmetries`` (of objects that look
-    the same when turned: cameras cannot tell), ``seats`` (of objects that end in another one, see `Seat`), ``variants`` (variant -> object -> Placement), ``stages``, ``horizon`` (control
-    steps), ``success_steps`` (consecutive control steps for which the predicates must hold), ``camera`` (the one that shows all
-    of it), ``sources`` (file of the source demonstrations that come with it; None if they are in the package's folder, or not
-    there), ``styles`` (how many ways the scripted teleoperator has) and ``reference_speed`` (control steps a second published
-    of the same task in MimicGen on robosuite 1.4.1, one thread, no rendering; None if there is no such). What the scripted
-    teleoperator does is its `recipe`.
+    the same when turned: cameras cannot tell), ``seats`` (of objects that end in another one, see `Seat`), ``variants``
+    (variant -> object -> Placement), ``stages``, ``horizon`` (control steps), ``success_steps`` (consecutive control steps for
+    which the predicates must hold), ``camera`` (the one that shows all of it), ``sources`` (file of the source demonstrations
+    that come with it; None if they are in the package's folder, or not there), ``styles`` (how many ways the scripted
+    teleoperator has) and ``reference_speed`` (control steps a second published of the same task in MimicGen on robosuite 1.4.1,
+    one thread, no rendering; None if there is no such). What the scripted teleoperator does is its `recipe`.
 
     Its docstring is the prose of its page in docs/tasks, see docs/generate.py: every stage and predicate is described there.
     `registration.register_task` makes the ids.

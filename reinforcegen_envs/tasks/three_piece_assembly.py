@@ -147,7 +147,7 @@ class ThreePieceAssemblyTask(Task):
     scene = Scene("three_piece_assembly", (BASE, PIECE_1, PIECE_2))
     objects = ("base", "piece_1", "piece_2")
     symmetries = {"base": Symmetry(4, -PI / 4), "piece_1": Symmetry(2), "piece_2": Symmetry(2)}
-    seats: ClassVar = {"piece_1": Seat("base", (0.0, 0.0, SEATED_1), slack=0.003, turns=4)}
+    seats = {"piece_1": Seat("base", (0.0, 0.0, SEATED_1), slack=0.003, turns=4)}
     # Resets drop everything from 1 mm, as MimicGen's do.
     shapes = {
         "base": Shape(BASE_HEIGHT + 0.001, 0.13435),
