@@ -289,15 +289,14 @@ class CameraPerception(Perception):
         for n in np.flatnonzero(self._grip.put_down):
             self._stand(n, None, position, rotation)
         poses = []
-        for n, name in enumerate(task.objects):
+        for n in range(len(task.objects)):
             vectors = fusion.in_world(self._means[n], position, rotation, self._carrier[n])
-            turned = self._turned(n, vectors, rotation)
-            task.write_pose7(belief, name, to_pose7(matrix_from(turned, vectors[0])))
-            poses.append(matrix_from(turned, vectors[0]))
+            poses.append(matrix_from(self._turned(n, vectors, rotation), vectors[0]))
         for n in np.flatnonzero(self._grip.settled):
             if (seat := task.seats.get(task.objects[n])) is not None:
-                there = poses[task.objects.index(seat.reference)]
-                task.write_pose7(belief, task.objects[n], to_pose7(seats.seated(poses[n], there, seat)))
+                poses[n] = seats.seated(poses[n], poses[task.objects.index(seat.reference)], seat)
+        for name, pose in zip(task.objects, poses, strict=True):
+            task.write_pose7(belief, name, to_pose7(pose))
         belief.data.qpos[task.joint_qpos] = self._joint_low + self._joint_span * np.clip(self._joints, 0.0, 1.0)
 
     def _stand(self, n: int, height: float | None, hand_position: Array, hand_rotation: Array) -> None:
