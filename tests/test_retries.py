@@ -194,6 +194,24 @@ def test_what_is_believed_to_be_done_is_left_alone(weights):
     assert info["success"] and info["retries"] == 0 and rest > STALLED
 
 
+@pytest.mark.parametrize("retries", [0, 1])
+def test_a_task_that_was_said_to_be_done_in_vain(retries, weights):
+    """The needle is still in the hand when the insertion is said to be over: with retries that is not the end of it."""
+    env = make(weights, retries=retries, termination=lambda observation: ends.pop() if ends else engine.judge.finished)
+    ends: list[bool] = []
+    engine = env.unwrapped.engine
+    env.reset(seed=5)
+    while engine.stage == 0:
+        env.step(ZERO)
+    ends = [True]
+    *_, terminated, truncated, info = env.step(ZERO)
+    assert not truncated and terminated == (not retries)
+    assert (info["failure"], info["stage"], info["retries"]) == ("" if retries else "termination", 1, retries)
+    while not (terminated or truncated):
+        *_, terminated, truncated, info = env.step(ZERO)
+    assert info["success"] == bool(retries) and not ends
+
+
 def test_what_cannot_be_taken_anew_is_worked_on_where_it_is(weights, monkeypatch):
     """What the hand has let go of is out of its reach, but the skill's start is not."""
     env = make(weights, retries=1)

@@ -129,6 +129,13 @@ def test_the_assembly_rests_a_millimetre_inside_the_reference_tolerance(env):
     assert height == pytest.approx(0.099, abs=2e-4) and height < 0.1
 
 
+def test_an_assembly_that_is_believed_a_little_too_high_looks_done(env):
+    """Cameras believe heights to 3 mm; the reference check leaves 1 mm, and a finished assembly would be taken apart again."""
+    for up, looks, counts in ((0.0, True, True), (0.003, True, False), (0.006, False, False)):
+        assert arrange(env, in_hole(), astride(up=up), floating=("piece_2",)) == counts
+        assert env.task.looks_done(env.sim) == looks
+
+
 @pytest.mark.parametrize("corner", [(1, 1), (1, -1), (-1, 1), (-1, -1)])
 def test_the_whole_play_of_the_pieces_counts(env, corner):
     x, y = 0.0055 * np.array(corner)

@@ -71,7 +71,8 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
             30 control steps), is begun again, within the task's horizon: the planner opens the hand, unless the skill came with
             something in it, backs out, and connects anew, to the start of another source where there is one. What the skill
             came with and is believed to have let go of is grasped anew first, and so is what cannot be carried to where its
-            skill starts. A last skill after which the believed poses pass the task's reference check is left alone.
+            skill starts. A last skill after which the believed poses pass the task's reference check is left alone; one that
+            ``termination`` ends though they do not is begun again as well.
         weights: folder of predictors and skeleton; None means the shipped ones.
 
     Attributes:
@@ -196,7 +197,9 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
         failure = judge.failure()
         terminated = failure is not None
         truncated = False
-        if not terminated and self._skill_over():
+        over = not terminated and self._skill_over()
+        in_vain = over and self._retries.in_vain()
+        if over and not in_vain:
             if not judge.finished:
                 failure = judge.skill_failure("termination")
             if last:
@@ -211,7 +214,7 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
         elif not terminated:
             late = counters.steps >= engine.task.horizon
             timeout = counters.skill_steps >= engine.task.stages[engine.stage].horizon
-            if not late and (timeout or counters.still >= STALLED):
+            if not late and (in_vain or timeout or counters.still >= STALLED):
                 if self._retries.allowed():
                     failure = self._retries.begin_again(self._retries.lost())
                     self.observation = engine.observe()

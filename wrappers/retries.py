@@ -1,4 +1,4 @@
-"""Skills that have run out of time or come to rest are begun again."""
+"""Skills that have run out of time, come to rest or ended in vain are begun again."""
 
 from __future__ import annotations
 
@@ -46,6 +46,10 @@ class Retries:
         # What is believed to pass the literature's check is not taken apart again, though nobody has said that it is done.
         believed: Any = engine.belief  # has all that the check reads
         return not (engine.judge.last_stage and engine.task.looks_done(believed))
+
+    def in_vain(self) -> bool:
+        """Whether the current skill, which was said to be over, is the last, is believed not to be, and may be begun again."""
+        return self._engine.judge.last_stage and self.allowed()
 
     def begin_again(self, grasp: int | None) -> Failure | None:
         """Begin the current stage's skill again, or go back to stage ``grasp`` first; returns None or why it cannot be."""

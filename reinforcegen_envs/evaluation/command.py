@@ -67,7 +67,8 @@ class Args:
     replan: bool = False
     """look at the goal of a connect on the way, and plan again when it is elsewhere than was believed"""
     retries: CountOrZero = 0
-    """how often in an episode a skill that has run out of time is begun again, within the task's horizon"""
+    """how often in an episode a skill that has run out of time, come to rest or ended in vain is begun again, within the task's
+    horizon"""
     randomize_visuals: bool = False
     """every episode looks different to the cameras: colours, lights, and where the cameras stand"""
     stage: str | None = None

@@ -268,7 +268,7 @@ class Task(ABC):
         """MimicGen's check, for comparison with the literature; implied by the strict predicates."""
 
     def looks_done(self, sim: Simulation) -> bool:
-        """`reference_success` as far as poses and joints tell: what is believed has no contacts."""
+        """`reference_success` as far as believed poses and joints tell, which have no contacts and are some millimetres off."""
         return self.reference_success(sim)
 
     @abstractmethod
