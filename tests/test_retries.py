@@ -144,6 +144,17 @@ def test_where_no_plan_leads_out_the_hand_goes_back_as_it_came(hybrid_env, monke
     assert info["sim_steps"] == hybrid.counters.steps - before >= steps
 
 
+def test_where_no_plan_leads_back_the_skill_goes_on(hybrid_env, monkeypatch):
+    env = hybrid_env(retries=1)
+    hybrid, engine = hybrid_of(env), env.unwrapped.engine
+    monkeypatch.setattr(engine.connector, "plan", lambda *a: Plan("start_collision"))
+    *_, terminated, truncated, info = env.step(OPEN)
+    assert not terminated and not truncated and (info["failure"], info["stage"], info["retries"]) == ("", 0, 1)
+    spoil(env, env.unwrapped.task.stages[0].horizon - 1)
+    *_, truncated, info = env.step(STAY)
+    assert truncated and info["failure"] == "skill timeout" and hybrid.counters.retries == 1
+
+
 @pytest.mark.parametrize("retries", [0, 1])
 def test_a_grasp_whose_end_was_announced_in_vain(retries, weights):
     """The needle still stands on the table: it is taken anew, not carried."""

@@ -71,8 +71,9 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
             30 control steps), is begun again, within the task's horizon: the planner opens the hand, unless the skill came with
             something in it, backs out, and connects anew, to the start of another source where there is one. What the skill
             came with and is believed to have let go of is grasped anew first, and so is what cannot be carried to where its
-            skill starts. A last skill after which the believed poses pass the task's reference check is left alone; one that
-            ``termination`` ends though they do not is begun again as well.
+            skill starts; where no plan leads there, the skill goes on from where the hand is. A last skill after which the
+            believed poses pass the task's reference check is left alone; one that ``termination`` ends though they do not is
+            begun again as well.
         weights: folder of predictors and skeleton; None means the shipped ones.
 
     Attributes:
@@ -216,7 +217,7 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
             timeout = counters.skill_steps >= engine.task.stages[engine.stage].horizon
             if not late and (in_vain or timeout or counters.still >= STALLED):
                 if self._retries.allowed():
-                    failure = self._retries.begin_again(self._retries.lost())
+                    failure = self._retries.once_more()
                     self.observation = engine.observe()
                     steps += self._approach.steps
                     terminated = failure is not None

@@ -51,6 +51,17 @@ class Retries:
         """Whether the current skill, which was said to be over, is the last, is believed not to be, and may be begun again."""
         return self._engine.judge.last_stage and self.allowed()
 
+    def once_more(self) -> Failure | None:
+        """Begin the current skill again, what it came with in the hand; returns None or why it cannot go on.
+
+        Where no plan leads to its start it goes on from where the hand is: it may be done, and only believed not to be.
+        """
+        failure = self.begin_again(self.lost())
+        connect = self._approach.last
+        if self._engine.judge.failure() is None and (connect is None or not connect.plan.solved):
+            self._counters.failure = failure = None
+        return failure
+
     def begin_again(self, grasp: int | None) -> Failure | None:
         """Begin the current stage's skill again, or go back to stage ``grasp`` first; returns None or why it cannot be."""
         engine, counters = self._engine, self._counters
