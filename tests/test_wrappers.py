@@ -24,7 +24,7 @@ from reinforcegen_envs.policies.predictors import CONSECUTIVE
 from reinforcegen_envs.poses import distance, invert, matrix_to_rotvec
 from reinforcegen_envs.tasks import ThreadingTask
 from reinforcegen_envs.wrappers import PoolError, StartPool, combine, fill_pool
-from reinforcegen_envs.wrappers.hybrid import TERMINATIONS
+from reinforcegen_envs.wrappers.hybrid import REST, TERMINATIONS
 from reinforcegen_envs.wrappers.vector import ThreadVectorEnv
 
 ZERO = np.zeros(7, np.float32)
@@ -338,6 +338,32 @@ def test_a_stage_ended_too_early_still_gives_a_return_of_one_with_success(weight
         _, reward, terminated, truncated, info = env.step(ZERO)
         total, done = total + reward, terminated or truncated
     assert info["success"] and total == 1.0
+
+
+@pytest.mark.parametrize("moving", [False, True])
+def test_what_still_moves_when_the_end_is_announced_may_come_to_rest(moving, weights, good_seed):
+    """The predicates hold, but not yet for long enough; the hand waits, for a while."""
+    ends = Ends()
+    env = make("Residual", weights, termination=ends)
+    core = env.unwrapped
+    ends.over = lambda: (
+        core.engine.judge.finished if core.engine.stage == 0 else all(core.task.predicates(core.sim).values())
+    )
+    env.reset(seed=good_seed)
+    total, done, hand = 0.0, False, core.sim.eef_pose()
+    while not done:
+        if moving and core.engine.stage == 1:
+            core.task.predicates = lambda sim: {"done": False}
+            ends.over = lambda: True
+        hand = core.sim.eef_pose()
+        _, reward, done, truncated, info = env.step(ZERO)
+        total += reward
+        assert not truncated
+    if moving:
+        assert not info["success"] and info["failure"] == "termination" and info["sim_steps"] == 1 + REST
+    else:
+        assert info["success"] and total == 1.0 and info["sim_steps"] == core.task.success_steps
+        assert distance(core.sim.eef_pose(), hand)[0] < 0.01 and core.sim.gripper_opening() < 0.9
 
 
 class Ends(MemorylessPolicy):
@@ -868,7 +894,7 @@ def test_an_object_out_of_reach_is_a_failed_connect(weights):
 
 
 def test_the_termination_predictor_ends_skills_without_simulator_truth(weights, good_seed):
-    """With predicates that lie, everything but the success accounting is the same bit for bit."""
+    """With predicates that lie, everything but the success accounting is the same bit for bit, until success would end it."""
     honest = play(make("Residual", weights, termination="predictor"), lambda _: ZERO, good_seed)
     env = make("Residual", weights, termination="predictor")
     env.unwrapped.task.predicates = lambda sim: {"never": False}
@@ -876,9 +902,10 @@ def test_the_termination_predictor_ends_skills_without_simulator_truth(weights, 
     lying = play(env, lambda _: ZERO, good_seed)
     assert len(honest) == len(lying) and {step[4]["stage"] for step in honest} == {0, 1}
     for a, b in zip(honest, lying, strict=True):
-        np.testing.assert_array_equal(a[0], b[0])
+        if not b[2]:  # success would have ended the wait for it at the very end
+            np.testing.assert_array_equal(a[0], b[0])
         assert a[2:4] == b[2:4] and not b[4]["success"] and b[1] == 0
-    assert lying[-1][4]["failure"] == "termination"
+    assert lying[-1][4]["failure"] == "termination" and lying[-1][4]["sim_steps"] == 1 + REST
 
 
 def test_the_termination_predictor_ends_skills_near_the_truth(weights):

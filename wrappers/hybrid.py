@@ -12,7 +12,7 @@ from reinforcegen_envs.engine import Engine, Failure, Snapshot
 from reinforcegen_envs.engine.judge import Judge
 from reinforcegen_envs.env import ManipulationEnv, checked_action
 from reinforcegen_envs.errors import InvalidArgument, is_one_of
-from reinforcegen_envs.observations import to_world
+from reinforcegen_envs.observations import ACTION_SIZE, to_world
 from reinforcegen_envs.policies.bundle import Bundle
 from reinforcegen_envs.policies.policy import Memory, Policy, as_termination
 from reinforcegen_envs.policies.predictors import CONSECUTIVE
@@ -23,6 +23,7 @@ from reinforcegen_envs.wrappers.retries import Retries
 
 TERMINATIONS = ("predicate", "sustained", "predictor")
 INITIATIONS = ("teacher", "student")
+REST = 10  # control steps within which what moves at the end of a task comes to rest (ours)
 
 
 class Sustained(Policy):
@@ -63,7 +64,8 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
             is between would not see them.
         termination: "predicate" ends skills as soon as the simulator says so; "sustained" when it has gone on saying so for as
             long as the learned predictor takes to be sure; "predictor" by the learned termination predictor; a callable or
-            `Policy` says itself: observation after a control step -> whether the skill is over.
+            `Policy` says itself: observation after a control step -> whether the skill is over. When the task's last skill is,
+            the hand is held still until success is certain, for 10 control steps at most: what was let go of may still move.
         initiation: "teacher" takes the source whose key poses lie best within reach; "student" the learned predictor's choice.
         pose_noise: standard deviations, metres and radians per axis, of what is added to every initiation pose.
         replan: look at the goal while connecting and plan again when it has moved.
@@ -201,8 +203,10 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
         over = not terminated and self._skill_over()
         in_vain = over and self._retries.in_vain()
         if over and not in_vain:
+            if last and judge.last_stage:
+                steps += self._come_to_rest(action[-1])
             if not judge.finished:
-                failure = judge.skill_failure("termination")
+                failure = judge.failure() or judge.skill_failure("termination")
             if last:
                 terminated = True
             else:
@@ -232,6 +236,20 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
             reward = self._worth() - counters.paid
         counters.paid += reward
         return reward, terminated, truncated, self._info(steps, failure)
+
+    def _come_to_rest(self, gripper: float) -> int:
+        """Hold still at the announced end of the task until it counts as done, `REST` control steps at most; returns how many."""
+        engine, judge, counters = self.engine, self.engine.judge, self.counters
+        still = np.zeros(ACTION_SIZE)
+        still[-1] = gripper
+        begun = counters.steps
+        for _ in range(REST):
+            if judge.finished or judge.failure() is not None or counters.steps >= engine.task.horizon:
+                break
+            engine.act(still)
+            counters.steps += 1
+        self.observation = engine.observe()
+        return counters.steps - begun
 
     def _worth(self) -> float:
         """The return of an episode that has just ended with success."""
