@@ -333,13 +333,17 @@ def test_what_swings_about_the_fingers_is_not_lost():
     engine = hybrid.engine
     engine.enter_stage(1)
     sim, hand = engine.sim, engine.sim.eef_pose()
-    for name, place in (("finger_joint1", 0.003), ("finger_joint2", -0.003)):
-        sim.data.qpos[sim.model.joint(f"gripper0_right_{name}").qposadr[0]] = place
+    fingers = [sim.model.joint(f"gripper0_right_finger_joint{i}").qposadr[0] for i in (1, 2)]
+    sim.data.qpos[fingers] = 0.0048, -0.0048
     for held in hybrid.skeleton.in_hand[:, 0]:
         for motion, lost in ((np.eye(4), None), *((rotation(0.4 * axis), None) for axis in np.eye(3)), (DROPPED, 0)):
             engine.task.write_pose7(sim, "mug", to_pose7(hand @ motion @ held))
             sim.evaluate()
             assert hybrid._retries.lost() == lost
+    sim.data.qpos[fingers] = 0.0005, -0.0005  # they meet, and the mug is believed to be where they took it
+    engine.task.write_pose7(sim, "mug", to_pose7(hand @ hybrid.skeleton.in_hand[0, 0]))
+    sim.evaluate()
+    assert hybrid._retries.lost() == 0
 
 
 def test_a_brewed_coffee_is_left_alone_though_a_belief_has_no_contacts(monkeypatch):

@@ -13,6 +13,7 @@ from reinforcegen_envs.errors import InvalidArgument, is_count
 from reinforcegen_envs.planning.connect import CLOSE, OPEN
 from reinforcegen_envs.planning.skeleton import Skeleton
 from reinforcegen_envs.poses import invert
+from reinforcegen_envs.sim.simulation import EMPTY
 from reinforcegen_envs.wrappers.approach import Approach
 from reinforcegen_envs.wrappers.counters import Counters
 
@@ -101,7 +102,7 @@ class Retries:
     def lost(self) -> int | None:
         """The stage that takes what the current one came with, if that is believed to be no longer in the hand; or None."""
         engine, grasp = self._engine, self.grasp()
-        if grasp is None or engine.belief.gripper_opening() > OPEN_ENOUGH:
+        if grasp is None or not EMPTY <= engine.belief.gripper_opening() <= OPEN_ENOUGH:
             return grasp
         # A mug swings about the rim by which it is held, and its middle with it; and a policy may take it as another source did.
         there = engine.connector.in_hand(engine.task.stages[grasp].reference)

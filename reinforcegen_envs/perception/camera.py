@@ -22,7 +22,7 @@ from reinforcegen_envs.policies.policy import Memory
 from reinforcegen_envs.poses import invert, matrix_from, to_pose7
 from reinforcegen_envs.sim.cameras import CAMERAS, SIZE, Cameras
 from reinforcegen_envs.sim.kernel import GRIPPER
-from reinforcegen_envs.sim.simulation import INITIAL_JOINTS, CellState, Simulation
+from reinforcegen_envs.sim.simulation import EMPTY, INITIAL_JOINTS, CellState, Simulation
 from reinforcegen_envs.tasks.base import Task
 from reinforcegen_envs.typing import Array, Integers, Observations
 
@@ -32,7 +32,6 @@ STANDING = 0.02
 SETTLING = 20  # control steps until objects lie still
 UPRIGHT = 0.985
 LIFTED = 0.01  # metres that a hand has risen since it closed on an object, beyond which its height is no longer taken for known
-EMPTY = 0.08  # opening of closed fingers, as a part of their stroke, below which nothing is between them (a mug's wall: 0.12)
 THIN = 0.2  # such an opening below which what is held swings about the fingers (a nut's bars: 0.25)
 FALLING = 20  # control steps for which what was let go of may fall, or slide into place
 JOINT_FADING = 0.9  # part of a joint's precision that is left after a control step
