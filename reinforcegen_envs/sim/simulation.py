@@ -19,9 +19,8 @@ INITIAL_JOINTS = np.array([0.0, np.pi / 16, 0.0, -np.pi / 2 - np.pi / 3, 0.0, np
 INITIAL_JOINT_NOISE = 0.02  # standard deviation, radians
 INITIAL_FINGERS = (0.020833, -0.020833)  # metres
 FINGER_STROKE = 0.08  # metres between the pads, fully open
-EMPTY = (
-    0.08  # such a part of the stroke, below which closed fingers have nothing between them (a mug's wall: 0.12; ours)
-)
+# Opening of closed fingers, as a part of their stroke, below which nothing is between them (a mug's wall: 0.12; ours).
+EMPTY = 0.08
 PHYSICS_STEPS = 25  # in one control step
 CONTROL_PERIOD = 0.05  # seconds of one control step (robosuite: control_freq 20)
 LEAST_ADVANCE = CONTROL_PERIOD - 0.001  # of the clock in a control step, short of it by less than a physics step
