@@ -69,6 +69,23 @@ def test_every_line_of_reproduce_is_a_command_that_makes_its_file(write_results)
     assert subprocess.run(["bash", "-n", BENCHMARKS / "reproduce.sh"]).returncode == 0
 
 
+def test_what_ships_beside_weights_says_what_the_tables_say(write_results):
+    """``evaluation.json`` gives every figure with its command, and a line of reproduce.sh the command of a table."""
+    tables = {cell.path.name: cell.lines for cell in write_results.evaluations()}
+    commands = [line.partition(" --csv ") for line in (BENCHMARKS / "reproduce.sh").read_text().splitlines()]
+    files = {command: Path(path).name for command, _, path in commands if path}
+    told = 0
+    for name, task in TASKS.items():
+        for key, entry in (Bundle.open(task).deployed() or {}).items():
+            lines = tables[files[entry["command"]]]
+            share = sum(line["success"] == "True" for line in lines) / len(lines)
+            assert (entry["success"], entry["episodes"]) == (pytest.approx(share, abs=1e-4), len(lines)), (
+                f"{name} {key}"
+            )
+            told += 1
+    assert told >= len(TASKS)
+
+
 def test_shipped_weights_do_what_is_published(write_results):
     """A few seeds of every task end as they did: whole tasks on D2, tuned where that is shipped."""
     cells = {(c.task, c.variant, c.method): c for c in write_results.evaluations() if not c.metres}
