@@ -3,6 +3,7 @@
 import json
 import shutil
 import warnings
+from dataclasses import fields
 
 import mujoco
 import numpy as np
@@ -157,7 +158,7 @@ def test_removing_parts(bundle):
 
 def test_parts_that_do_not_fit_together(bundle):
     skeleton = bundle.skeleton()
-    bundle.save_skeleton(Skeleton(skeleton.tools[:9], skeleton.in_hand[:9], skeleton.left[:9]))
+    bundle.save_skeleton(Skeleton(**{field.name: getattr(skeleton, field.name)[:9] for field in fields(skeleton)}))
     with pytest.raises(WeightsError, match="ranks 10 source demonstrations, the skeleton has 9"):
         bundle.check()
     bundle.save_skeleton(Bundle.open(CoffeeTask).skeleton())
@@ -198,6 +199,15 @@ def test_a_skeleton_without_left_is_refused(bundle, tmp_path):
         np.savez(tmp_path / "old.npz", tools=arrays["tools"], in_hand=arrays["in_hand"])
     with pytest.raises(ValueError, match="old.npz is not a complete skeleton file .*left.*agents.bc"):
         Skeleton.load(tmp_path / "old.npz")
+
+
+def test_a_skeleton_from_before_retries_knew_more_is_read(bundle, tmp_path):
+    whole = bundle.skeleton()
+    np.savez(tmp_path / "old.npz", tools=whole.tools, in_hand=whole.in_hand, left=whole.left)
+    old = Skeleton.load(tmp_path / "old.npz")
+    assert np.array_equal(old.freed, whole.tools[:, :, 2])
+    assert old.lengths.shape == whole.lengths.shape
+    assert old.lengths.min() > max(stage.horizon for stage in ThreadingTask.stages) >= whole.lengths.max()
 
 
 @pytest.mark.parametrize("name", ["policy.pt", "policy.pth", "policy.zip", "policy"])

@@ -16,6 +16,7 @@ from reinforcegen_envs.perception import PoseErrors
 from reinforcegen_envs.planning.motion import Plan
 from reinforcegen_envs.poses import distance, matrix_from, rotation, rotvec_to_matrix, to_pose7, translation
 from reinforcegen_envs.wrappers.counters import STALLED
+from reinforcegen_envs.wrappers.retries import PATIENCE
 
 ID = "ReinforceGen/D0-Threading-Residual-v0"
 ZERO = np.zeros(7, np.float32)
@@ -43,6 +44,15 @@ def spoil(env, steps):
     return answer
 
 
+def time_of(env):
+    """Control steps that the current skill may take before it is begun again."""
+    hybrid = hybrid_of(env)
+    horizon = env.unwrapped.task.stages[hybrid.engine.stage].horizon
+    if not hybrid._retries.count:
+        return horizon
+    return min(horizon, int(hybrid.skeleton.lengths[hybrid.counters.source, hybrid.engine.stage]) + PATIENCE)
+
+
 @pytest.fixture
 def hybrid_env(weights):
     """Makes a hybrid environment in whose first skill the hand has wandered up and down until its time is nearly up."""
@@ -51,7 +61,7 @@ def hybrid_env(weights):
         env: Any = gym.make("ReinforceGen/D0-Threading-Hybrid-v0", weights=weights, disable_env_checker=True, **kwargs)
         _, info = env.reset(seed=3)
         assert info["failure"] == "" and info["retries"] == 0
-        spoil(env, env.unwrapped.task.stages[0].horizon - 1)
+        spoil(env, time_of(env) - 1)
         return env
 
     return make_one
@@ -95,8 +105,7 @@ def test_the_base_policy_succeeds_after_a_retry_and_replays(weights):
     for attempt in range(2):
         if attempt == 0:
             env.reset(seed=5)
-            horizon = env.unwrapped.task.stages[0].horizon
-            spoil(env, horizon - 1)
+            spoil(env, time_of(env) - 1)
             state = env.get_wrapper_attr("get_state")()
         else:
             env.get_wrapper_attr("set_state")(state)
@@ -323,6 +332,55 @@ def test_a_skill_that_came_with_something(opened, weights, monkeypatch):
         paid += reward
         done = terminated or truncated
     assert info["failure"] == "" and info["success"] and paid == pytest.approx(1.0)
+
+
+def test_what_is_lost_from_the_hand_is_noticed_at_once():
+    """A mug that had slipped from the fingers cost the 200 control steps of its skill."""
+    env: Any = gym.make("ReinforceGen/D2-CoffeePreparation-Residual-v0", retries=1)
+    engine = env.unwrapped.engine
+    env.reset(seed=1)
+    standing = to_pose7(engine.task.object_pose(engine.sim, "mug"))
+    while engine.stage == 0:
+        env.step(ZERO)
+    engine.task.write_pose7(engine.sim, "mug", standing)
+    engine.refresh()
+    info: dict[str, Any] = {"retries": 0}
+    steps = 0
+    while not info["retries"] and steps < 30:
+        *_, terminated, truncated, info = env.step(ZERO)
+        steps += 1
+        assert not terminated and not truncated
+    assert (info["retries"], info["stage"]) == (1, 0) and steps < 20
+
+
+def test_what_was_brought_is_not_taken_anew():
+    """A lid that did not open: the hand goes back to where it had let go of the mug, open, and as another source does it."""
+    env = gym.make("ReinforceGen/D2-CoffeePreparation-Residual-v0", retries=1)
+    env.reset(seed=1)
+    hybrid = hybrid_of(env)
+    engine, skeleton, retries = hybrid.engine, hybrid.skeleton, hybrid._retries
+    engine.enter_stage(1)
+    machine = engine.task.object_pose(engine.sim, "coffee_machine")
+
+    def put(offset):
+        engine.task.write_pose7(engine.sim, "mug", to_pose7(machine @ offset @ skeleton.left[0, 1]))
+        engine.refresh()
+
+    put(translation(0.0, 0.03, 0.0))
+    hybrid.counters.opened = True
+    assert not retries.brought() and retries.lost() == 0
+    put(np.eye(4))
+    hybrid.counters.opened = False
+    assert not retries.brought()
+    hybrid.counters.opened, hybrid.counters.source = True, 0
+    assert retries.brought() and retries.lost() is None
+    assert retries.once_more() is None
+    source = hybrid.counters.source
+    assert source not in (0, None) and engine.stage == 1 and hybrid.counters.retries == 1
+    goal = machine @ skeleton.freed[source, 1] @ np.linalg.inv(skeleton.in_hand[source, 0])
+    metres, radians = distance(engine.sim.eef_pose(), goal)
+    assert metres < 0.01 and radians < 0.1 and engine.sim.gripper_opening() > 0.9
+    assert hybrid.counters.opened and np.linalg.norm(engine.sim.eef_pose()[:3, 3] - machine[:3, 3]) > 0.1
 
 
 def test_what_swings_about_the_fingers_is_not_lost():

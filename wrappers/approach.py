@@ -14,7 +14,7 @@ from reinforcegen_envs.planning.connect import Connect
 from reinforcegen_envs.planning.motion import Plan
 from reinforcegen_envs.planning.skeleton import Skeleton
 from reinforcegen_envs.policies.policy import Policy
-from reinforcegen_envs.poses import distance, matrix_from, rotvec_to_matrix
+from reinforcegen_envs.poses import distance, invert, matrix_from, rotvec_to_matrix
 from reinforcegen_envs.typing import Array
 from reinforcegen_envs.wrappers.counters import Counters
 
@@ -68,17 +68,22 @@ class Approach:
         self._engine.enter_stage(stage)
         self._counters.enter_stage(stage)
 
-    def connect(self) -> Failure | None:
-        """Connect to where the current stage's skill starts; returns None or why it failed."""
+    def connect(self, grasp: int | None = None) -> Failure | None:
+        """Connect to where the current stage's skill starts; returns None or why it failed.
+
+        Args:
+            grasp: the stage that took what the current one has let go of: an empty hand is to be brought to where the skill has
+                it clear of that, and not to its start.
+        """
         engine, counters = self._engine, self._counters
         counters.begin_skill()
         self.last = None
         connect = None
         steps = 0
-        noisy = any(self.pose_noise)
-        for source in self.ranked_sources():
+        noisy = any(self.pose_noise) and grasp is None
+        for source in self.ranked_sources() if grasp is None else self._untried_sources():
             for _ in range(NOISE_TRIES if noisy else 1):
-                connect = self._connect(source)
+                connect = self._connect(source) if grasp is None else self._connect_freed(source, grasp)
                 steps += connect.steps  # a replan that fails comes after some
                 if connect.plan.solved:
                     break
@@ -126,6 +131,18 @@ class Approach:
         if not self.replan:
             return engine.follow(plan, goal)
         return self._follow_replanning(plan, goal, start, offset)
+
+    def _connect_freed(self, source: int, grasp: int) -> Connect:
+        """Plan to where a source's hand is clear of what it took in stage ``grasp`` and has let go of, and follow the plan."""
+        engine, skeleton = self._engine, self._skeleton
+        reference = engine.task.object_pose(engine.belief, engine.task.stages[engine.stage].reference)
+        goal = reference @ skeleton.freed[source, engine.stage] @ invert(skeleton.in_hand[source, grasp])
+        return engine.follow(engine.plan(goal, empty=True), goal, empty=True)
+
+    def _untried_sources(self) -> list[int]:
+        """All sources, the least tried first, and of those the present one."""
+        tried = Counter(self._counters.tried)
+        return sorted(range(len(self._skeleton.freed)), key=lambda i: (tried[i], i != self._counters.source))
 
     def _goal(self, tool: Array) -> Array:
         return self._engine.connector.goal(self._engine.stage, tool)

@@ -26,6 +26,7 @@ class Counters:
         source: the source demonstration that is copied, or None.
         still, anchor: control steps of the current skill for which the hand has been where it was, and where, metres.
         trail: (n, 7) joints, radians, by which the hand came where it is in the current skill.
+        opened: the hand was told to open in the current skill, or is known to have nothing in it.
         tried: sources from whose starts the current skill was begun in vain.
         retries: how often a skill has been begun again.
         failure: why the connect to the current skill failed, or None.
@@ -44,6 +45,7 @@ class Counters:
         self.still = 0
         self.anchor: tuple[float, ...] = ()
         self.trail = np.empty((0, 7))
+        self.opened = False
         self.tried: tuple[int, ...] = ()
         self.retries = 0
         self.failure: Failure | None = None
@@ -60,9 +62,12 @@ class Counters:
         self.skill_steps = self.still = 0
         self.anchor = ()
         self.trail = np.empty((0, 7))
+        self.opened = False
 
-    def watch(self, position: Array, joints: Array) -> None:
-        """Where the hand is after a control step of a skill: its position (3,), metres, and the arm's joints (7,), radians."""
+    def watch(self, position: Array, joints: Array, gripper: float) -> None:
+        """A control step of a skill: where the hand is after it, position (3,), metres, and the arm's joints (7,), radians, and
+        the gripper's action (positive closes)."""
+        self.opened |= gripper <= 0
         if len(self.trail) == 0 or np.abs(joints - self.trail[-1]).max() > TRAIL:
             self.trail = np.append(self.trail, joints[None], axis=0)
         if self.anchor and np.abs(position - self.anchor).max() < STILL:
@@ -79,7 +84,7 @@ class Counters:
         """Go on from what `get_memory` gave."""
         fresh = vars(Counters())  # snapshots of before there were retries lack what belongs to them
         memory = (
-            {name: fresh[name] for name in ("retries", "tried", "still", "anchor", "trail")}
+            {name: fresh[name] for name in ("retries", "tried", "still", "anchor", "trail", "opened")}
             | {"reached": -1}
             | dict(memory)
         )
@@ -87,6 +92,7 @@ class Counters:
             raise InvalidArgument(f"counters {sorted(memory)} are not {sorted(vars(self))}")
         vars(self).update(memory)
         self.tried = tuple(int(source) for source in memory["tried"])
+        self.opened = bool(memory["opened"])
         self.anchor = tuple(float(part) for part in memory["anchor"])
         self.trail = np.array(memory["trail"], np.float64).reshape(-1, 7)
         if memory["failure"] is not None:

@@ -18,7 +18,7 @@ from reinforcegen_envs.policies.policy import Memory, Policy, as_termination
 from reinforcegen_envs.policies.predictors import CONSECUTIVE
 from reinforcegen_envs.typing import Array, Flags, Observations
 from reinforcegen_envs.wrappers.approach import Approach
-from reinforcegen_envs.wrappers.counters import STALLED, Counters
+from reinforcegen_envs.wrappers.counters import Counters
 from reinforcegen_envs.wrappers.retries import Retries
 
 TERMINATIONS = ("predicate", "sustained", "predictor")
@@ -69,11 +69,13 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
         initiation: "teacher" takes the source whose key poses lie best within reach; "student" the learned predictor's choice.
         pose_noise: standard deviations, metres and radians per axis, of what is added to every initiation pose.
         replan: look at the goal while connecting and plan again when it has moved.
-        retries: how often in an episode a skill whose horizon is over, or in which the hand no longer moves (less than 2 mm in
-            30 control steps), is begun again, within the task's horizon: the planner opens the hand, unless the skill came with
+        retries: how often in an episode a skill that gets nowhere is begun again, within the task's horizon: its horizon is over, or
+            it takes 60 control steps longer than its source's, or the hand no longer moves (less than 2 mm in 30 control steps),
+            or what it came with has slipped out of the fingers. The planner opens the hand, unless the skill came with
             something in it, backs out, and connects anew, to the start of another source where there is one. What the skill
-            came with and is believed to have let go of is grasped anew first, and so is what cannot be carried to where its
-            skill starts; where no plan leads there, the skill goes on from where the hand is. A last skill after which the
+            came with and is believed to have lost is grasped anew first, and so is what cannot be carried to where its
+            skill starts; what it has let go of where it belongs stays there, and the open hand goes to where a source is clear of
+            it. Where no plan leads there, the skill goes on from where the hand is. A last skill after which the
             believed poses pass the task's reference check is left alone; one that ``termination`` ends though they do not is
             begun again as well.
         weights: folder of predictors and skeleton; None means the shipped ones.
@@ -190,7 +192,7 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
         counters.steps += 1
         counters.skill_steps += 1
         if self._retries.count:
-            counters.watch(engine.belief.eef_pose()[:3, 3], engine.belief.joints)
+            counters.watch(engine.belief.eef_pose()[:3, 3], engine.belief.joints, float(action[-1]))
         steps = 1
         reward = 0.0
         last = engine.stage == self._last_stage()
@@ -219,7 +221,7 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
         elif not terminated:
             late = counters.steps >= engine.task.horizon
             timeout = counters.skill_steps >= engine.task.stages[engine.stage].horizon
-            if not late and (in_vain or timeout or counters.still >= STALLED):
+            if not late and (in_vain or timeout or self._retries.hopeless()):
                 if self._retries.allowed():
                     failure = self._retries.once_more()
                     self.observation = engine.observe()

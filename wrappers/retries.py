@@ -15,9 +15,13 @@ from reinforcegen_envs.planning.skeleton import Skeleton
 from reinforcegen_envs.poses import invert
 from reinforcegen_envs.sim.simulation import EMPTY
 from reinforcegen_envs.wrappers.approach import Approach
-from reinforcegen_envs.wrappers.counters import Counters
+from reinforcegen_envs.wrappers.counters import STALLED, Counters
 
+PATIENCE = 60  # control steps that a skill may take beyond its source's: about what beginning it again costs (ours)
 SLIPPED = 0.03  # metres from the fingers of what any source had between them: what is farther off is no longer held
+# How far from where any source lets go of it what a skill came with lies that has been brought: metres aside, above and below,
+# as it may have slid down, and the cosine of its lean.
+BROUGHT_ASIDE, BROUGHT_ABOVE, BROUGHT_BELOW, BROUGHT_LEAN = 0.015, 0.01, 0.1, 0.95
 
 
 class Retries:
@@ -48,6 +52,13 @@ class Retries:
         believed: Any = engine.belief  # has all that the check reads
         return not (engine.judge.last_stage and engine.task.looks_done(believed))
 
+    def hopeless(self) -> bool:
+        """Whether the current skill gets nowhere: it takes long, the hand no longer moves, or what it came with is lost."""
+        counters = self._counters
+        lengths = self._skeleton.lengths[:, self._engine.stage]
+        patience = int(lengths.max() if counters.source is None else lengths[counters.source]) + PATIENCE
+        return counters.skill_steps >= patience or counters.still >= STALLED or self._emptied()
+
     def in_vain(self) -> bool:
         """Whether the current skill, which was said to be over, is the last, is believed not to be, and may be begun again."""
         return self._engine.judge.last_stage and self.allowed()
@@ -69,16 +80,18 @@ class Retries:
         counters.retries += 1
         stage, source, way_back = engine.stage, counters.source, counters.trail[::-1]
         before, failure = counters.steps, None
+        brought = self.brought()
         # Where it cannot be taken anew it may be where it belongs already, as a pod under a lid.
         for target in (stage,) if grasp is None else (grasp, stage):
             if target != engine.stage:
                 self._approach.enter_stage(target)
             if source is not None:
                 counters.tried += (source,)
-            empty = engine.task.stages[target].held is None
+            freed = self.grasp() if brought else None
+            empty = freed is not None or engine.task.stages[target].held is None
             if empty:
                 counters.steps += engine.open_hand()
-            failure = self._approach.connect()
+            failure = self._approach.connect(freed)
             if (
                 self._approach.last is not None
                 and self._approach.last.plan.status == "start_collision"
@@ -86,9 +99,12 @@ class Retries:
             ):
                 counters.steps += engine.retrace(way_back, OPEN if empty else CLOSE)  # what it came by is free
                 way_back = way_back[:0]
-                failure = self._approach.connect()
+                failure = self._approach.connect(freed)
             if failure is None or engine.judge.failure() is not None:
                 break
+        counters.opened = brought or (
+            grasp is not None and engine.stage != grasp
+        )  # nothing is in the hand, as is known
         if self._approach.last is not None:
             self._approach.last = replace(self._approach.last, steps=counters.steps - before)
         return failure
@@ -100,14 +116,33 @@ class Retries:
         return found[-1] if found else None
 
     def lost(self) -> int | None:
-        """The stage that takes what the current one came with, if that is believed to be no longer in the hand; or None."""
+        """The stage that takes what the current one came with, if that is neither in the hand nor where it belongs."""
         engine, grasp = self._engine, self.grasp()
-        if grasp is None or not EMPTY <= engine.belief.gripper_opening() <= OPEN_ENOUGH:
+        if grasp is None or self.brought():
+            return None
+        if not EMPTY <= engine.belief.gripper_opening() <= OPEN_ENOUGH:
             return grasp
         # A mug swings about the rim by which it is held, and its middle with it; and a policy may take it as another source did.
         there = engine.connector.in_hand(engine.task.stages[grasp].reference)
         moved = [there @ invert(held) for held in self._skeleton.in_hand[:, grasp]]
         return grasp if min(np.linalg.norm(motion[:3, 3]) for motion in moved) > SLIPPED else None
+
+    def brought(self) -> bool:
+        """Whether what the skill came with was let go of, and lies where sources leave it, or a little lower."""
+        engine = self._engine
+        stage = engine.task.stages[engine.stage]
+        if stage.held is None or not self._counters.opened:
+            return False
+        reference, held = (engine.task.object_pose(engine.belief, name) for name in (stage.reference, stage.held))
+        there, left = invert(reference) @ held, self._skeleton.left[:, engine.stage]
+        off = there[:3, 3] - left[:, :3, 3]
+        near = np.hypot(off[:, 0], off[:, 1]) < BROUGHT_ASIDE
+        near &= (-BROUGHT_BELOW < off[:, 2]) & (off[:, 2] < BROUGHT_ABOVE)
+        return bool((near & (left[:, :3, 2] @ there[:3, 2] > BROUGHT_LEAN)).any())
+
+    def _emptied(self) -> bool:
+        """Whether what the current skill came with has been lost before it was to be let go of: the fingers meet."""
+        return not self._counters.opened and self._engine.belief.gripper_opening() < EMPTY and self.lost() is not None
 
 
 def checked_retries(retries: Any) -> int:

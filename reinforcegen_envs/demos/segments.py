@@ -60,6 +60,12 @@ class Segment:
         """(4, 4) where the tool was when the hand opened, or at the end if it stayed closed."""
         return self.actual[min(self.release, len(self) - 1)]
 
+    @property
+    def freed(self) -> np.ndarray:
+        """(4, 4) where the hand last was open after it had let go: the target, as ``tool``; at the end if it stayed closed."""
+        shut = np.flatnonzero(self.gripper[self.release :] > 0)
+        return self.tool[self.release + int(shut[0]) - 1 if len(shut) else len(self) - 1]
+
     def changed(self, before: np.ndarray, after: np.ndarray) -> Segment:
         """The same skill with every pose of the tool multiplied by two 4x4 matrices."""
         return Segment(before @ self.tool @ after, before @ self.actual @ after, self.gripper)
@@ -206,4 +212,6 @@ def skeleton_of(sources: list[list[Segment]]) -> Skeleton:
     tools = [[[s.start, s.middle, s.tool[-1]] for s in segments] for segments in sources]
     in_hand = [[invert(s.tool[int(np.argmax(s.gripper > 0))]) for s in segments] for segments in sources]
     left = [[s.left for s in segments] for segments in sources]
-    return Skeleton(np.array(tools), np.array(in_hand), np.array(left))
+    freed = [[s.freed for s in segments] for segments in sources]
+    lengths = [[len(s) for s in segments] for segments in sources]
+    return Skeleton(np.array(tools), np.array(in_hand), np.array(left), np.array(freed), np.array(lengths, np.int64))

@@ -169,11 +169,14 @@ class Engine:
             if isinstance(part, Policy):
                 part.reset()
 
-    def plan(self, goal: Array, lookahead: tuple[Array, ...] = ()) -> Plan:
-        """Plan a connect to a grip-site pose (4x4, world), with what the current stage holds; see `Connector.plan`."""
-        return self.connector.plan(goal, self.task.stages[self.stage].held, self.rng, lookahead)
+    def plan(self, goal: Array, lookahead: tuple[Array, ...] = (), empty: bool = False) -> Plan:
+        """Plan a connect to a grip-site pose (4x4, world), ``empty`` or with what the stage holds; see `Connector.plan`."""
+        held = None if empty else self.task.stages[self.stage].held
+        return self.connector.plan(goal, held, self.rng, lookahead)
 
-    def follow(self, plan: Plan, goal: Array, stop: Callable[[], bool] | None = None, every: int = 1) -> Connect:
+    def follow(
+        self, plan: Plan, goal: Array, stop: Callable[[], bool] | None = None, every: int = 1, empty: bool = False
+    ) -> Connect:
         """Follow a plan with the hand open, or closed on what the current stage holds. The stage does not advance.
 
         Args:
@@ -181,9 +184,11 @@ class Engine:
             goal: 4x4 grip-site pose, world, at the plan's end.
             stop: asked every ``every`` control steps whether to stop and plan anew.
             every: see ``stop``.
+            empty: open, whatever the stage holds.
         """
         self.events.emit("connect_begun", plan)
-        connect = self._follow(plan, goal, stop, every) if plan.solved else Connect(plan, 0, plan.status)
+        empty = empty or self.task.stages[self.stage].held is None
+        connect = self._follow(plan, goal, stop, every, empty) if plan.solved else Connect(plan, 0, plan.status)
         self.judge.look()
         self.events.emit("connect_ended", connect)
         return connect
@@ -214,8 +219,7 @@ class Engine:
     def _opened(self) -> bool:
         return self.sim.gripper_opening() > OPEN_ENOUGH
 
-    def _follow(self, plan: Plan, goal: Array, stop: Callable[[], bool] | None, every: int) -> Connect:
-        empty = self.task.stages[self.stage].held is None
+    def _follow(self, plan: Plan, goal: Array, stop: Callable[[], bool] | None, every: int, empty: bool) -> Connect:
         gripper = OPEN if empty else CLOSE
         steps = 0
         for start, target in zip(plan.path[:-1], plan.path[1:], strict=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 
@@ -16,8 +16,9 @@ from reinforcegen_envs.planning.ik import ArmKinematics
 from reinforcegen_envs.poses import invert
 from reinforcegen_envs.sim.simulation import CellState
 from reinforcegen_envs.tasks.base import Task, source_run
-from reinforcegen_envs.typing import Array, Flags
+from reinforcegen_envs.typing import Array, Flags, Integers
 
+UNKNOWN_LENGTH = 10**6  # control steps: longer than any skill's horizon
 GOOD_MARGIN = 0.4  # radians to a joint limit beyond which more does not count
 
 
@@ -29,11 +30,16 @@ class Skeleton:
         tools: (sources, stages, 3, 4, 4) tool poses in the reference object's frame, metres.
         in_hand: (sources, stages, 4, 4) pose in the hand that the object taken in this stage has when the hand closes.
         left: (sources, stages, 4, 4) pose in the reference object's frame in which the stage leaves its tool.
+        freed: (sources, stages, 4, 4) tool pose in the reference object's frame when the hand is clear of what it has let go of,
+            thought of as still in the hand.
+        lengths: (sources, stages) control steps of the skill, without pauses.
     """
 
     tools: Array
     in_hand: Array
     left: Array
+    freed: Array
+    lengths: Integers
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Skeleton:
@@ -44,7 +50,11 @@ class Skeleton:
         """
         try:
             with np.load(path, allow_pickle=False) as arrays:
-                return cls(arrays["tools"], arrays["in_hand"], arrays["left"])
+                tools = arrays["tools"]
+                # Files of before lack the last two: where a skill ends the hand is clear as well; how long one takes is unknown.
+                freed = arrays["freed"] if "freed" in arrays else tools[:, :, 2]
+                lengths = arrays["lengths"] if "lengths" in arrays else np.full(tools.shape[:2], UNKNOWN_LENGTH)
+                return cls(tools, arrays["in_hand"], arrays["left"], freed, lengths)
         except Exception as error:  # a damaged archive raises a dozen different ones
             raise InvalidArgument(
                 f"{path} is not a complete skeleton file ({error}); make it again with python -m reinforcegen_envs.agents.bc"
@@ -53,7 +63,7 @@ class Skeleton:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write to an ``.npz`` file."""
         with atomic_path(Path(path)) as temporary, open(temporary, "wb") as file:
-            np.savez_compressed(file, tools=self.tools, in_hand=self.in_hand, left=self.left)
+            np.savez_compressed(file, **{field.name: getattr(self, field.name) for field in fields(self)})
 
     @cached_property
     def _kinds(self) -> NDArray[np.int64]:
