@@ -6,7 +6,11 @@ student sees both cameras and the robot's own state, no poses and no base action
 
 There is neither estimate nor belief in between: it is what `perceive` is to be compared with.
 
+With an id of no mode the student learns the whole task, what is between skills included, from a `Guide`; it is not told which
+stage it is, and once it has learned it needs neither planner nor poses.
+
     python -m reinforcegen_envs.agents.dagger --env-id ReinforceGen/D2-Threading-Skill-v0 --stage grasp --pool grasp.npz
+    python -m reinforcegen_envs.agents.dagger --env-id ReinforceGen/D2-Threading-v0 --total-steps 200000 --disturbance 0.05
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ import torch
 from reinforcegen_envs import cli
 from reinforcegen_envs.agents.arguments import checked
 from reinforcegen_envs.agents.common import Collector, make_training_envs, training_seeds
+from reinforcegen_envs.agents.guide import Guide, Unaided
 from reinforcegen_envs.agents.pixel_arguments import PixelArgs
 from reinforcegen_envs.agents.pixel_policy import PixelPolicy
 from reinforcegen_envs.agents.pixel_replay import PixelReplay
@@ -46,6 +51,8 @@ class Args(PixelArgs):
     """environment id, of mode Skill"""
     weights: Path | None = None
     """folder of the teacher; None: the shipped one. The student stays in the run's folder"""
+    lines: str = "joint"
+    """whole tasks: how the teacher gets from skill to skill, along lines in "joint" space or "straight" ones"""
 
     # Algorithm
     warmup_steps: CountOrZero = 4_000
@@ -71,26 +78,36 @@ class Args(PixelArgs):
         """A base policy's action would tell where objects are."""
         return ("proprio",)
 
+    def wrapped(self, env: gym.Env) -> gym.Env:
+        """A whole task does not say which stage it is."""
+        return env if env.has_wrapper_attr("ask") or not env.has_wrapper_attr("engine") else Unaided(env)
+
 
 class Teacher:
     """Says what the policy that knows the poses would do in the environments' states.
 
     Args:
-        envs: of mode Skill.
+        envs: of mode Skill, or of none.
         weights: folder of the policy; None: the shipped one.
+        lines: see `Guide`.
 
     Raises:
+        InvalidArgument: unknown ``lines``.
         WeightsError: unusable weights.
     """
 
-    def __init__(self, envs: ThreadVectorEnv, weights: Path | None):
+    def __init__(self, envs: ThreadVectorEnv, weights: Path | None, lines: str = "joint"):
         self._envs: list[gym.Env] = list(envs.envs)
         core: Any = self._envs[0].unwrapped
         bundle = Bundle.open(TASKS[core.engine.task.name], weights)
         self._policy: Policy = bundle.tuned() if bundle.residual_files() else bundle.base()
+        whole = not self._envs[0].has_wrapper_attr("ask")
+        self._guides = [Guide(env.get_wrapper_attr("engine"), bundle, lines) for env in self._envs if whole]
 
     def __call__(self) -> np.ndarray:
         """(num_envs, 7) float32, world frame."""
+        if self._guides:
+            return np.array([guide() for guide in self._guides], np.float32)
         return np.array(
             [
                 env.get_wrapper_attr("ask")(self._policy, env.get_wrapper_attr("observation"), "the teacher's action")
@@ -98,6 +115,12 @@ class Teacher:
             ],
             np.float32,
         )
+
+    def begin(self, begun: np.ndarray) -> None:
+        """New episodes have begun where ``begun`` (num_envs,) says."""
+        for guide, new in zip(self._guides, begun, strict=False):
+            if new:
+                guide.begin()
 
 
 def teacher_part(args: Args, step: int) -> float:
@@ -132,7 +155,7 @@ def main(args: Args) -> dict[str, Any]:
     torch.manual_seed(args.seed)
     rng = np.random.default_rng(args.seed)
     envs = make_training_envs(args)  # complain before the run's folder is made
-    teacher = Teacher(envs, args.weights)
+    teacher = Teacher(envs, args.weights, args.lines)
     run = Run(args, "dagger", METRICS, envs, KIND)
     spaces: Any = envs.single_observation_space
     numbers, actions = spaces["proprio"].shape[0], math.prod(envs.single_action_space.shape or ())
@@ -163,6 +186,7 @@ def main(args: Args) -> dict[str, Any]:
                     progress.updates += 1
                     values["losses/imitation"] = update(policy, optimiser, replay, rng, args.batch_size)
             step = pending.result()
+            teacher.begin(step.done)
             replay.add(step._replace(action=label))
             own = step.done & ~taught
             teacher_successes = [*teacher_successes, *step.succeeded[step.done & taught].tolist()][-100:]

@@ -69,9 +69,9 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
         initiation: "teacher" takes the source whose key poses lie best within reach; "student" the learned predictor's choice.
         pose_noise: standard deviations, metres and radians per axis, of what is added to every initiation pose.
         replan: look at the goal while connecting and plan again when it has moved.
-        retries: how often in an episode a skill that gets nowhere is begun again, within the task's horizon: its horizon is over, or
-            it takes 60 control steps longer than its source's, or the hand no longer moves (less than 2 mm in 30 control steps),
-            or what it came with has slipped out of the fingers. The planner opens the hand, unless the skill came with
+        retries: how often in an episode a skill that gets nowhere is begun again, within the task's horizon: its horizon is
+            over, or it takes 60 control steps longer than its source's, or the hand no longer moves (less than 2 mm in 30 control
+            steps), or what it came with has slipped out of the fingers. The planner opens the hand, unless the skill came with
             something in it, backs out, and connects anew, to the start of another source where there is one. What the skill
             came with and is believed to have lost is grasped anew first, and so is what cannot be carried to where its
             skill starts; what it has let go of where it belongs stays there, and the open hand goes to where a source is clear of

@@ -1,0 +1,161 @@
+"""A teacher of whole tasks that needs no planner: it steers to where a skill starts, and then acts as the tuned policy does.
+
+It knows the objects' poses and which stages are done. What it says depends on little but the present state, so that it can tell a
+student at any time what it would do there; and all that it says is an action of the plain environment.
+
+Constants are ours, found on Threading and Coffee.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from reinforcegen_envs.engine import Engine
+from reinforcegen_envs.errors import InvalidArgument, is_one_of
+from reinforcegen_envs.observations import to_world
+from reinforcegen_envs.planning.connect import ARRIVED, CLOSE, OPEN
+from reinforcegen_envs.policies.bundle import Bundle
+from reinforcegen_envs.policies.policy import Policy
+from reinforcegen_envs.poses import distance, matrix_to_rotvec
+from reinforcegen_envs.sim.kernel import POSITION_SCALE, ROTATION_SCALE
+from reinforcegen_envs.typing import Array
+from reinforcegen_envs.wrappers.approach import Approach
+from reinforcegen_envs.wrappers.counters import Counters
+
+LINES = ("joint", "straight")
+CLEAR = 1.02  # metres, world frame: height at which the hand passes over the table
+CONE = (0.03, 2.0)  # metres beside a skill's start from which on the hand is higher than it, and by how much a metre
+LOW = (0.03, 0.05)  # metres that the hand may be too low, and over which going on turns into going up
+AHEAD = 0.2  # radians of a joint: how far along a line in joint space the hand is sent
+FASTEST = (0.4, 0.3)  # parts of the action's range, of translation and rotation
+STRAYED = 0.11  # metres farther from a skill's start than the skill itself goes: the skill is given up
+
+
+class Guide:
+    """Says at every control step what to do next.
+
+    Args:
+        engine: of a plain environment; its stages go on by themselves.
+        bundle: weights of the skills and the skeleton.
+        lines: "joint": on the way to a skill the hand follows the line in joint space to the joints that reach its start;
+            "straight": the line in space, which ends at a joint's limit now and then.
+
+    Raises:
+        InvalidArgument: unknown ``lines``.
+        WeightsError: unusable weights.
+    """
+
+    def __init__(self, engine: Engine, bundle: Bundle, lines: str = "joint"):
+        if not is_one_of(lines, LINES):
+            raise InvalidArgument(f"unknown lines {lines!r}; choose one of {LINES}")
+        self._engine, self._straight = engine, lines == "straight"
+        self._skeleton = bundle.skeleton()
+        self._policy: Policy = bundle.tuned() if bundle.residual_files() else bundle.base()
+        self._counters = Counters()
+        self._approach = Approach(engine, self._skeleton, bundle.initiation(), self._counters, (0.0, 0.0), False)
+        self.begin()
+
+    def begin(self) -> None:
+        """A new episode."""
+        self._counters.begin()
+        self._stage = -1
+
+    @property
+    def in_skill(self) -> bool:
+        """Whether it acts as the tuned policy at present."""
+        return self._in_skill
+
+    def __call__(self) -> Array:
+        """(7,) action in [-1, 1], world frame."""
+        engine = self._engine
+        if engine.stage != self._stage:
+            self._enter()
+        start = engine.connector.goal(engine.stage, self._tools[0])
+        metres, radians = distance(engine.sim.eef_pose(), start)
+        if metres < ARRIVED[0] and radians < ARRIVED[1]:
+            self._in_skill = True
+        elif metres > self._reach + STRAYED:
+            self._in_skill = False
+        return np.clip(self._skill() if self._in_skill else self._steer(start), -1.0, 1.0)
+
+    def _enter(self) -> None:
+        """Choose a source for a stage that was just entered."""
+        engine, counters = self._engine, self._counters
+        self._stage, self._in_skill = engine.stage, False
+        self._policy.reset()
+        ranked = self._approach.ranked_sources()
+        counters.source = ranked[0] if ranked else counters.source or 0
+        self._tools = self._skeleton.tools[counters.source, engine.stage]
+        self._reach = float(np.linalg.norm(self._tools[1:, :3, 3] - self._tools[0, :3, 3], axis=1).max())
+
+    def _skill(self) -> Array:
+        observation = self._engine.observe()
+        action = np.asarray(self._policy.act(observation[None])[0], np.float64)
+        if self._policy.frame == "reference":
+            frame = observation[self._engine.layout.slices["ref_rot6d_world"]].astype(np.float64)
+            action = to_world(action, frame)
+        return action
+
+    def _steer(self, start: Array) -> Array:
+        """Towards a skill's start (4x4): up if the hand is low and far from it, else over the table and down to it in a cone."""
+        engine = self._engine
+        hand = engine.sim.eef_pose()
+        aside = float(np.linalg.norm((start - hand)[:2, 3]))
+        goal = start.copy()
+        goal[2, 3] = min(max(CLEAR, start[2, 3]), start[2, 3] + CONE[1] * max(aside - CONE[0], 0.0))
+        rising = np.clip((goal[2, 3] - LOW[0] - hand[2, 3]) / LOW[1], 0.0, 1.0)
+        ahead = goal if self._straight else self._ahead(goal)
+        move = (1.0 - rising) * (ahead - hand)[:3, 3] + rising * np.array([0.0, 0.0, goal[2, 3] - hand[2, 3]])
+        turn = (1.0 - rising) * matrix_to_rotvec(ahead[:3, :3] @ hand[:3, :3].T)
+        gripper = OPEN if engine.task.stages[engine.stage].held is None else CLOSE
+        parts = ((move / POSITION_SCALE, FASTEST[0]), (turn / ROTATION_SCALE, FASTEST[1]))
+        return np.concatenate(
+            [*(part * min(1.0, most / max(np.linalg.norm(part), 1e-9)) for part, most in parts), [gripper]]
+        )
+
+    def _ahead(self, goal: Array) -> Array:
+        """Where the hand is (4x4) a little on along the line in joint space to a pose; the pose if near, or out of reach."""
+        engine = self._engine
+        kinematics = engine.connector.checker.kinematics
+        kinematics.follow(engine.sim)
+        posture = engine.sim.posture.copy()
+        solution = kinematics.solve(goal, posture, posture)
+        away = solution.joints - engine.sim.joints
+        farthest = float(np.abs(away).max())
+        if not solution.reached or farthest <= AHEAD:
+            return goal
+        return kinematics.forward(engine.sim.joints + away * AHEAD / farthest)
+
+
+class Unaided(gym.Wrapper[Any, Any, Any, Any]):
+    """A plain environment for who has pictures alone: which stage it is cannot be seen, and what cannot succeed any more ends.
+
+    Args:
+        env: of no mode, whose observations are pictures.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any]):
+        super().__init__(env)
+        core: Any = env.unwrapped
+        self._core = core
+        self._stage = core.proprio_layout.slices["stage"]
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
+        """See the environment."""
+        observation, info = super().reset(seed=seed, options=options)
+        return self._hidden(observation), info
+
+    def step(self, action: Any):
+        """See the environment; terminated as well when the judge sees a failure."""
+        observation, reward, terminated, truncated, info = super().step(action)
+        failure = None if terminated else self._core.engine.judge.failure()
+        if failure is not None:
+            terminated, info = True, {**info, "failure": str(failure)}
+        return self._hidden(observation), reward, terminated, truncated, info
+
+    def _hidden(self, observation: Any) -> Any:
+        observation["proprio"][self._stage] = 0.0
+        return observation

@@ -1,0 +1,98 @@
+"""The teacher of whole tasks that needs no planner, and the environment for who has pictures alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+from reinforcegen_envs.agents.guide import Guide, Unaided  # noqa: E402
+from reinforcegen_envs.errors import InvalidArgument  # noqa: E402
+from reinforcegen_envs.planning.motion import ConnectPlanner  # noqa: E402
+from reinforcegen_envs.policies.bundle import Bundle  # noqa: E402
+from reinforcegen_envs.registration import make_env  # noqa: E402
+from reinforcegen_envs.tasks import TASKS  # noqa: E402
+
+
+def guided(task: str, seed: int, lines: str = "joint") -> tuple[bool, float]:
+    """Whether an episode of D2 succeeds, and the least distance of a joint from its limit on the way, radians."""
+    env = make_env(task, "D2")
+    core: Any = env.unwrapped
+    guide = Guide(core.engine, Bundle.open(TASKS[task]), lines)
+    low, high = core.sim.joint_range.T
+    env.reset(seed=seed)
+    margin, info = np.inf, {}
+    for _ in range(core.task.horizon):
+        action = guide()
+        assert action.shape == (7,) and np.abs(action).max() <= 1.0
+        *_, terminated, _, info = env.step(action.astype(np.float32))
+        margin = min(margin, float(np.minimum(core.sim.joints - low, high - core.sim.joints).min()))
+        if terminated:
+            break
+    return info["success"], margin
+
+
+@pytest.mark.parametrize("task", ["Threading", "Coffee"])
+def test_whole_tasks_without_a_planner(task, monkeypatch):
+    monkeypatch.setattr(ConnectPlanner, "plan", None)
+    assert [guided(task, seed)[0] for seed in (771301, 771302)] == [True, True]
+
+
+def test_straight_lines_end_at_a_joint_s_limit():
+    """The same layout: the last joint but one is at its limit, and the hand does not get there."""
+    success, margin = guided("Threading", 771301, "straight")
+    assert not success and margin < 0.02
+    success, margin = guided("Threading", 771301)
+    assert success and margin > 0.02
+
+
+def test_unknown_lines_are_refused():
+    core: Any = make_env("Threading", "D0").unwrapped
+    with pytest.raises(InvalidArgument, match="unknown lines 'curved'.*joint"):
+        Guide(core.engine, Bundle.open(TASKS["Threading"]), "curved")
+
+
+class Blind(gym.Wrapper[Any, Any, Any, Any]):
+    """Shows black pictures, without drawing any."""
+
+    def reset(self, **kwargs: Any):
+        """See the environment."""
+        super().reset(**kwargs)
+        return self._seen(), {}
+
+    def step(self, action: Any):
+        """See the environment."""
+        _, *rest = super().step(action)
+        return self._seen(), *rest
+
+    def _seen(self):
+        core: Any = self.unwrapped
+        black = np.zeros((16, 16, 3), np.uint8)
+        return {"proprio": core.engine.proprio(), "front": black, "wrist": black}
+
+
+def test_a_whole_task_s_student_is_not_told_the_stage():
+    env = Unaided(Blind(make_env("Threading", "D0")))
+    core: Any = env.unwrapped
+    stage = core.proprio_layout.slices["stage"]
+    observation, _ = env.reset(seed=1)
+    assert core.engine.proprio()[stage].tolist() == [1.0, 0.0]
+    assert not observation["proprio"][stage].any() and observation["proprio"].any()
+    observation, *_, info = env.step(np.zeros(7, np.float32))
+    assert not observation["proprio"][stage].any() and info["failure"] == ""
+
+
+def test_what_cannot_succeed_any_more_ends():
+    env = Unaided(Blind(make_env("Threading", "D0")))
+    core: Any = env.unwrapped
+    env.reset(seed=1)
+    pose = core.object_poses()["needle"]
+    pose[:3] = 2.0, 0.0, 0.1
+    core.task.write_pose7(core.sim, "needle", pose)
+    core.refresh()
+    *_, terminated, truncated, info = env.step(np.zeros(7, np.float32))
+    assert terminated and not truncated and not info["success"] and info["failure"]
