@@ -102,9 +102,7 @@ class Retries:
                 failure = self._approach.connect(freed)
             if failure is None or engine.judge.failure() is not None:
                 break
-        counters.opened = brought or (
-            grasp is not None and engine.stage != grasp
-        )  # nothing is in the hand, as is known
+        counters.opened = brought or grasp not in (None, engine.stage)  # nothing is in the hand, as is known
         if self._approach.last is not None:
             self._approach.last = replace(self._approach.last, steps=counters.steps - before)
         return failure
