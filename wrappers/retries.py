@@ -53,8 +53,10 @@ class Retries:
         return not (engine.judge.last_stage and engine.task.looks_done(believed))
 
     def hopeless(self) -> bool:
-        """Whether the current skill gets nowhere: it takes long, the hand no longer moves, or what it came with is lost."""
+        """Whether the current skill gets nowhere and retries are left: it takes long, the hand rests, or what it had is lost."""
         counters = self._counters
+        if counters.retries >= self.count:
+            return False
         lengths = self._skeleton.lengths[:, self._engine.stage]
         patience = int(lengths.max() if counters.source is None else lengths[counters.source]) + PATIENCE
         return counters.skill_steps >= patience or counters.still >= STALLED or self._emptied()
