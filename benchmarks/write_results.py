@@ -88,9 +88,8 @@ Whole tasks as deployed from state: learned initiation and termination, the obje
 a row says "from cameras", not even these but what the shipped estimator sees in two pictures of 84 x 84 pixels. Last
 checkpoint, evaluation seeds from 1,000,000 that neither training nor any choice has seen, every draw counted, those out of reach
 too. Not quite unseen: some rules of beliefs from cameras and of retries were made after failures among these seeds.
-"With retries": a skill that takes too long, rests, has lost what it carried or ended in vain is begun again, within the task's horizon.
-Strict success with Wilson's
-95% interval; "reference" is MimicGen's check, passed at any step. Control steps and core-minutes are those of training: with
+"With retries": a skill that takes too long, rests, has lost what it carried or ended in vain is begun again, within the
+task's horizon. Strict success with Wilson's 95% interval; "reference" is MimicGen's check, passed at any step. Control steps and core-minutes are those of training: with
 generation of demonstrations, without evaluations. Every row's command is a line of [reproduce.sh](reproduce.sh), its episodes are
 a file in [results/](results/README.md), where all other numbers are.
 
