@@ -90,7 +90,8 @@ checkpoint, evaluation seeds from 1,000,000 that neither training nor any choice
 too. Not quite unseen: some rules of beliefs from cameras and of retries were made after failures among these seeds.
 "With retries": a skill that takes too long, rests, has lost what it carried or ended in vain is begun again, within the
 task's horizon. Strict success with Wilson's 95% interval; "reference" is MimicGen's check, passed at any step.
-Control steps and core-minutes are those of training: with generation of demonstrations, without evaluations. Every row's command is a line of [reproduce.sh](reproduce.sh), its episodes are
+Control steps and core-minutes are those of training: with generation of demonstrations, without evaluations.
+Every row's command is a line of [reproduce.sh](reproduce.sh), its episodes are
 a file in [results/](results/README.md), where all other numbers are.
 
 ## D2 beside what is published
