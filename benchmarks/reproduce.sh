@@ -58,7 +58,9 @@ python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-ThreePieceAssembly
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-ThreePieceAssembly-Residual-v0 --policy tuned --retries 5 --episodes 100 --seeds 3 --csv benchmarks/results/evaluate_threepieceassembly_d2_retry-0.csv
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-ThreePieceAssembly-Residual-v0 --policy tuned --perception camera --retries 5 --episodes 100 --seeds 3 --csv benchmarks/results/evaluate_threepieceassembly_d2_cameraretry-0.csv
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D0-CoffeePreparation-Residual-v0 --policy base --episodes 100 --seeds 1 --csv benchmarks/results/evaluate_coffeepreparation_d0_base-0.csv
+python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D0-CoffeePreparation-Residual-v0 --policy tuned --retries 5 --episodes 100 --seeds 1 --csv benchmarks/results/evaluate_coffeepreparation_d0_retry-0.csv
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D1-CoffeePreparation-Residual-v0 --policy base --episodes 100 --seeds 1 --csv benchmarks/results/evaluate_coffeepreparation_d1_base-0.csv
+python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D1-CoffeePreparation-Residual-v0 --policy tuned --retries 5 --episodes 100 --seeds 1 --csv benchmarks/results/evaluate_coffeepreparation_d1_retry-0.csv
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-CoffeePreparation-Residual-v0 --policy base --episodes 100 --seeds 1 --csv benchmarks/results/evaluate_coffeepreparation_d2_base-0.csv
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-CoffeePreparation-Residual-v0 --policy tuned --episodes 100 --seeds 3 --csv benchmarks/results/evaluate_coffeepreparation_d2_tuned-0.csv
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-CoffeePreparation-Residual-v0 --policy tuned --perception camera --episodes 100 --seeds 1 --csv benchmarks/results/evaluate_coffeepreparation_d2_camera-0.csv
