@@ -80,7 +80,12 @@ class Args(PixelArgs):
 
     def wrapped(self, env: gym.Env) -> gym.Env:
         """A whole task does not say which stage it is."""
-        return env if env.has_wrapper_attr("ask") or not env.has_wrapper_attr("engine") else Unaided(env)
+        return Unaided(env) if is_whole_task(env) else env
+
+
+def is_whole_task(env: gym.Env) -> bool:
+    """Whether an environment is ours, and of no mode."""
+    return env.has_wrapper_attr("engine") and not env.has_wrapper_attr("ask")
 
 
 class Teacher:
@@ -100,9 +105,10 @@ class Teacher:
         self._envs: list[gym.Env] = list(envs.envs)
         core: Any = self._envs[0].unwrapped
         bundle = Bundle.open(TASKS[core.engine.task.name], weights)
-        self._policy: Policy = bundle.tuned() if bundle.residual_files() else bundle.base()
-        whole = not self._envs[0].has_wrapper_attr("ask")
-        self._guides = [Guide(env.get_wrapper_attr("engine"), bundle, lines) for env in self._envs if whole]
+        self._policy: Policy = bundle.tuned_or_base()
+        self._guides = [
+            Guide(env.get_wrapper_attr("engine"), bundle, lines) for env in self._envs if is_whole_task(env)
+        ]
 
     def __call__(self) -> np.ndarray:
         """(num_envs, 7) float32, world frame."""

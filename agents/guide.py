@@ -14,11 +14,10 @@ import gymnasium as gym
 import numpy as np
 
 from reinforcegen_envs.engine import Engine
+from reinforcegen_envs.env import ask
 from reinforcegen_envs.errors import InvalidArgument, is_one_of
-from reinforcegen_envs.observations import to_world
 from reinforcegen_envs.planning.connect import ARRIVED, CLOSE, OPEN
 from reinforcegen_envs.policies.bundle import Bundle
-from reinforcegen_envs.policies.policy import Policy
 from reinforcegen_envs.poses import distance, matrix_to_rotvec
 from reinforcegen_envs.sim.kernel import POSITION_SCALE, ROTATION_SCALE
 from reinforcegen_envs.typing import Array
@@ -53,7 +52,7 @@ class Guide:
             raise InvalidArgument(f"unknown lines {lines!r}; choose one of {LINES}")
         self._engine, self._straight = engine, lines == "straight"
         self._skeleton = bundle.skeleton()
-        self._policy: Policy = bundle.tuned() if bundle.residual_files() else bundle.base()
+        self._policy = bundle.tuned_or_base()
         self._counters = Counters()
         self._approach = Approach(engine, self._skeleton, bundle.initiation(), self._counters, (0.0, 0.0), False)
         self.begin()
@@ -62,11 +61,6 @@ class Guide:
         """A new episode."""
         self._counters.begin()
         self._stage = -1
-
-    @property
-    def in_skill(self) -> bool:
-        """Whether it acts as the tuned policy at present."""
-        return self._in_skill
 
     def __call__(self) -> Array:
         """(7,) action in [-1, 1], world frame."""
@@ -79,7 +73,9 @@ class Guide:
             self._in_skill = True
         elif metres > self._reach + STRAYED:
             self._in_skill = False
-        return np.clip(self._skill() if self._in_skill else self._steer(start), -1.0, 1.0)
+        if self._in_skill:
+            return ask(self._policy, engine.observe(), engine.layout, "the tuned policy's action")
+        return self._steer(start)
 
     def _enter(self) -> None:
         """Choose a source for a stage that was just entered."""
@@ -90,14 +86,6 @@ class Guide:
         counters.source = ranked[0] if ranked else counters.source or 0
         self._tools = self._skeleton.tools[counters.source, engine.stage]
         self._reach = float(np.linalg.norm(self._tools[1:, :3, 3] - self._tools[0, :3, 3], axis=1).max())
-
-    def _skill(self) -> Array:
-        observation = self._engine.observe()
-        action = np.asarray(self._policy.act(observation[None])[0], np.float64)
-        if self._policy.frame == "reference":
-            frame = observation[self._engine.layout.slices["ref_rot6d_world"]].astype(np.float64)
-            action = to_world(action, frame)
-        return action
 
     def _steer(self, start: Array) -> Array:
         """Towards a skill's start (4x4): up if the hand is low and far from it, else over the table and down to it in a cone."""

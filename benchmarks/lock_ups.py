@@ -61,17 +61,19 @@ def play(env: Any, act: Callable[[Any], np.ndarray], begin: Callable[[], None], 
     low, high = engine.sim.joint_range.T
     observation, info = env.reset(seed=seed)
     begin()
-    locked = terminated = False
+    locked, failure = False, None
     for _ in range(engine.task.horizon):
         observation, _, terminated, _, info = env.step(act(observation))
         joints = engine.sim.joints
         counters.watch(engine.sim.eef_pose()[:3, 3], joints, 1.0)
         at_limit = bool((np.minimum(joints - low, high - joints) < AT_LIMIT).any())
         locked |= at_limit and counters.still >= STALLED and not terminated
-        terminated = terminated or engine.judge.failure() is not None
-        if terminated:
+        failure = engine.judge.failure()
+        if terminated or failure is not None:
             break
-    return info["success"], locked, "" if info["success"] else f"{info['stage_name']}: {info['failure'] or 'time'}"
+    if info["success"]:
+        return True, locked, ""
+    return False, locked, f"{info['stage_name']}: time" if failure is None else str(failure)
 
 
 def drivers(task: str, args: Args) -> dict[str, tuple[Any, Callable[[Any], np.ndarray], Callable[[], None]]]:

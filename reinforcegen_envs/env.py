@@ -10,9 +10,10 @@ import numpy as np
 
 from reinforcegen_envs.engine import Engine, Failure, Snapshot, SnapshotError
 from reinforcegen_envs.errors import InvalidArgument, checked_flag, is_one_of
-from reinforcegen_envs.observations import ObservationLayout, ProprioLayout
+from reinforcegen_envs.observations import ObservationLayout, ProprioLayout, to_world
 from reinforcegen_envs.perception import Perception, as_perception
 from reinforcegen_envs.perception.ghosts import believed_ghosts
+from reinforcegen_envs.policies.policy import Policy
 from reinforcegen_envs.poses import to_pose7
 from reinforcegen_envs.sim.cameras import CAMERAS, MAX_DEPTH, SIZE, Cameras, check_image_size
 from reinforcegen_envs.sim.rendering import SceneRenderer, check_camera
@@ -401,3 +402,22 @@ def checked_action(action: Any, name: str = "action") -> Array:
     if not np.isfinite(array).all():
         raise InvalidArgument(f"{name} {array} holds NaN or infinity; every number must be finite (range [-1, 1])")
     return np.clip(array, -1.0, 1.0)
+
+
+def ask(policy: Policy, observation: Observations, layout: ObservationLayout, name: str) -> Array:
+    """A policy's action on a flat observation of the state, as it is executed: (7,) float64 in [-1, 1], world frame.
+
+    Args:
+        policy: whom to ask.
+        observation: (layout.size,), or longer.
+        layout: of a plain environment's observations.
+        name: what messages call the action.
+
+    Raises:
+        InvalidArgument: it is not 7 finite numbers.
+    """
+    action = policy.act(observation[None])[0]
+    if policy.frame == "reference":
+        frame = observation[layout.slices["ref_rot6d_world"]].astype(np.float64)
+        action = to_world(np.asarray(action, np.float64), frame)
+    return checked_action(action, name)

@@ -10,9 +10,9 @@ import numpy as np
 
 from reinforcegen_envs.engine import Engine, Failure, Snapshot
 from reinforcegen_envs.engine.judge import Judge
-from reinforcegen_envs.env import ManipulationEnv, checked_action
+from reinforcegen_envs.env import ManipulationEnv, ask, checked_action
 from reinforcegen_envs.errors import InvalidArgument, is_one_of
-from reinforcegen_envs.observations import ACTION_SIZE, to_world
+from reinforcegen_envs.observations import ACTION_SIZE
 from reinforcegen_envs.policies.bundle import Bundle
 from reinforcegen_envs.policies.policy import Memory, Policy, as_termination
 from reinforcegen_envs.policies.predictors import CONSECUTIVE
@@ -262,16 +262,8 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
             raise gym.error.ResetNeeded("the episode is over (or was never begun); call reset()")
 
     def ask(self, policy: Policy, observation: Observations, name: str) -> Array:
-        """A policy's action on an observation (layout.size,), as it is executed: (7,) float64 in [-1, 1], world frame.
-
-        Raises:
-            InvalidArgument: it is not 7 finite numbers; the message calls it ``name``.
-        """
-        action = policy.act(observation[None])[0]
-        if policy.frame == "reference":
-            frame = observation[self.engine.layout.slices["ref_rot6d_world"]].astype(np.float64)
-            action = to_world(np.asarray(action, np.float64), frame)
-        return checked_action(action, name)
+        """See `reinforcegen_envs.env.ask`."""
+        return ask(policy, observation, self.engine.layout, name)
 
     def _observe(self) -> None:
         self.observation = self.engine.observe()

@@ -82,14 +82,13 @@ class Retries:
         counters.retries += 1
         stage, source, way_back = engine.stage, counters.source, counters.trail[::-1]
         before, failure = counters.steps, None
-        brought = self.brought()
+        freed = self.grasp() if self.brought() else None
         # Where it cannot be taken anew it may be where it belongs already, as a pod under a lid.
         for target in (stage,) if grasp is None else (grasp, stage):
             if target != engine.stage:
                 self._approach.enter_stage(target)
             if source is not None:
                 counters.tried += (source,)
-            freed = self.grasp() if brought else None
             empty = freed is not None or engine.task.stages[target].held is None
             if empty:
                 counters.steps += engine.open_hand()
@@ -104,7 +103,7 @@ class Retries:
                 failure = self._approach.connect(freed)
             if failure is None or engine.judge.failure() is not None:
                 break
-        counters.opened = brought or grasp not in (None, engine.stage)  # nothing is in the hand, as is known
+        counters.opened = freed is not None or grasp not in (None, engine.stage)  # nothing is in the hand, as is known
         if self._approach.last is not None:
             self._approach.last = replace(self._approach.last, steps=counters.steps - before)
         return failure

@@ -172,6 +172,10 @@ class Bundle:
         residual, scale = self.residual()
         return TunedPolicy(self.task, self.base(), residual, scale)
 
+    def tuned_or_base(self) -> TunedPolicy | SkillPolicy:
+        """The best policy that there is: `tuned` if a stage has a residual, else `base`."""
+        return self.tuned() if self.residual_files() else self.base()
+
     def deployed(self) -> dict[str, dict[str, Any]] | None:
         """How these weights were evaluated: setting -> success, interval, episodes, command ...; None if that is not known.
 
