@@ -83,7 +83,7 @@ class Args:
     learning_rate: Positive = 0.02
     """of Muon, one cycle a round; further rounds have half"""
     warm_start: bool = False
-    """begin with the estimator that is in the folder of weights, instead of a network that knows nothing"""
+    """go on from the estimator that is in the folder of weights: the first round is then like a further one, on further seeds"""
     size: Count = SIZE
     """pixels a side of the pictures"""
     seed: CountOrZero = 0
@@ -184,6 +184,18 @@ class Training:
         self.args, self.task = args, TASKS[args.task]
         self.bundle = Bundle.open(self.task, args.weights)
         self.log = args.out / "progress.csv"
+        self._start: dict[str, np.ndarray] | None = None
+        self._rounds_before = 0
+        if args.warm_start:
+            kept = args.out / "start.safetensors"  # a run that is taken up again begins with what it began with
+            if not kept.is_file():
+                save_estimator(kept, *self._read(self.bundle.path("estimator")))
+            self._start, card = self._read(kept)
+            self._rounds_before = int(card.get("round", 0)) + 1
+
+    def _read(self, path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """An estimator of this task and size."""
+        return read_weights(path, FORMAT, FOREIGN, card_of(self.task, self.args.size))
 
     def run(self) -> dict[str, Any]:
         """All rounds; returns what the last one's accuracy was."""
@@ -212,6 +224,7 @@ class Training:
         """Play the round's episodes, unless they were."""
         args, file, errors = self.args, self.args.out / f"states-{number}.npz", self.args.out / f"errors-{number}.json"
         if not (file.is_file() and errors.is_file()):
+            number += self._rounds_before
             count = args.own_episodes if number else args.episodes
             first = FIRST_SEED + 10_000 * number
             jobs = [(first + i, i) for i in range(count)]
@@ -284,7 +297,7 @@ class Training:
         kept = np.flatnonzero(~held_out)
         model = self._model(number)
         steps = max(1, int(args.passes * len(kept) / args.batch_size))
-        rate = args.learning_rate * (0.5 if number else 1.0)
+        rate = args.learning_rate * (0.5 if number + self._rounds_before else 1.0)
 
         def note(step: int, nll: float, seconds: float) -> None:
             fresh = not self.log.is_file()
@@ -306,7 +319,8 @@ class Training:
         coverage = {str(q): round(float(np.mean(np.abs(away) < z)), 3) for q, z in QUANTILES.items()}
         card = {
             **card_of(task, args.size), "command": f"reinforcegen perceive --task {args.task}", "seed": args.seed,
-            "round": number, "frames": len(kept), "steps": steps, "nll": round(nll, 4), "coverage": coverage,
+            "round": number + self._rounds_before, "frames": len(kept), "steps": steps, "nll": round(nll, 4),
+            "coverage": coverage,
         }  # fmt: skip
         save_estimator(self.bundle.path("estimator"), arrays(model), card)
         with atomic_path(args.out / f"model-{number}.pt") as temporary:
@@ -317,11 +331,8 @@ class Training:
         """A new network, or that of the round before."""
         torch.manual_seed(self.args.seed)
         model = estimator_for(self.task, self.args.size)
-        if not number and self.args.warm_start:
-            tensors, _ = read_weights(
-                self.bundle.path("estimator"), FORMAT, FOREIGN, card_of(self.task, self.args.size)
-            )
-            load_arrays(model, tensors)
+        if not number and self._start is not None:
+            load_arrays(model, self._start)
         if number:
             model.load_state_dict(torch.load(self.args.out / f"model-{number - 1}.pt", weights_only=True))
         return model

@@ -424,7 +424,7 @@ def test_labels_say_where_objects_are(frames):
 
 
 def test_moved_objects_keep_their_height_and_what_they_touch(frames, monkeypatch):
-    for name in ("LEANING", "LEANING_AT_WORK", "JOINTS", "SLIDES_AT_WORK"):
+    for name in ("LEANING", "LEANING_AT_WORK", "NEAR_PLACED", "LEANING_PLACED", "JOINTS", "SLIDES_AT_WORK"):
         monkeypatch.setattr(frames_module, name, 0.0)
     engine = engine_of(type(frames.task), variant="D2")
     for _ in range(5):
@@ -463,6 +463,29 @@ def test_some_objects_lean_on_the_table(frames, monkeypatch):
             if name in frames.task.object_mocap:
                 assert pose[2, 2] == pytest.approx(1.0, abs=1e-6)
     assert leaning > 10
+
+
+def test_what_stands_on_another_object_leans_and_stands_elsewhere_on_it_but_not_what_has_its_seat_there(monkeypatch):
+    """A mug that was put down on the machine's plate, and a pod in its holder: of the two the mug is moved on its own."""
+    task = TASKS["CoffeePreparation"]
+    for name, part in (("NEAR_PLACED", 1.0), ("LEANING_PLACED", 1.0), ("JOINTS", 0.0), ("SLIDES_AT_WORK", 0.0)):
+        monkeypatch.setattr(frames_module, name, part)
+    frames, engine = Frames(task, load_scene(task.scene), SMALL), engine_of(task, variant="D2")
+    states, rng = states_of(engine), np.random.default_rng(0)
+    groups = np.array([{"drawer": 2}.get(name, 1) for name in task.objects])
+    leaning, shifted = 0, 0
+    for _ in range(20):
+        frames.load(states, 0)
+        before = {name: frames.task.object_pose(frames.cell, name) for name in task.objects}
+        frames.move(groups, 2, True, rng)
+        after = {name: frames.task.object_pose(frames.cell, name) for name in task.objects}
+        in_machine = [np.linalg.inv(poses["coffee_machine"]) @ poses["mug"] for poses in (before, after)]
+        pod_in_machine = [np.linalg.inv(poses["coffee_machine"]) @ poses["coffee_pod"] for poses in (before, after)]
+        np.testing.assert_allclose(pod_in_machine[1], pod_in_machine[0], atol=1e-9)
+        assert after["mug"][2, 2] > np.cos(frames_module.LEAN_PLACED) - 1e-6
+        leaning += after["mug"][2, 2] < 0.99
+        shifted += np.linalg.norm((in_machine[1] - in_machine[0])[:2, 3]) > 2e-3
+    assert leaning > 5 and shifted > 10
 
 
 def test_a_drawer_is_open_or_shut_wherever_the_hand_is_and_takes_along_what_lies_in_it(monkeypatch):

@@ -40,6 +40,9 @@ JOINTS, SLIDES_AT_WORK = 0.15, 0.3
 # Part of the pictures in which what stands free leans, tipped over an edge by up to so many radians, and of a skill's reference
 # object: skills that go well hardly ever show how it leans.
 LEANING, LEANING_AT_WORK, LEAN = 0.03, 0.1, 0.6
+# The same of what stands on another object without a seat there, as a mug on its plate: else it is believed upright, and where
+# policies mostly put it, when it was put down too far out and leans over the edge.
+NEAR_PLACED, LEANING_PLACED, LEAN_PLACED = 0.3, 0.12, 0.4
 HAND_CLEARANCE = 0.14  # metres between the grip site and what is put elsewhere
 TRIES = 10
 ROBOT = 0  # group of what touches the robot, directly or through others; other groups are numbered from 1
@@ -174,7 +177,12 @@ class Frames:
             elif kind < far + near:
                 self._nudge(members, rng)
             if len(members) == 1 and rng.random() < (LEANING_AT_WORK if at_work in members else LEANING):
-                self._lean(members[0], rng)
+                self._lean(members[0], LEAN, rng)
+            for n in self._placed(members):
+                if rng.random() < NEAR_PLACED:
+                    self._nudge([n], rng)
+                if rng.random() < LEANING_PLACED:
+                    self._lean(n, LEAN_PLACED, rng)
         if len(held) == 1 and names[held[0]] in task.object_qpos and self.cell.controller[GRIPPER] > 0:
             if rng.random() < HELD:
                 self._slip(names[held[0]], rng)
@@ -195,13 +203,20 @@ class Frames:
         data.qpos[address] = self._joint_low[number] + self._joint_span[number] * rng.random()
         self._move_rigidly(touching, translation(*(data.xaxis[joint] * (data.qpos[address] - before))))
 
-    def _lean(self, n: int, rng: np.random.Generator) -> None:
-        """Tip an object over a point of the table beneath its rim."""
+    def _placed(self, members: Sequence[int]) -> list[int]:
+        """Those of some objects that touch one another which stand on another one, and may stand elsewhere on it."""
+        names, shapes = self.task.objects, self.task.shapes
+        largest = max(members, key=lambda n: shapes[names[n]].radius)
+        free = [n for n in members if names[n] in self.task.object_qpos and names[n] not in self.task.seats]
+        return [n for n in free if n != largest]
+
+    def _lean(self, n: int, most: float, rng: np.random.Generator) -> None:
+        """Tip an object by up to ``most`` radians over a point of what it stands on, beneath its rim."""
         name = self.task.objects[n]
         if name not in self.task.object_qpos:
             return  # it is fixed to the table
         root = self.task.root_pose7(self.cell, name)[:3]
-        towards, angle = rng.uniform(-np.pi, np.pi), rng.uniform(0.0, LEAN)
+        towards, angle = rng.uniform(-np.pi, np.pi), rng.uniform(0.0, most)
         out = 0.5 * self.task.shapes[name].radius * np.array([np.cos(towards), np.sin(towards)])
         edge = translation(root[0] + out[0], root[1] + out[1], root[2] - self.task.shapes[name].height)
         over = rotation(angle * np.array([-np.sin(towards), np.cos(towards), 0.0]))

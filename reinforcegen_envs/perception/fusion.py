@@ -19,7 +19,7 @@ NONE = -1  # nothing is known yet
 # seen from one side alone, so what was seen before it was taken is worth keeping.
 FADING = np.array([[0.985, 0.995], [0.99, 0.999]])
 # The same in the hand, of what is so thin between the fingers that it swings: a mug that is held by its wall.
-SWINGING = np.array([0.95, 0.97])
+SWINGING = np.array([0.9, 0.9])
 # Part of position's and directions' precision that is left when the carrier changes: the fingers move what they close on.
 HANDOVER = np.array([0.2, 1.0])
 # Squared Mahalanobis distance, of 3 numbers, of positions and directions, beyond which what was known fades faster.
