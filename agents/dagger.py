@@ -7,10 +7,11 @@ student sees both cameras and the robot's own state, no poses and no base action
 There is neither estimate nor belief in between: it is what `perceive` is to be compared with.
 
 With an id of no mode the student learns the whole task, what is between skills included, from a `Guide`; it is not told which
-stage it is, and once it has learned it needs neither planner nor poses.
+stage it is, and once it has learned it needs neither planner nor poses. With `--through-estimator` it does not learn to see: it
+reads what the task's estimator says of every pair of pictures, and takes notes (`student`).
 
     python -m reinforcegen_envs.agents.dagger --env-id ReinforceGen/D2-Threading-Skill-v0 --stage grasp --pool grasp.npz
-    python -m reinforcegen_envs.agents.dagger --env-id ReinforceGen/D2-Threading-v0 --total-steps 200000 --disturbance 0.05
+    python -m reinforcegen_envs.agents.dagger --env-id ReinforceGen/D2-Threading-v0 --through-estimator --total-steps 200000
 """
 
 from __future__ import annotations
@@ -27,19 +28,21 @@ import torch
 
 from reinforcegen_envs import cli
 from reinforcegen_envs.agents.arguments import checked
-from reinforcegen_envs.agents.common import Collector, make_training_envs, training_seeds
+from reinforcegen_envs.agents.common import Collector, Transition, make_training_envs, training_seeds
 from reinforcegen_envs.agents.guide import Guide, Unaided
 from reinforcegen_envs.agents.pixel_arguments import PixelArgs
 from reinforcegen_envs.agents.pixel_policy import PixelPolicy
 from reinforcegen_envs.agents.pixel_replay import PixelReplay
 from reinforcegen_envs.agents.runs import Run
+from reinforcegen_envs.agents.student import Notes, NotesLearner
 from reinforcegen_envs.arguments import Count, CountOrZero, NotNegative, Positive
+from reinforcegen_envs.errors import InvalidArgument
 from reinforcegen_envs.policies.bundle import Bundle
 from reinforcegen_envs.policies.policy import Policy
 from reinforcegen_envs.tasks import TASKS
 from reinforcegen_envs.wrappers.vector import ThreadVectorEnv
 
-KIND = "pixel_student"
+KIND, NOTES_KIND = "pixel_student", "student"
 METRICS = ("charts/teacher_success", "charts/teacher_part", "losses/imitation", "losses/updates")
 
 
@@ -53,6 +56,9 @@ class Args(PixelArgs):
     """folder of the teacher; None: the shipped one. The student stays in the run's folder"""
     lines: str = "joint"
     """whole tasks: how the teacher gets from skill to skill, along lines in "joint" space or "straight" ones"""
+
+    through_estimator: bool = False
+    """whole tasks: the student reads the estimates of the network in the folder of weights, instead of learning to see"""
 
     # Algorithm
     warmup_steps: CountOrZero = 4_000
@@ -80,7 +86,13 @@ class Args(PixelArgs):
 
     def wrapped(self, env: gym.Env) -> gym.Env:
         """A whole task does not say which stage it is."""
-        return Unaided(env) if is_whole_task(env) else env
+        if not is_whole_task(env):
+            if self.through_estimator:
+                raise InvalidArgument(
+                    f"through_estimator is for whole tasks, not for {self.env_id}; give an id of no mode"
+                )
+            return env
+        return Notes(Unaided(env), self.weights) if self.through_estimator else Unaided(env)
 
 
 def is_whole_task(env: gym.Env) -> bool:
@@ -113,7 +125,7 @@ class Teacher:
     def __call__(self) -> np.ndarray:
         """(num_envs, 7) float32, world frame."""
         if self._guides:
-            return np.array([guide() for guide in self._guides], np.float32)
+            return np.array([told(env, guide) for env, guide in zip(self._envs, self._guides, strict=True)], np.float32)
         return np.array(
             [
                 env.get_wrapper_attr("ask")(self._policy, env.get_wrapper_attr("observation"), "the teacher's action")
@@ -129,22 +141,67 @@ class Teacher:
                 guide.begin()
 
 
+def told(env: gym.Env, guide: Guide) -> np.ndarray:
+    """What a guide says, as an action of an environment."""
+    return env.get_wrapper_attr("label")(guide) if env.has_wrapper_attr("label") else guide()
+
+
 def teacher_part(args: Args, step: int) -> float:
     """Part of the episodes that begin at a control step which the teacher plays."""
     return 1.0 - min(1.0, max(0, step - args.warmup_steps) / args.mix_steps)
 
 
-def update(
-    policy: PixelPolicy, optimiser: torch.optim.Optimizer, replay: PixelReplay, rng: np.random.Generator, size: int
-) -> float:
-    """One step towards the teacher's actions on ``size`` states; returns their mean absolute difference before."""
-    batch = replay.sample(rng, size, 0.0)
-    seen, numbers, label = (torch.from_numpy(array) for array in (batch.seen, batch.state, batch.action))
-    loss = (policy.action(policy.encode(seen), policy.normalise(numbers)) - label).abs().mean()
-    optimiser.zero_grad()
-    loss.backward()
-    optimiser.step()
-    return loss.item()
+class PixelLearner:
+    """The network, data and update of a student that sees pictures.
+
+    Args:
+        args: of the command.
+        envs: the training environments.
+    """
+
+    def __init__(self, args: Args, envs: ThreadVectorEnv):
+        spaces: Any = envs.single_observation_space
+        numbers, actions = spaces["proprio"].shape[0], math.prod(envs.single_action_space.shape or ())
+        self.policy = PixelPolicy(
+            args.image_size, numbers, actions, args.strides, args.channels, args.features, args.hidden
+        )
+        self._optimiser = torch.optim.Adam(self.policy.parameters(), args.learning_rate)
+        self._replay = PixelReplay(args.num_envs, args.buffer_size, args.image_size, numbers, actions, 1, 1.0)
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """What a checkpoint holds."""
+        return {"policy": self.policy, "optimiser": self._optimiser, "replay": self._replay}
+
+    @property
+    def size(self) -> int:
+        """States that were labelled."""
+        return self._replay.size
+
+    def act(self, observations: Any) -> np.ndarray:
+        """(n, actions)."""
+        return self.policy.act(observations)
+
+    def add(self, step: Transition, label: np.ndarray) -> None:
+        """Keep a state of every environment, and what the teacher said there."""
+        self._replay.add(step._replace(action=label))
+
+    def begin(self) -> None:
+        """Normalise with the statistics of what was kept."""
+        self.policy.fix_statistics(self._replay.state[self._replay.ready])
+
+    def update(self, rng: np.random.Generator, size: int, rate: float) -> float:
+        """One step towards the labels of ``size`` states; returns the mean absolute difference before."""
+        for group in self._optimiser.param_groups:
+            group["lr"] = rate
+        batch = self._replay.sample(rng, size, 0.0)
+        seen, numbers, label = (torch.from_numpy(array) for array in (batch.seen, batch.state, batch.action))
+        policy = self.policy
+        loss = (policy.action(policy.encode(seen), policy.normalise(numbers)) - label).abs().mean()
+        self._optimiser.zero_grad()
+        loss.backward()
+        self._optimiser.step()
+        return loss.item()
 
 
 def main(args: Args) -> dict[str, Any]:
@@ -162,13 +219,9 @@ def main(args: Args) -> dict[str, Any]:
     rng = np.random.default_rng(args.seed)
     envs = make_training_envs(args)  # complain before the run's folder is made
     teacher = Teacher(envs, args.weights, args.lines)
-    run = Run(args, "dagger", METRICS, envs, KIND)
-    spaces: Any = envs.single_observation_space
-    numbers, actions = spaces["proprio"].shape[0], math.prod(envs.single_action_space.shape or ())
-    policy = PixelPolicy(args.image_size, numbers, actions, args.strides, args.channels, args.features, args.hidden)
-    optimiser = torch.optim.Adam(policy.parameters(), args.learning_rate)
-    replay = PixelReplay(args.num_envs, args.buffer_size, args.image_size, numbers, actions, 1, 1.0)
-    run.begin(rng, policy=policy, optimiser=optimiser, replay=replay)
+    run = Run(args, "dagger", METRICS, envs, NOTES_KIND if args.through_estimator else KIND)
+    learner = NotesLearner(args, envs) if args.through_estimator else PixelLearner(args, envs)
+    run.begin(rng, **learner.parts)
 
     collector = Collector(envs, training_seeds(rng, args.num_envs))
     taught = rng.random(args.num_envs) < teacher_part(args, run.progress.step)  # whose episodes the teacher plays
@@ -180,20 +233,19 @@ def main(args: Args) -> dict[str, Any]:
             noise = rng.normal(0.0, args.disturbance, label.shape)
             action = np.clip(label + noise, -1.0, 1.0).astype(np.float32)
             if not taught.all():
-                action[~taught] = policy.act(collector.obs)[~taught]
+                action[~taught] = learner.act(collector.obs)[~taught]
             pending = physics.submit(collector.step, action)
             progress = run.progress
-            if progress.step >= args.warmup_steps and replay.size >= args.batch_size:
+            if progress.step >= args.warmup_steps and learner.size >= args.batch_size:
                 if progress.updates == 0:
-                    policy.fix_statistics(replay.state[replay.ready])
-                for group in optimiser.param_groups:
-                    group["lr"] = args.learning_rate * (1.0 - progress.step / args.total_steps)
+                    learner.begin()
+                rate = args.learning_rate * (1.0 - progress.step / args.total_steps)
                 while progress.updates < args.updates_per_step * (progress.step + args.num_envs - args.warmup_steps):
                     progress.updates += 1
-                    values["losses/imitation"] = update(policy, optimiser, replay, rng, args.batch_size)
+                    values["losses/imitation"] = learner.update(rng, args.batch_size, rate)
             step = pending.result()
             teacher.begin(step.done)
-            replay.add(step._replace(action=label))
+            learner.add(step, label)
             own = step.done & ~taught
             teacher_successes = [*teacher_successes, *step.succeeded[step.done & taught].tolist()][-100:]
             run.advance(args.num_envs, step.succeeded[own].tolist())
@@ -205,14 +257,14 @@ def main(args: Args) -> dict[str, Any]:
                     values["charts/teacher_success"] = float(np.mean(teacher_successes))
                 values["charts/teacher_part"] = teacher_part(args, run.progress.step)
                 values["losses/updates"] = run.progress.updates
-                shown = run.report(policy, values)
+                shown = run.report(learner.policy, values)
                 bar.set_postfix(success=f"{shown.get('charts/success', 0.0):.2f}")
             if run.due(args.checkpoint_every):
                 run.checkpoint()
-                run.export(policy)
+                run.export(learner.policy)
 
     envs.close()
-    return run.finish(policy)
+    return run.finish(learner.policy)
 
 
 def command() -> None:

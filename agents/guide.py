@@ -77,6 +77,16 @@ class Guide:
             return ask(self._policy, engine.observe(), engine.layout, "the tuned policy's action")
         return self._steer(start)
 
+    @property
+    def phase(self) -> int:
+        """What it was about when it last acted: twice the stage, and one more in the skill."""
+        return 2 * self._stage + self._in_skill
+
+    @property
+    def source(self) -> int:
+        """The source demonstration whose start the hand goes to, or came from."""
+        return self._counters.source or 0
+
     def _enter(self) -> None:
         """Choose a source for a stage that was just entered."""
         engine, counters = self._engine, self._counters

@@ -17,9 +17,8 @@ from drawing import does_not_draw, draws, run_what_draws  # noqa: E402
 from offset_reach import assert_equal, read_csv  # noqa: E402
 
 from reinforcegen_envs.agents import dagger  # noqa: E402
-from reinforcegen_envs.agents.dagger import KIND, Args, Teacher, teacher_part, update  # noqa: E402
+from reinforcegen_envs.agents.dagger import KIND, Args, PixelLearner, Teacher, teacher_part  # noqa: E402
 from reinforcegen_envs.agents.pixel_policy import PixelPolicy  # noqa: E402
-from reinforcegen_envs.agents.pixel_replay import Pictures  # noqa: E402
 from reinforcegen_envs.errors import InvalidArgument  # noqa: E402
 from reinforcegen_envs.policies.bundle import Bundle  # noqa: E402
 from reinforcegen_envs.tasks import ThreadingTask  # noqa: E402
@@ -110,7 +109,7 @@ def test_a_student_learns_what_the_teacher_does_and_resumes_exactly(tmp_path, mo
 def test_labels_are_the_teacher_s_whoever_plays(tmp_path, monkeypatch):
     monkeypatch.setattr(dagger, "Teacher", LampTeacher)
     kept = []
-    monkeypatch.setattr(dagger, "update", lambda policy, optimiser, replay, *_: kept.append(replay) or 0.0)
+    monkeypatch.setattr(PixelLearner, "update", lambda learner, *_: kept.append(learner.parts["replay"]) or 0.0)
     dagger.main(small(tmp_path, total_steps=600, mix_steps=100, disturbance=0.5))
     replay = kept[-1]
     label, seen = replay.rows[replay.ready, 0], replay.seen[replay.ready, 0, 0, 0, 0]
@@ -122,19 +121,16 @@ def test_the_teacher_s_part_falls():
     assert [teacher_part(args, step) for step in (0, 100, 200, 300, 1000)] == [1.0, 1.0, 0.5, 0.0, 0.0]
 
 
-def test_an_update_moves_actions_towards_the_labels():
+def test_an_update_moves_actions_towards_the_labels(tmp_path):
     torch.manual_seed(0)
-    policy = PixelPolicy(SIZE, 2, 1, (2, 2), 4, 8, 16)
-    optimiser = torch.optim.Adam(policy.parameters(), 1e-2)
-
-    class Replay:
-        def sample(self, rng, count, fraction):
-            seen = np.random.default_rng(1).integers(0, 256, (count, 2, SIZE, SIZE, 3), dtype=np.uint8)
-            zeros = np.zeros((count, 2), np.float32)
-            none = np.zeros(count, np.float32)
-            return Pictures(seen, zeros, np.full((count, 1), 0.5, np.float32), none, none, seen, zeros)
-
-    losses = [update(policy, optimiser, Replay(), np.random.default_rng(0), 8) for _ in range(30)]  # pyright: ignore[reportArgumentType]
+    args = small(tmp_path, env_id="test/Lamp-v0")
+    envs = dagger.make_training_envs(args)
+    learner, rng = PixelLearner(args, envs), np.random.default_rng(0)
+    label = np.full((2, 1), 0.5, np.float32)
+    collector = dagger.Collector(envs, [1, 2])
+    while learner.size < args.batch_size:
+        learner.add(collector.step(label), label)
+    losses = [learner.update(rng, 8, 1e-2) for _ in range(30)]
     assert losses[0] == pytest.approx(0.5) and losses[-1] < 0.2
 
 
@@ -143,6 +139,8 @@ def test_an_update_moves_actions_towards_the_labels():
     [
         ({"env_id": "ReinforceGen/D2-Threading-Residual-v0", "image_size": 84}, r"'base_action'.*no more: an id of mode Skill"),
         ({"env_id": "Pendulum-v1"}, "takes no argument .*mode Skill"),
+        ({"env_id": "ReinforceGen/D2-Threading-Skill-v0", "stage": "grasp", "through_estimator": True}, "is for whole tasks"),
+        ({"env_id": "ReinforceGen/D2-Threading-v0", "through_estimator": True}, "image_size is 16; the estimator sees .* 84"),
         ({"buffer_size": 10}, "buffer_size is 10; .* give 16 or more"),
         ({"strides": ()}, "strides .* leave nothing"),
     ],
