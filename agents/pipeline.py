@@ -8,6 +8,7 @@ skipped when the script is started again.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from reinforcegen_envs.policies.bundle import Bundle
 from reinforcegen_envs.registration import env_id
 from reinforcegen_envs.tasks import TASKS
 
-NOISE = ("0.01", "0.0523599")  # 1 cm and 3 degrees, per axis
+NOISE = (0.01, 0.0523599)  # 1 cm and 3 degrees, per axis
 QUIET = (
     "4"  # environments of TD3 that do not explore before the cameras: noise shakes a hand loose that would come to rest
 )
@@ -45,6 +46,9 @@ class Args:
     Threading had 300 (Coffee Preparation 100)"""
     start_noise: tuple[NotNegative, NotNegative] = (0.005, 0.0262)
     """initiation augmentation in generation: metres and radians per axis"""
+    noise: tuple[NotNegative, NotNegative] = NOISE
+    """on the starts that residuals and termination are learned from, and that policies are evaluated with too: metres and radians
+    per axis"""
     td3_steps: CountOrZero = 60_000
     """control steps of residual RL, every stage; 0 stops after imitation"""
     pool: Count = 800
@@ -73,14 +77,14 @@ class Args:
 
 
 def evaluation(
-    args: Args, weights: Path, policy: str, noise: tuple[str, str], name: str, variant: str | None = None,
+    args: Args, weights: Path, policy: str, noise: Sequence[float], name: str, variant: str | None = None,
     perception: str = "truth",
 ) -> list[str]:  # fmt: skip
     """The command that evaluates as deployed; its JSON line ends up in the step's log."""
     return [
         "-m", "reinforcegen_envs.evaluate", "--env-id", env_id(args.task, variant or args.variant, "Residual"),
         "--policy", policy, "--weights", str(weights), "--episodes", str(args.episodes), "--seeds", str(args.seeds),
-        "--pose-noise", *noise, "--perception", perception, "--retries", str(args.retries),
+        "--pose-noise", *map(str, noise), "--perception", perception, "--retries", str(args.retries),
         "--csv", str(args.out / f"{name}.csv"), "--json", "--quiet",
     ]  # fmt: skip
 
@@ -96,20 +100,51 @@ def in_turn(args: Args) -> list[str]:
 
 
 def fine_tune(args: Args, steps: Steps, weights: Path, data: list[str], perception: str = "truth") -> None:
-    """Residual RL stage by stage, from starts that are off and come from the tuned stages before; evaluation of the whole."""
-    mark = "" if perception == "truth" else f"{perception}-"  # of the steps' names
+    """Residual RL stage by stage, termination, and evaluation of the whole."""
+    mark = mark_of(perception)
+    behind = residuals(args, steps, weights, perception)
+    steps.run(
+        f"{mark}termination",
+        ["-m", "reinforcegen_envs.agents.termination", "--weights", str(weights), "--data", *data,
+         "--pose-noise", *map(str, args.noise), "--perception", perception],
+        # It takes the place of what the base is evaluated with.
+        after=[behind, "evaluate-base", "evaluate-base-noise"],
+    )  # fmt: skip
+    for suffix, noise, variant in tuned_evaluations(args):
+        name = f"{mark}tuned{suffix}"
+        command = evaluation(args, weights, "tuned", noise, name, variant, perception)
+        steps.run(f"evaluate-{name}", command, after=[f"{mark}termination"])
+
+
+def mark_of(perception: str) -> str:
+    """What the names of steps under a perception begin with."""
+    return "" if perception == "truth" else f"{perception}-"
+
+
+def residuals(args: Args, steps: Steps, weights: Path, perception: str = "truth") -> str:
+    """Residual RL stage by stage, from starts that are off and come from the tuned stages before.
+
+    Args:
+        args, steps: of the task.
+        weights: folder with what imitation has learned; residuals are added to it.
+        perception: that they act on.
+
+    Returns:
+        the last step's name.
+    """
+    mark = mark_of(perception)
     # From cameras, residuals are learned under a model of the camera's errors, at the speed of plain physics, or before them.
     modelled = perception == "camera" and not args.camera_loop
     learning = ["--perception", "camera_errors" if modelled else perception]
     quiet = ["--quiet-envs", QUIET] if perception == "camera" and args.camera_loop else []
     begin = ["--variant", *in_turn(args)]
+    noise = ["--pose-noise", *map(str, args.noise)]
     behind = "bc" if perception == "truth" else "measure"  # the step after which the next ones can begin
     earlier: dict[str, str] = {}
     if args.foresight and perception == "truth":
         steps.run(
             "foresight",
-            ["-m", "reinforcegen_envs.agents.foresight", "--task", args.task, *begin, "--weights", str(weights),
-             "--pose-noise", *NOISE],
+            ["-m", "reinforcegen_envs.agents.foresight", "--task", args.task, *begin, "--weights", str(weights), *noise],
             after=[behind],
         )  # fmt: skip
         behind = "foresight"
@@ -120,7 +155,7 @@ def fine_tune(args: Args, steps: Steps, weights: Path, data: list[str], percepti
                 f"{mark}pool-{stage}-{kind}",
                 ["-m", "reinforcegen_envs.wrappers.fill_pool", "--task", args.task, "--stage", stage,
                  *(["--earlier-pool", earlier[kind], "--earlier-policy", "tuned"] if earlier else begin),
-                 "--count", str(count), "--pose-noise", *NOISE, "--initiation", "student", "--seed", str(seed),
+                 "--count", str(count), *noise, "--initiation", "student", "--seed", str(seed),
                  *learning, "--weights", str(weights), "--out", pools[kind]],
                 after=[behind],
             )  # fmt: skip
@@ -135,23 +170,13 @@ def fine_tune(args: Args, steps: Steps, weights: Path, data: list[str], percepti
             after=[f"{mark}pool-{stage}-{kind}" for kind in pools],
         )  # fmt: skip
         earlier, behind = pools, f"{mark}td3-{stage}"
-    steps.run(
-        f"{mark}termination",
-        ["-m", "reinforcegen_envs.agents.termination", "--weights", str(weights), "--data", *data,
-         "--pose-noise", *NOISE, "--perception", perception],
-        # It takes the place of what the base is evaluated with.
-        after=[behind, "evaluate-base", "evaluate-base-noise"],
-    )  # fmt: skip
-    for suffix, noise, variant in tuned_evaluations(args):
-        name = f"{mark}tuned{suffix}"
-        command = evaluation(args, weights, "tuned", noise, name, variant, perception)
-        steps.run(f"evaluate-{name}", command, after=[f"{mark}termination"])
+    return behind
 
 
-def tuned_evaluations(args: Args) -> list[tuple[str, tuple[str, str], str]]:
+def tuned_evaluations(args: Args) -> list[tuple[str, Sequence[float], str]]:
     """What tuned policies are evaluated on: end of the result's name, start-pose noise, variant."""
-    without = ("0", "0")
-    own = [("", without, args.variant), ("-noise", NOISE, args.variant)]
+    without = (0, 0)
+    own = [("", without, args.variant), ("-noise", args.noise, args.variant)]
     return own + [(f"-{variant}", without, variant) for variant in others(args)]
 
 
@@ -230,8 +255,8 @@ def plan(args: Args, steps: Steps) -> list[str]:
         ["-m", "reinforcegen_envs.agents.bc", "--data", *data, *source, "--out", str(weights)],
         after=[f"generate-{variant}" for variant in counts],
     )
-    steps.run("evaluate-base", evaluation(args, weights, "base", ("0", "0"), "base"), after=["bc"])
-    steps.run("evaluate-base-noise", evaluation(args, weights, "base", NOISE, "base-noise"), after=["bc"])
+    steps.run("evaluate-base", evaluation(args, weights, "base", (0, 0), "base"), after=["bc"])
+    steps.run("evaluate-base-noise", evaluation(args, weights, "base", args.noise, "base-noise"), after=["bc"])
     results = ["base", "base-noise"]
     if args.td3_steps:
         fine_tune(args, steps, weights, data)
