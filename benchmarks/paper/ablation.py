@@ -1,7 +1,7 @@
 """What does each part add, where imitation alone succeeds 45% of the time? The paper's relative gain is 89%.
 
     python benchmarks/paper/ablation.py --imitation "runs/{task}/imitation" --foresight "runs/{task}/foresight"
-    python benchmarks/paper/ablation.py --tasks Threading --episodes 20 --search-episodes 20
+    python benchmarks/paper/ablation.py --tasks Threading --episodes 20 --search-episodes 20 --tune-steps 0
 
 Whole tasks on D2, learned initiation and termination, 3 x 100 episodes. First the noise on initiation poses at which imitation
 alone has 45% is searched task by task: metres and radians grow together, 1 cm with 3 degrees, and a bisection on seeds that are
@@ -9,7 +9,9 @@ used for nothing else looks for the factor. Every probe is a row of ablation_noi
 - *imitation*: base policy, initiation and termination as cloned from demonstrations;
 - *residual*: and the residual policies;
 - *termination*: and termination trained again on what the tuned policy does, which is what is shipped;
-- *foresight*: the same, tuned with a reward that looks ahead to the next stage.
+- *foresight*: the same, tuned with a reward that looks ahead to the next stage;
+- *there*: residuals that were learned at that very noise, from nothing, stage after stage, in place of those, which were learned
+  at 1 cm and 3 degrees: what tuning gains where imitation has 45%.
 
 Steps whose folder of weights is not named, or not there, are left out.
 """
@@ -31,6 +33,8 @@ import numpy as np
 from cells import RESULTS, Outcome, Table, checked_names, deployed, fill, save_panels, weights_of
 
 from reinforcegen_envs import cli
+from reinforcegen_envs.agents import pipeline
+from reinforcegen_envs.agents.steps import Steps
 from reinforcegen_envs.arguments import Count, CountOrZero, Fraction, Positive, checked
 from reinforcegen_envs.errors import InvalidArgument
 from reinforcegen_envs.evaluation.play import Agent
@@ -38,7 +42,7 @@ from reinforcegen_envs.policies.bundle import Bundle
 from reinforcegen_envs.statistics import EVALUATION_SEED
 from reinforcegen_envs.tasks import TASKS
 
-STEPS = ("imitation", "residual", "termination", "foresight")
+STEPS = ("imitation", "residual", "termination", "foresight", "there")
 SEARCH_SEED = 700_000  # a range of its own
 UNIT = (0.01, math.radians(3.0))  # metres and radians per axis at factor 1
 PAPERS_GAIN = 0.89
@@ -71,8 +75,12 @@ class Args:
     """episodes a step"""
     first_seed: CountOrZero = EVALUATION_SEED
     """episode i of a step is reset with first_seed + i"""
+    tune_steps: CountOrZero = 60_000
+    """control steps of learning each stage's residual at the noise that was found; 0: nothing is learned"""
+    pool: Count = 400
+    """starts of that, every stage"""
     mixed: Path = Path("runs/ablation")
-    """where folders of weights that hold parts of two others are made"""
+    """where folders of weights that hold parts of two others are made, and what is learned"""
     csv: Path = RESULTS / "ablation.csv"
     """the table; the probes beside it as ablation_noise.csv, the plot as PNG"""
     workers: CountOrZero = 0
@@ -133,6 +141,25 @@ def folders(args: Args, task: str) -> dict[str, str | None]:
     return found
 
 
+def tune_there(args: Args, task: str, factor: float) -> str:
+    """Learn residuals at the noise of a factor, unless that was done; returns the pattern of weights with them.
+
+    Raises:
+        StepError: a step failed; its log says why.
+    """
+    out = args.mixed / "there" / f"{factor:g}" / task.lower()
+    weights = out / "weights"
+    folder = Bundle.open(TASKS[task], weights_of(args.tuned, task)).folder
+    ignored = shutil.ignore_patterns("residual-*", "camera", "evaluation.json")
+    shutil.copytree(folder, weights, ignore=ignored, dirs_exist_ok=True)  # what was learned there stays
+    noise = (factor * UNIT[0], factor * UNIT[1])
+    settings = pipeline.Args(
+        task=task, variant=args.variant, out=out, noise=noise, td3_steps=args.tune_steps, pool=args.pool
+    )
+    pipeline.residuals(settings, Steps(out), weights)
+    return str(args.mixed / "there" / f"{factor:g}" / "{task}" / "weights")
+
+
 def bisect(
     success: Callable[[float], float], target: float, largest: float, probes: int
 ) -> tuple[float, dict[float, float]]:
@@ -181,6 +208,7 @@ def main(args: Args) -> None:
     Raises:
         InvalidArgument: unknown tasks or variant, folders that do not fit, or a table that does not.
         WeightsError: unusable weights.
+        StepError: learning failed.
     """
     args = checked(args)
     checked_names(args.tasks, variant=args.variant)
@@ -199,6 +227,8 @@ def main(args: Args) -> None:
         print(f"{task}: imitation has {known[factor]:.2f} at {factor:g} times 1 cm and 3 degrees", flush=True)
         table.rows = {cell: row for cell, row in table.rows.items() if cell.task != task or cell.factor == factor}
         cell = Cell(task, args.variant, "imitation", factor)
+        if args.tune_steps:
+            steps["there"] = tune_there(args, task, factor)
         for step, weights in steps.items():
             fill(table, [replace(cell, step=step)], make, weights, args.episodes, args.first_seed, args.workers)
             if imitation := table.rows[cell].success:  # else there is nothing to gain on
