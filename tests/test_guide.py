@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import pytest
 
 pytest.importorskip("torch")
+
+from blind import Blind  # noqa: E402
 
 from reinforcegen_envs.agents.guide import Guide, Unaided  # noqa: E402
 from reinforcegen_envs.errors import InvalidArgument  # noqa: E402
@@ -54,25 +55,6 @@ def test_unknown_lines_are_refused():
     core: Any = make_env("Threading", "D0").unwrapped
     with pytest.raises(InvalidArgument, match="unknown lines 'curved'.*joint"):
         Guide(core.engine, Bundle.open(TASKS["Threading"]), "curved")
-
-
-class Blind(gym.Wrapper[Any, Any, Any, Any]):
-    """Shows black pictures, without drawing any."""
-
-    def reset(self, **kwargs: Any):
-        """See the environment."""
-        super().reset(**kwargs)
-        return self._seen(), {}
-
-    def step(self, action: Any):
-        """See the environment."""
-        _, *rest = super().step(action)
-        return self._seen(), *rest
-
-    def _seen(self):
-        core: Any = self.unwrapped
-        black = np.zeros((16, 16, 3), np.uint8)
-        return {"proprio": core.engine.proprio(), "front": black, "wrist": black}
 
 
 def test_a_whole_task_s_student_is_not_told_the_stage():

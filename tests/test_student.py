@@ -11,6 +11,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from blind import Blind  # noqa: E402
 from drawing import does_not_draw, draws, run_what_draws  # noqa: E402
 
 from reinforcegen_envs.agents import dagger  # noqa: E402
@@ -20,32 +21,6 @@ from reinforcegen_envs.policies.bundle import Bundle  # noqa: E402
 from reinforcegen_envs.policies.mlp import load_mlps  # noqa: E402
 from reinforcegen_envs.registration import make_env  # noqa: E402
 from reinforcegen_envs.tasks import TASKS  # noqa: E402
-
-SIZE = 84
-
-
-class Blind(gym.Wrapper[Any, Any, Any, Any]):
-    """Shows black pictures, without drawing any."""
-
-    def __init__(self, env: gym.Env[Any, Any]):
-        super().__init__(env)
-        picture = gym.spaces.Box(0, 255, (SIZE, SIZE, 3), np.uint8)
-        self.observation_space = gym.spaces.Dict({"front": picture, "wrist": picture})
-
-    def reset(self, **kwargs: Any):
-        """See the environment."""
-        super().reset(**kwargs)
-        return self._seen(), {}
-
-    def step(self, action: Any):
-        """See the environment."""
-        _, *rest = super().step(action)
-        return self._seen(), *rest
-
-    def _seen(self):
-        core: Any = self.unwrapped
-        black = np.zeros((SIZE, SIZE, 3), np.uint8)
-        return {"proprio": core.engine.proprio(), "front": black, "wrist": black}
 
 
 @pytest.fixture
@@ -72,7 +47,7 @@ def test_where_objects_are_is_not_shown(env):
     pose = core.object_poses()["tripod"]
     core.task.write_pose7(core.sim, "tripod", pose + np.array([0.05, 0, 0, 0, 0, 0, 0]))
     core.refresh()
-    np.testing.assert_array_equal(env._seen(env.env.env._seen()), first)  # pyright: ignore[reportAttributeAccessIssue]
+    np.testing.assert_array_equal(env._seen(env.env.env.seen()), first)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_a_guide_s_label_does_what_the_guide_says(env):
