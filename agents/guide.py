@@ -87,14 +87,26 @@ class Guide:
         """The source demonstration whose start the hand goes to, or came from."""
         return self._counters.source or 0
 
+    def follow(self, source: int) -> None:
+        """Go to another source's start, if the stage is under way and that one would do too: who is taught may have chosen it."""
+        if self._engine.stage == self._stage and source in self._would_do:
+            self._choose(source)
+
     def _enter(self) -> None:
         """Choose a source for a stage that was just entered."""
-        engine, counters = self._engine, self._counters
+        engine, before = self._engine, self._counters.source
         self._stage, self._in_skill = engine.stage, False
         self._policy.reset()
         ranked = self._approach.ranked_sources()
-        counters.source = ranked[0] if ranked else counters.source or 0
-        self._tools = self._skeleton.tools[counters.source, engine.stage]
+        self._choose(ranked[0] if ranked else before or 0)
+        alike = np.ones(len(self._skeleton.tools), bool)
+        if before is not None and engine.stage > 0 and not engine.task.stages[engine.stage].new_source:
+            alike = self._skeleton.alike(before, engine.task, engine.stage)
+        self._would_do = [source for source in ranked if alike[source]]
+
+    def _choose(self, source: int) -> None:
+        self._counters.source = source
+        self._tools = self._skeleton.tools[source, self._stage]
         self._reach = float(np.linalg.norm(self._tools[1:, :3, 3] - self._tools[0, :3, 3], axis=1).max())
 
     def _steer(self, start: Array) -> Array:

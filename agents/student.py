@@ -3,7 +3,8 @@
 What it sees is what the network of `perceive` says of one control step's pictures, with its doubts: no belief, nothing fused. It
 acts in the hand's frame, where what to do beside an object looks alike wherever both are. Which stage it is, whether the skill
 has begun and which source's start the hand is on its way to cannot be seen; so an action ends with a note of these, which the
-next observation shows. The teacher says what the note should be, whatever the student has written.
+next observation shows. The teacher says what the note should be, whatever the student has written; of sources it takes the
+student's, else it would call a hand that is at one source's start back to another's.
 """
 
 from __future__ import annotations
@@ -81,7 +82,8 @@ class Notes(gym.Wrapper[Any, Any, Any, Any]):
         return self._seen(observation), *rest
 
     def label(self, guide: Guide) -> Array:
-        """What a guide would do now and note, as an action of this environment."""
+        """What a guide would do now and note, as an action of this environment; it goes to the noted source's start if it can."""
+        guide.follow(self._source)
         action = self._turned(guide(), self._hand().T)
         notes = np.full(self.phases + self.sources, -1.0)
         notes[[guide.phase, self.phases + guide.source]] = 1.0

@@ -51,6 +51,22 @@ def test_straight_lines_end_at_a_joint_s_limit():
     assert success and margin > 0.02
 
 
+def test_who_is_taught_may_choose_another_source_that_is_within_reach():
+    core: Any = make_env("Coffee", "D2").unwrapped
+    guide = Guide(core.engine, Bundle.open(TASKS["Coffee"]))
+    core.reset(seed=3)
+    guide()
+    chosen = guide.source
+    ranked = guide._approach.ranked_sources()
+    other = next(source for source in reversed(ranked) if source != chosen)
+    before = guide()
+    guide.follow(other)
+    after = guide()
+    assert guide.source == other and guide.phase == 0 and np.abs(after - before).max() > 1e-3
+    guide.follow(99)  # there is none, or it is out of reach
+    assert guide.source == other
+
+
 def test_unknown_lines_are_refused():
     core: Any = make_env("Threading", "D0").unwrapped
     with pytest.raises(InvalidArgument, match="unknown lines 'curved'.*joint"):
