@@ -22,6 +22,9 @@ SLIPPED = 0.03  # metres from the fingers of what any source had between them: w
 # How far from where any source lets go of it what a skill came with lies that has been brought: metres aside, above and below,
 # as it may have slid down, and the cosine of its lean.
 BROUGHT_ASIDE, BROUGHT_ABOVE, BROUGHT_BELOW, BROUGHT_LEAN = 0.015, 0.01, 0.1, 0.95
+# The same of what is still in the hand, which then lets go of it instead of coming again: where sources let go, and a hand that
+# rests beside its place keeps what it has.
+LET_GO_ASIDE, LET_GO_ABOVE, LET_GO_BELOW = 0.003, 0.003, 0.005
 
 
 class Retries:
@@ -82,7 +85,7 @@ class Retries:
         counters.retries += 1
         stage, source, way_back = engine.stage, counters.source, counters.trail[::-1]
         before, failure = counters.steps, None
-        freed = self.grasp() if self.brought() else None
+        freed = self.grasp() if self.brought() or self.arrived() else None
         # Where it cannot be taken anew it may be where it belongs already, as a pod under a lid.
         for target in (stage,) if grasp is None else (grasp, stage):
             if target != engine.stage:
@@ -128,15 +131,23 @@ class Retries:
 
     def brought(self) -> bool:
         """Whether what the skill came with was let go of, and lies where sources leave it, or a little lower."""
+        return self._counters.opened and self._beside_place(BROUGHT_ASIDE, BROUGHT_ABOVE, BROUGHT_BELOW)
+
+    def arrived(self) -> bool:
+        """Whether what the skill came with is still in the hand, and is where sources let go of it."""
+        return not self._counters.opened and self._beside_place(LET_GO_ASIDE, LET_GO_ABOVE, LET_GO_BELOW)
+
+    def _beside_place(self, aside: float, above: float, below: float) -> bool:
+        """Whether what the current stage begins with in the hand is within so many metres of where some source lets go of it."""
         engine = self._engine
         stage = engine.task.stages[engine.stage]
-        if stage.held is None or not self._counters.opened:
+        if stage.held is None:
             return False
         reference, held = (engine.task.object_pose(engine.belief, name) for name in (stage.reference, stage.held))
         there, left = invert(reference) @ held, self._skeleton.left[:, engine.stage]
         off = there[:3, 3] - left[:, :3, 3]
-        near = np.hypot(off[:, 0], off[:, 1]) < BROUGHT_ASIDE
-        near &= (-BROUGHT_BELOW < off[:, 2]) & (off[:, 2] < BROUGHT_ABOVE)
+        near = np.hypot(off[:, 0], off[:, 1]) < aside
+        near &= (-below < off[:, 2]) & (off[:, 2] < above)
         return bool((near & (left[:, :3, 2] @ there[:3, 2] > BROUGHT_LEAN)).any())
 
     def _emptied(self) -> bool:
