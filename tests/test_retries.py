@@ -383,6 +383,24 @@ def test_what_was_brought_is_not_taken_anew():
     assert hybrid.counters.opened and np.linalg.norm(engine.sim.eef_pose()[:3, 3] - machine[:3, 3]) > 0.1
 
 
+def test_a_hand_that_rests_where_sources_let_go_lets_go():
+    """A pod in the mouth of its holder was carried back to the skill's start, and came to rest there again."""
+    env: Any = gym.make("ReinforceGen/D2-Coffee-Residual-v0", retries=1)
+    env.reset(seed=1)
+    hybrid = hybrid_of(env)
+    engine, retries = hybrid.engine, hybrid._retries
+    while engine.stage == 0 or not retries.arrived():
+        env.step(ZERO)
+        assert engine.stage == 0 or not hybrid.counters.opened
+    machine, pod = (engine.task.object_pose(engine.sim, name)[:3, 3] for name in ("coffee_machine", "coffee_pod"))
+    left = hybrid.skeleton.left[:, 1, 2, 3]
+    assert left.min() - 0.005 < (pod - machine)[2] < left.max() + 0.003
+    assert retries.once_more() is None
+    assert hybrid.counters.opened and hybrid.counters.retries == 1 and engine.sim.gripper_opening() > 0.9
+    assert engine.task.object_pose(engine.sim, "coffee_pod")[2, 3] < pod[2] - 0.01  # it has fallen in
+    assert engine.task.predicates(engine.sim)["pod_in_holder"] and retries.brought() and not retries.arrived()
+
+
 def test_what_swings_about_the_fingers_is_not_lost():
     """A mug that leans in the fingers by 23 degrees was taken anew: its middle is 4 cm from the rim by which it is held."""
     env = gym.make("ReinforceGen/D2-CoffeePreparation-Residual-v0", retries=1)
