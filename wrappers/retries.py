@@ -71,8 +71,12 @@ class Retries:
     def once_more(self) -> Failure | None:
         """Begin the current skill again, what it came with in the hand; returns None or why it cannot go on.
 
-        Where no plan leads to its start it goes on from where the hand is: it may be done, and only believed not to be.
+        Where no plan leads to its start it goes on from where the hand is: it may be done, and only believed not to be. So it
+        does where all that it lacks is to let go.
         """
+        if self.arrived():
+            self._let_go()
+            return None
         failure = self.begin_again(self.lost())
         connect = self._approach.last
         if self._engine.judge.failure() is None and (connect is None or not connect.plan.solved):
@@ -85,7 +89,7 @@ class Retries:
         counters.retries += 1
         stage, source, way_back = engine.stage, counters.source, counters.trail[::-1]
         before, failure = counters.steps, None
-        freed = self.grasp() if self.brought() or self.arrived() else None
+        freed = self.grasp() if self.brought() else None
         # Where it cannot be taken anew it may be where it belongs already, as a pod under a lid.
         for target in (stage,) if grasp is None else (grasp, stage):
             if target != engine.stage:
@@ -110,6 +114,19 @@ class Retries:
         if self._approach.last is not None:
             self._approach.last = replace(self._approach.last, steps=counters.steps - before)
         return failure
+
+    def _let_go(self) -> None:
+        """Open the hand where it is, and begin the skill again from there."""
+        engine, counters, approach = self._engine, self._counters, self._approach
+        counters.retries += 1
+        steps = engine.open_hand()
+        counters.begin_skill()
+        counters.steps += steps
+        counters.opened = True
+        if approach.last is not None:
+            approach.last = replace(approach.last, steps=steps)
+        engine.judge.look()
+        engine.begin_skill()
 
     def grasp(self) -> int | None:
         """The stage that takes what the current one comes with; None if it comes with nothing, or no stage says that it does."""
