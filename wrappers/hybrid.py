@@ -74,10 +74,10 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
             steps), or what it came with has slipped out of the fingers. The planner opens the hand, unless the skill came with
             something in it, backs out, and connects anew, to the start of another source where there is one. What the skill
             came with and is believed to have lost is grasped anew first, and so is what cannot be carried to where its
-            skill starts; what it has let go of where it belongs stays there, or is let go of if the hand rests with it where
-            some source lets go (within 3 mm), and the open hand goes to where a source is clear of it. Where no plan leads there,
-            the skill goes on from where the hand is. A last skill after which the believed poses pass the task's reference
-            check is left alone; one that ``termination`` ends though they do not is begun again as well.
+            skill starts; what it has let go of where it belongs stays there, and the open hand goes to where a source is clear of
+            it. Where some source lets go (within 3 mm), the hand that rests opens, and the skill goes on from there; so it does
+            where no plan leads to its start. A last skill after which the believed poses pass the task's reference check is left
+            alone; one that ``termination`` ends though they do not is begun again as well.
         weights: folder of predictors and skeleton; None means the shipped ones.
 
     Attributes:
