@@ -224,7 +224,7 @@ def test_a_step_s_work_is_jobs_of_the_cluster(connected, tmp_path, weights):
     """An evaluation as a step of a graph is that of one process."""
     args = pipeline.Args(out=tmp_path, episodes=3, seeds=1)
     with Cluster(connected) as cluster:
-        command = pipeline.evaluation(args, weights, "base", ("0", "0"), "base")
+        command = pipeline.evaluation(args, weights, "base", (0, 0), "base")
         cluster.steps(tmp_path).run("evaluate-base", command)
         cluster.wait()
     alone = evaluate.evaluate(evaluate.Args(policy="base", episodes=3, seeds=1, workers=1, quiet=True, weights=weights))
