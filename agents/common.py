@@ -67,6 +67,12 @@ def own_numbers(observations: Mapping[str, np.ndarray], which: int | EllipsisTyp
     return np.concatenate(parts, -1, dtype=np.float32)
 
 
+def input_statistics(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and std, float64, of (n, numbers) inputs of a network, to normalise with; constant entries have std 1."""
+    std = numbers.std(0, dtype=np.float64)
+    return numbers.mean(0, dtype=np.float64), np.where(std < 1e-3, 1.0, std)
+
+
 def env_factory(args: RunArgs, evaluation: bool = False) -> Callable[[], gym.Env]:
     """A function that makes one environment, for networks in float32: its observations are, and actions lie in [-1, 1].
 

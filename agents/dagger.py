@@ -17,7 +17,6 @@ reads what the task's estimator says of every pair of pictures, and takes notes 
 from __future__ import annotations
 
 import dataclasses
-import math
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -28,13 +27,12 @@ import torch
 
 from reinforcegen_envs import cli
 from reinforcegen_envs.agents.arguments import checked
-from reinforcegen_envs.agents.common import Collector, Transition, make_training_envs, training_seeds
+from reinforcegen_envs.agents.common import Collector, make_training_envs, training_seeds
 from reinforcegen_envs.agents.guide import Guide, Unaided
+from reinforcegen_envs.agents.learners import NotesLearner, PixelLearner
 from reinforcegen_envs.agents.pixel_arguments import PixelArgs
-from reinforcegen_envs.agents.pixel_policy import PixelPolicy
-from reinforcegen_envs.agents.pixel_replay import PixelReplay
 from reinforcegen_envs.agents.runs import Run
-from reinforcegen_envs.agents.student import Notes, NotesLearner
+from reinforcegen_envs.agents.student import Notes
 from reinforcegen_envs.arguments import Count, CountOrZero, NotNegative, Positive
 from reinforcegen_envs.errors import InvalidArgument
 from reinforcegen_envs.policies.bundle import Bundle
@@ -123,9 +121,10 @@ class Teacher:
         ]
 
     def __call__(self) -> np.ndarray:
-        """(num_envs, 7) float32, world frame."""
+        """(num_envs, actions) float32: actions of the environments, (7,) in the world frame unless the student takes notes."""
         if self._guides:
-            return np.array([told(env, guide) for env, guide in zip(self._envs, self._guides, strict=True)], np.float32)
+            asked = zip(self._envs, self._guides, strict=True)
+            return np.array([env.get_wrapper_attr("label")(guide) for env, guide in asked], np.float32)
         return np.array(
             [
                 env.get_wrapper_attr("ask")(self._policy, env.get_wrapper_attr("observation"), "the teacher's action")
@@ -141,67 +140,9 @@ class Teacher:
                 guide.begin()
 
 
-def told(env: gym.Env, guide: Guide) -> np.ndarray:
-    """What a guide says, as an action of an environment."""
-    return env.get_wrapper_attr("label")(guide) if env.has_wrapper_attr("label") else guide()
-
-
 def teacher_part(args: Args, step: int) -> float:
     """Part of the episodes that begin at a control step which the teacher plays."""
     return 1.0 - min(1.0, max(0, step - args.warmup_steps) / args.mix_steps)
-
-
-class PixelLearner:
-    """The network, data and update of a student that sees pictures.
-
-    Args:
-        args: of the command.
-        envs: the training environments.
-    """
-
-    def __init__(self, args: Args, envs: ThreadVectorEnv):
-        spaces: Any = envs.single_observation_space
-        numbers, actions = spaces["proprio"].shape[0], math.prod(envs.single_action_space.shape or ())
-        self.policy = PixelPolicy(
-            args.image_size, numbers, actions, args.strides, args.channels, args.features, args.hidden
-        )
-        self._optimiser = torch.optim.Adam(self.policy.parameters(), args.learning_rate)
-        self._replay = PixelReplay(args.num_envs, args.buffer_size, args.image_size, numbers, actions, 1, 1.0)
-
-    @property
-    def parts(self) -> dict[str, Any]:
-        """What a checkpoint holds."""
-        return {"policy": self.policy, "optimiser": self._optimiser, "replay": self._replay}
-
-    @property
-    def size(self) -> int:
-        """States that were labelled."""
-        return self._replay.size
-
-    def act(self, observations: Any) -> np.ndarray:
-        """(n, actions)."""
-        return self.policy.act(observations)
-
-    def add(self, step: Transition, label: np.ndarray) -> None:
-        """Keep a state of every environment, and what the teacher said there."""
-        self._replay.add(step._replace(action=label))
-
-    def begin(self) -> None:
-        """Normalise with the statistics of what was kept."""
-        self.policy.fix_statistics(self._replay.state[self._replay.ready])
-
-    def update(self, rng: np.random.Generator, size: int, rate: float) -> float:
-        """One step towards the labels of ``size`` states; returns the mean absolute difference before."""
-        for group in self._optimiser.param_groups:
-            group["lr"] = rate
-        batch = self._replay.sample(rng, size, 0.0)
-        seen, numbers, label = (torch.from_numpy(array) for array in (batch.seen, batch.state, batch.action))
-        policy = self.policy
-        loss = (policy.action(policy.encode(seen), policy.normalise(numbers)) - label).abs().mean()
-        self._optimiser.zero_grad()
-        loss.backward()
-        self._optimiser.step()
-        return loss.item()
 
 
 def main(args: Args) -> dict[str, Any]:

@@ -94,15 +94,11 @@ class Guide:
 
     def _enter(self) -> None:
         """Choose a source for a stage that was just entered."""
-        engine, before = self._engine, self._counters.source
-        self._stage, self._in_skill = engine.stage, False
+        self._stage, self._in_skill = self._engine.stage, False
         self._policy.reset()
-        ranked = self._approach.ranked_sources()
-        self._choose(ranked[0] if ranked else before or 0)
-        alike = np.ones(len(self._skeleton.tools), bool)
-        if before is not None and engine.stage > 0 and not engine.task.stages[engine.stage].new_source:
-            alike = self._skeleton.alike(before, engine.task, engine.stage)
-        self._would_do = [source for source in ranked if alike[source]]
+        ranked, alike = self._approach.ranked_sources(), self._approach.alike()
+        self._would_do = ranked if alike is None else [source for source in ranked if alike[source]]
+        self._choose(ranked[0] if ranked else self.source)
 
     def _choose(self, source: int) -> None:
         self._counters.source = source
@@ -165,6 +161,10 @@ class Unaided(gym.Wrapper[Any, Any, Any, Any]):
         if failure is not None:
             terminated, info = True, {**info, "failure": str(failure)}
         return self._hidden(observation), reward, terminated, truncated, info
+
+    def label(self, guide: Guide) -> Array:
+        """What a guide would do now, as an action of this environment."""
+        return guide()
 
     def _hidden(self, observation: Any) -> Any:
         observation["proprio"][self._stage] = 0.0

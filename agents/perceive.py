@@ -193,6 +193,10 @@ class Training:
             self._start, card = self._read(kept)
             self._rounds_before = int(card.get("round", 0)) + 1
 
+    def _round(self, number: int) -> int:
+        """The estimator's rounds before this one, those before a warm start among them."""
+        return number + self._rounds_before
+
     def _read(self, path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """An estimator of this task and size."""
         return read_weights(path, FORMAT, FOREIGN, card_of(self.task, self.args.size))
@@ -224,12 +228,12 @@ class Training:
         """Play the round's episodes, unless they were."""
         args, file, errors = self.args, self.args.out / f"states-{number}.npz", self.args.out / f"errors-{number}.json"
         if not (file.is_file() and errors.is_file()):
-            number += self._rounds_before
-            count = args.own_episodes if number else args.episodes
-            first = FIRST_SEED + 10_000 * number
+            own = self._round(number) > 0
+            count = args.own_episodes if own else args.episodes
+            first = FIRST_SEED + 10_000 * self._round(number)
             jobs = [(first + i, i) for i in range(count)]
             parts, rows, successes = [], [], []
-            with open_workers(args.ray, args.workers, start_player, (args, number > 0), jobs=count) as workers:
+            with open_workers(args.ray, args.workers, start_player, (args, own), jobs=count) as workers:
                 results = workers.map(Player.play, jobs)
                 for states, errors_of, success in tqdm(
                     results, total=count, unit="episode", desc="play", disable=args.quiet
@@ -297,7 +301,7 @@ class Training:
         kept = np.flatnonzero(~held_out)
         model = self._model(number)
         steps = max(1, int(args.passes * len(kept) / args.batch_size))
-        rate = args.learning_rate * (0.5 if number + self._rounds_before else 1.0)
+        rate = args.learning_rate * (0.5 if self._round(number) else 1.0)
 
         def note(step: int, nll: float, seconds: float) -> None:
             fresh = not self.log.is_file()
@@ -319,7 +323,7 @@ class Training:
         coverage = {str(q): round(float(np.mean(np.abs(away) < z)), 3) for q, z in QUANTILES.items()}
         card = {
             **card_of(task, args.size), "command": f"reinforcegen perceive --task {args.task}", "seed": args.seed,
-            "round": number + self._rounds_before, "frames": len(kept), "steps": steps, "nll": round(nll, 4),
+            "round": self._round(number), "frames": len(kept), "steps": steps, "nll": round(nll, 4),
             "coverage": coverage,
         }  # fmt: skip
         save_estimator(self.bundle.path("estimator"), arrays(model), card)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from reinforcegen_envs.agents.common import own_numbers
+from reinforcegen_envs.agents.common import input_statistics, own_numbers
 from reinforcegen_envs.policies.weights_file import CARD_VERSION, WeightsError, read_weights, write_weights
 from reinforcegen_envs.sim.cameras import CAMERAS
 
@@ -85,9 +85,9 @@ class PixelPolicy(nn.Module):
 
     def fix_statistics(self, numbers: np.ndarray) -> None:
         """Normalise with mean and std of (n, numbers) numbers from now on; constant entries keep std 1."""
-        std = numbers.std(0, dtype=np.float64)
-        self.state_mean.copy_(torch.from_numpy(numbers.mean(0, dtype=np.float64)))
-        self.state_std.copy_(torch.from_numpy(np.where(std < 1e-3, 1.0, std)))
+        mean, std = input_statistics(numbers)
+        self.state_mean.copy_(torch.from_numpy(mean))
+        self.state_std.copy_(torch.from_numpy(std))
 
     def encode(self, seen: torch.Tensor) -> torch.Tensor:
         """(n, 2, size, size, 3) uint8 to (n, encoded_size)."""

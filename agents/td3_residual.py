@@ -24,6 +24,7 @@ from reinforcegen_envs.agents.arguments import RunArgs, checked
 from reinforcegen_envs.agents.common import (
     Collector,
     Transition,
+    input_statistics,
     make_training_envs,
     space_sizes,
     training_seeds,
@@ -174,9 +175,9 @@ class Agent(nn.Module):
 
     def fix_statistics(self, obs: np.ndarray) -> None:
         """Normalise with mean and std of (n, size) observations from now on; constant entries keep std 1."""
-        std = obs.std(0, dtype=np.float64)
-        self.obs_mean.copy_(torch.from_numpy(obs.mean(0, dtype=np.float64)))
-        self.obs_std.copy_(torch.from_numpy(np.where(std < 1e-3, 1.0, std)))
+        mean, std = input_statistics(obs)
+        self.obs_mean.copy_(torch.from_numpy(mean))
+        self.obs_std.copy_(torch.from_numpy(std))
 
     def normalise(self, obs: torch.Tensor) -> torch.Tensor:
         """What the networks see."""

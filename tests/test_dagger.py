@@ -17,7 +17,8 @@ from drawing import does_not_draw, draws, run_what_draws  # noqa: E402
 from offset_reach import assert_equal, read_csv  # noqa: E402
 
 from reinforcegen_envs.agents import dagger  # noqa: E402
-from reinforcegen_envs.agents.dagger import KIND, Args, PixelLearner, Teacher, teacher_part  # noqa: E402
+from reinforcegen_envs.agents.dagger import KIND, Args, Teacher, teacher_part  # noqa: E402
+from reinforcegen_envs.agents.learners import PixelLearner  # noqa: E402
 from reinforcegen_envs.agents.pixel_policy import PixelPolicy  # noqa: E402
 from reinforcegen_envs.errors import InvalidArgument  # noqa: E402
 from reinforcegen_envs.policies.bundle import Bundle  # noqa: E402

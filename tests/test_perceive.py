@@ -38,9 +38,8 @@ def args(tmp_path):
 def test_rounds_leave_an_estimator_and_are_not_run_again(args, capsys):
     perceive.main(args)
     network, card = load_estimator(args.weights / "estimator.safetensors", task="Threading", kind="estimator")
-    before = load_estimator(SHIPPED / "threading" / "estimator.safetensors", task="Threading", kind="estimator")[1][
-        "round"
-    ]
+    _, shipped = load_estimator(SHIPPED / "threading" / "estimator.safetensors", task="Threading", kind="estimator")
+    before = shipped["round"]
     assert network.size == 84 and card["round"] == before + 2 and card["frames"] > 100
     first, second = (json.loads((args.out / f"round-{i}.json").read_text()) for i in (0, 1))
     # What goes on from an estimator plays with it from the first round on.

@@ -16,7 +16,9 @@ from drawing import does_not_draw, draws, run_what_draws  # noqa: E402
 
 from reinforcegen_envs.agents import dagger  # noqa: E402
 from reinforcegen_envs.agents.guide import Guide, Unaided  # noqa: E402
-from reinforcegen_envs.agents.student import ACTIONS, Notes, NotesLearner  # noqa: E402
+from reinforcegen_envs.agents.learners import NotesLearner  # noqa: E402
+from reinforcegen_envs.agents.student import Notes  # noqa: E402
+from reinforcegen_envs.observations import ACTION_SIZE  # noqa: E402
 from reinforcegen_envs.policies.bundle import Bundle  # noqa: E402
 from reinforcegen_envs.policies.mlp import load_mlps  # noqa: E402
 from reinforcegen_envs.registration import make_env  # noqa: E402
@@ -34,7 +36,7 @@ def test_what_an_action_ends_with_is_shown_next(env):
     assert seen in env.observation_space and (env.phases, env.sources) == (4, 10)
     assert np.flatnonzero(seen[-14:]).tolist() == [0, 4]
     action = np.zeros(env.action_space.shape, np.float32)
-    action[[ACTIONS + 3, ACTIONS + 4 + 7]] = 0.1, 0.2
+    action[[ACTION_SIZE + 3, ACTION_SIZE + 4 + 7]] = 0.1, 0.2
     seen, *_ = env.step(action)
     assert seen in env.observation_space and np.flatnonzero(seen[-14:]).tolist() == [3, 4 + 7]
     seen, _ = env.reset(seed=1)
@@ -61,8 +63,8 @@ def test_a_guide_s_label_does_what_the_guide_says(env):
         plain.step(guides[0]().astype(np.float32))
         label = env.label(guides[1])
         assert label.shape == env.action_space.shape and np.abs(label).max() <= 1.0
-        phases.add(int(np.argmax(label[ACTIONS : ACTIONS + 4])))
-        assert np.argmax(label[ACTIONS + 4 :]) == guides[1].source
+        phases.add(int(np.argmax(label[ACTION_SIZE : ACTION_SIZE + 4])))
+        assert np.argmax(label[ACTION_SIZE + 4 :]) == guides[1].source
         env.step(label)
         np.testing.assert_allclose(core.sim.joints, plain.sim.joints, atol=1e-5)
     assert {0, 1} <= phases
@@ -72,10 +74,8 @@ def test_a_learner_comes_to_say_what_the_labels_say_with_torch_and_without():
     torch.manual_seed(0)
     space = gym.spaces.Box(-1, 1, (3,), np.float32)
     envs: Any = SimpleNamespace(single_observation_space=space, single_action_space=gym.spaces.Box(-1, 1, (2,)))
-    learner, rng = (
-        NotesLearner(SimpleNamespace(hidden=32, learning_rate=1e-2, buffer_size=100), envs),
-        np.random.default_rng(0),
-    )
+    learner = NotesLearner(SimpleNamespace(hidden=32, learning_rate=1e-2, buffer_size=100), envs)
+    rng = np.random.default_rng(0)
     seen = rng.normal(3.0, 2.0, (60, 3)).astype(np.float32)
     label = np.tanh(seen[:, :2] - 3.0)
     for i in range(0, 60, 4):
@@ -104,4 +104,4 @@ def test_a_whole_task_through_the_estimator(tmp_path):
     )  # fmt: skip
     assert dagger.main(args)["steps"] == 200
     networks, card = load_mlps(tmp_path / "run" / "actor.safetensors")
-    assert card["kind"] == "student" and networks["all"].sizes[-1] == ACTIONS + 4 + 10
+    assert card["kind"] == "student" and networks["all"].sizes[-1] == ACTION_SIZE + 4 + 10

@@ -15,7 +15,7 @@ from reinforcegen_envs.planning.motion import Plan
 from reinforcegen_envs.planning.skeleton import Skeleton
 from reinforcegen_envs.policies.policy import Policy
 from reinforcegen_envs.poses import distance, invert, matrix_from, rotvec_to_matrix
-from reinforcegen_envs.typing import Array
+from reinforcegen_envs.typing import Array, Flags
 from reinforcegen_envs.wrappers.counters import Counters
 
 NOISE_TRIES = 5  # draws of start-pose noise before the planner's failure counts
@@ -113,13 +113,21 @@ class Approach:
             ranked = self._initiation.act(engine.observe()[None])[0]
             ranked = sorted(ranked, key=lambda i: margins[i] <= COMFORT)
         order = [int(i) for i in ranked if margins[i] > 0]
-        if source is not None and engine.stage > 0 and not engine.task.stages[engine.stage].new_source:
-            # Another source's start may not suit the grasp of this one, unless it would have grasped in the same way.
-            alike = self._skeleton.alike(source, engine.task, engine.stage)
+        if (alike := self.alike()) is not None:
             order.sort(key=lambda i: (not alike[i], tried[i], i != source))
         else:
             order.sort(key=lambda i: tried[i])
         return order
+
+    def alike(self) -> Flags | None:
+        """(sources,) which would have grasped as the present one has; None where a stage may copy any of them.
+
+        Another source's start may not suit the present one's grasp.
+        """
+        engine, source = self._engine, self._counters.source
+        if source is None or engine.stage == 0 or engine.task.stages[engine.stage].new_source:
+            return None
+        return self._skeleton.alike(source, engine.task, engine.stage)
 
     def _connect(self, source: int) -> Connect:
         """Plan to a source's start pose, off by the pose noise, and follow the plan."""

@@ -22,8 +22,8 @@ SLIPPED = 0.03  # metres from the fingers of what any source had between them: w
 # How far from where any source lets go of it what a skill came with lies that has been brought: metres aside, above and below,
 # as it may have slid down, and the cosine of its lean.
 BROUGHT_ASIDE, BROUGHT_ABOVE, BROUGHT_BELOW, BROUGHT_LEAN = 0.015, 0.01, 0.1, 0.95
-# The same of what is still in the hand, which then lets go of it instead of coming again: where sources let go, and a hand that
-# rests beside its place keeps what it has.
+# The same of what is still in the hand: a hand that gets nowhere so near to where a source lets go does it there, and does not
+# come again from the skill's start.
 LET_GO_ASIDE, LET_GO_ABOVE, LET_GO_BELOW = 0.003, 0.003, 0.005
 
 

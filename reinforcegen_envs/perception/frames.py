@@ -205,10 +205,13 @@ class Frames:
 
     def _placed(self, members: Sequence[int]) -> list[int]:
         """Those of some objects that touch one another which stand on another one, and may stand elsewhere on it."""
-        names, shapes = self.task.objects, self.task.shapes
-        largest = max(members, key=lambda n: shapes[names[n]].radius)
-        free = [n for n in members if names[n] in self.task.object_qpos and names[n] not in self.task.seats]
-        return [n for n in free if n != largest]
+        task, names = self.task, self.task.objects
+        others = [n for n in members if n != self._largest(members)]
+        return [n for n in others if names[n] in task.object_qpos and names[n] not in task.seats]
+
+    def _largest(self, members: Sequence[int]) -> int:
+        """The one of some objects that touch one another on which the others stand."""
+        return max(members, key=lambda n: self.task.shapes[self.task.objects[n]].radius)
 
     def _lean(self, n: int, most: float, rng: np.random.Generator) -> None:
         """Tip an object by up to ``most`` radians over a point of what it stands on, beneath its rim."""
@@ -242,7 +245,7 @@ class Frames:
     def _put_elsewhere(self, members: Sequence[int], rng: np.random.Generator) -> None:
         """Put objects where a reset of some variant could have put the largest of them, if there is room."""
         task, cell = self.task, self.cell
-        anchor = max(members, key=lambda n: task.shapes[task.objects[n]].radius)
+        anchor = self._largest(members)
         name = task.objects[anchor]
         variants = sorted(task.variants)
         hand = cell.data.site_xpos[cell.grip_site]
