@@ -85,6 +85,12 @@ def test_a_belief_that_gets_better_is_the_environment_s(paper):
     assert isinstance(env.unwrapped.engine.perception, ApproachErrors)  # pyright: ignore[reportAttributeAccessIssue]
 
 
+def test_where_cameras_see_their_weights_count(paper):
+    seen, known = (paper.replanning.Cell("Threading", "D2", "tuned", cause, 0.04, 1) for cause in ("camera", "push"))
+    assert (seen.perception, known.perception) == ("camera", "truth")
+    assert len({paper.cells.fingerprint("Threading", "tuned", None, cell.perception) for cell in (seen, known)}) == 2
+
+
 def test_a_push_moves_the_first_object_once_and_while_the_hand_is_under_way(paper):
     env = gym.make("ReinforceGen/D2-Square-Hybrid-v0", initiation="student", replan=True)
     pushed = paper.replanning.Push(env, 0.05)

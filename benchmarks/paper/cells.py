@@ -8,6 +8,7 @@ on where it was stopped, may begin with few episodes and go on to more, and afte
 from __future__ import annotations
 
 import csv
+import functools
 import hashlib
 import json
 from collections import Counter
@@ -30,7 +31,7 @@ from reinforcegen_envs.errors import InvalidArgument
 from reinforcegen_envs.evaluation import Episode, play
 from reinforcegen_envs.evaluation.play import Agent
 from reinforcegen_envs.files import atomic_path
-from reinforcegen_envs.policies.bundle import Bundle
+from reinforcegen_envs.policies.bundle import TRUTH, Bundle
 from reinforcegen_envs.registration import VARIANTS, env_id
 from reinforcegen_envs.statistics import EVALUATION_SEED, wilson_interval
 from reinforcegen_envs.tasks import TASKS
@@ -220,10 +221,11 @@ def policies_of(task: str, policies: Sequence[str], pattern: str | None) -> list
     return [policy for policy in policies if tuned or policy != "tuned"]
 
 
-def fingerprint(task: str, policy: str, pattern: str | None) -> str:
+def fingerprint(task: str, policy: str, pattern: str | None, perception: str = TRUTH) -> str:
     """Eight letters that tell weights apart: of everything that is played."""
-    bundle = Bundle.open(TASKS[task], weights_of(pattern, task))
-    files = [bundle.path(name) for name in ("base", "termination", "initiation", "skeleton")]
+    bundle = Bundle.open(TASKS[task], weights_of(pattern, task), perception)
+    names = ("base", "termination", "initiation", "skeleton", *(("estimator",) if perception == "camera" else ()))
+    files = [bundle.path(name) for name in names]
     digest = hashlib.sha256()
     for path in [*files, *(bundle.residual_files() if policy == "tuned" else ())]:
         digest.update(path.read_bytes())
@@ -281,7 +283,7 @@ def fill(
 
     Args:
         table: where outcomes go, one by one.
-        cells: with fields ``task`` and ``policy``.
+        cells: with fields ``task`` and ``policy``, and ``perception`` where it is not the truth.
         make: an importable function: cell and ``pattern`` -> environment and policy.
         pattern: see `weights_of`.
         episodes: of a cell.
@@ -292,12 +294,17 @@ def fill(
         WeightsError: unusable weights.
         WorkerError: a worker died.
     """
-    prints = {pair: fingerprint(*pair, pattern) for pair in {(c.task, c.policy) for c in cells}}  # type: ignore[attr-defined]
+    print_of = functools.cache(
+        lambda task, policy, perception: fingerprint(
+            task, policy, pattern, perception
+        )  # a cell that does not say: the truth
+    )
+    prints = {c: print_of(c.task, c.policy, getattr(c, "perception", TRUTH)) for c in cells}  # type: ignore[attr-defined]
 
     def there(cell: Any) -> Outcome | None:
         """What was played of a cell and still holds."""
         row = table.rows.get(cell)
-        holds = row is not None and (row.first_seed, row.weights) == (first_seed, prints[cell.task, cell.policy])
+        holds = row is not None and (row.first_seed, row.weights) == (first_seed, prints[cell])
         return row if holds else None
 
     end = first_seed + episodes
@@ -315,7 +322,7 @@ def fill(
             played += found
             bar.update(len(found))
             if seeds.stop == end:
-                outcome = Outcome.of(played, prints[cell.task, cell.policy])  # type: ignore[attr-defined]
+                outcome = Outcome.of(played, prints[cell])  # type: ignore[attr-defined]
                 if (before := there(cell)) is not None:
                     outcome = before + outcome
                 table.add(cell, outcome)

@@ -2,12 +2,14 @@
 
     python benchmarks/paper/replanning.py                                  # goes on where it was stopped
     python benchmarks/paper/replanning.py --tasks Threading --episodes 20
+    python benchmarks/paper/replanning.py --belief --push --camera 0 0.04 0.08         # from cameras alone
 
-Two causes, whole tasks on D2 as deployed:
+Three causes, whole tasks on D2 as deployed:
 - *belief*: every object's believed position starts wrong, by a normal error per axis, and gets better as the hand comes nearer
   (`ApproachErrors`: whole from 35 cm on, none within 20 cm of the object's nearest part).
 - *push*: the object that the first skill takes is slid over the table by a distance in a random direction, within half a second
   that begins anywhere in the first two thirds of the first connect, while the hand is under way. Where it is stays known.
+- *camera*: the same push, or none (0), and where objects are is known from cameras alone.
 
 Without replanning the hand goes where the goal was when the connect began, and the skill starts off by what has changed since.
 """
@@ -32,9 +34,10 @@ from reinforcegen_envs.engine import Engine
 from reinforcegen_envs.evaluation.play import Agent
 from reinforcegen_envs.perception import ApproachErrors
 from reinforcegen_envs.planning.motion import Plan
+from reinforcegen_envs.policies.bundle import TRUTH
 from reinforcegen_envs.tasks import TASKS
 
-CAUSES = ("belief", "push")
+CAUSES = ("belief", "push", "camera")
 PUSH_STEPS = 10  # control steps
 PUSH_BEGINS = 2 / 3  # of the connect, at the latest
 
@@ -49,6 +52,8 @@ class Args(PlayArgs):
     """standard deviations of the first believed positions, metres per axis"""
     push: tuple[NotNegative, ...] = (0.02, 0.04, 0.08)
     """distances that the object is pushed, metres"""
+    camera: tuple[NotNegative, ...] = ()
+    """such distances, 0 among them or not, where objects are seen by cameras (needs OpenGL; several times as slow)"""
     csv: Path = RESULTS / "replanning.csv"
     """the table; the plot lies beside it as PNG"""
 
@@ -63,6 +68,11 @@ class Cell:
     cause: str
     metres: float
     replan: int
+
+    @property
+    def perception(self) -> str:
+        """Which weights count."""
+        return "camera" if self.cause == "camera" else TRUTH
 
 
 class Push(gym.Wrapper[Any, Any, Any, Any]):
@@ -118,14 +128,16 @@ def make(cell: Cell, weights: str | None) -> tuple[gym.Env, Agent]:
     more: dict[str, Any] = {"replan": bool(cell.replan)}
     if cell.cause == "belief":
         more["perception"] = ApproachErrors(metres=cell.metres)
+    elif cell.cause == "camera":
+        more["perception"] = cell.perception
     env, agent = deployed(cell.task, cell.variant, cell.policy, weights, **more)
-    return (Push(env, cell.metres) if cell.cause == "push" else env), agent
+    return (env if cell.cause == "belief" else Push(env, cell.metres)), agent
 
 
 def cells_of(args: Args) -> list[Cell]:
     """All cells, those of all tasks that are to be compared together."""
     there = {task: policies_of(task, args.policies, args.weights) or ["base"] for task in args.tasks}
-    causes = [*(("belief", metres) for metres in args.belief), *(("push", metres) for metres in args.push)]
+    causes = [(cause, metres) for cause in CAUSES for metres in getattr(args, cause)]
     return [
         Cell(task, args.variant, policy, *cause, replan)
         for cause in dict.fromkeys(causes)
@@ -136,7 +148,7 @@ def cells_of(args: Args) -> list[Cell]:
 
 
 def plot(table: Table[Cell], path: Path, variant: str) -> None:
-    """A column a task; errors of belief, and pushes. Without either there is nothing to tell them apart."""
+    """A column a task; errors of belief, and pushes, of known poses and of seen ones. Where neither is, known poses are alike."""
     tasks = [task for task in TASKS if table.of(task)]
 
     def draw(axis, row: int, column: int) -> None:
@@ -146,14 +158,14 @@ def plot(table: Table[Cell], path: Path, variant: str) -> None:
                     100 * c.metres: o
                     for c, o in table.of(tasks[column]).items()
                     if (c.policy, c.variant, c.replan) == (policy, variant, replan)
-                    and (c.cause == CAUSES[row] or not c.metres)
+                    and (c.cause == CAUSES[row] or (c.cause, CAUSES[row], c.metres) == ("belief", "push", 0.0))
                 }
                 if points:
                     label = f"{policy}, replanning {('off', 'on')[replan]}"
                     style = {"marker": "os"[replan], "color": f"C{replan}", "linestyle": ("--", "-")[i]}
                     line(axis, points, label, shift=0.06 * replan, **style)
 
-    labels = ("first error of belief, cm per axis", "push, cm")
+    labels = ("first error of belief, cm per axis", "push, cm", "push, cm, from cameras")
     save_panels(path, labels, tasks, draw, f"Replanning, {variant}, 95% intervals")
 
 
