@@ -148,7 +148,7 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
         self.counters.begin()
         failure = self._approach.connect()
         self._observe()
-        return self._info(self._approach.steps, failure)
+        return self._info(self.counters.steps, failure)
 
     def step(self, action: Any):
         """One control step of a skill, and the connect to the next one if this ends it.
@@ -187,13 +187,13 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
 
     def _skill_step(self, action: Array) -> tuple[float, bool, bool, dict[str, Any]]:
         engine, judge, counters = self.engine, self.engine.judge, self.counters
+        before = counters.steps
         engine.act(action)
         self.observation = engine.observe()
         counters.steps += 1
         counters.skill_steps += 1
         if self._retries.count:
             counters.watch(engine.belief.eef_pose()[:3, 3], engine.belief.joints, float(action[-1]))
-        steps = 1
         reward = 0.0
         last = engine.stage == self._last_stage()
         if judge.finished and not counters.finished and not last and engine.stage >= counters.reached:
@@ -206,7 +206,7 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
         in_vain = over and self._retries.in_vain()
         if over and not in_vain:
             if last and judge.last_stage:
-                steps += self._come_to_rest(action[-1])
+                self._come_to_rest(action[-1])
             if not judge.finished:
                 failure = judge.failure() or judge.skill_failure("termination")
             if last:
@@ -215,7 +215,6 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
                 self._approach.enter_stage(engine.stage + 1)
                 connect_failure = self._begin_stage()
                 self.observation = engine.observe()
-                steps += self._approach.steps
                 failure = failure or connect_failure
                 terminated = connect_failure is not None
         elif not terminated:
@@ -225,7 +224,6 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
                 if self._retries.allowed():
                     failure = self._retries.once_more()
                     self.observation = engine.observe()
-                    steps += self._approach.steps
                     terminated = failure is not None
                 else:
                     late = timeout
@@ -237,21 +235,19 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
             # end makes the return 1 with success and less without it.
             reward = self._worth() - counters.paid
         counters.paid += reward
-        return reward, terminated, truncated, self._info(steps, failure)
+        return reward, terminated, truncated, self._info(counters.steps - before, failure)
 
-    def _come_to_rest(self, gripper: float) -> int:
-        """Hold still at the announced end of the task until it counts as done, `REST` control steps at most; returns how many."""
+    def _come_to_rest(self, gripper: float) -> None:
+        """Hold still at the announced end of the task until it counts as done, `REST` control steps at most."""
         engine, judge, counters = self.engine, self.engine.judge, self.counters
         still = np.zeros(ACTION_SIZE)
         still[-1] = gripper
-        begun = counters.steps
         for _ in range(REST):
             if judge.finished or judge.failure() is not None or counters.steps >= engine.task.horizon:
                 break
             engine.act(still)
             counters.steps += 1
         self.observation = engine.observe()
-        return counters.steps - begun
 
     def _worth(self) -> float:
         """The return of an episode that has just ended with success."""

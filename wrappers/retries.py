@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -88,7 +87,7 @@ class Retries:
         engine, counters = self._engine, self._counters
         counters.retries += 1
         stage, source, way_back = engine.stage, counters.source, counters.trail[::-1]
-        before, failure = counters.steps, None
+        failure = None
         freed = self.grasp() if self.brought() else None
         # Where it cannot be taken anew it may be where it belongs already, as a pod under a lid.
         for target in (stage,) if grasp is None else (grasp, stage):
@@ -111,20 +110,15 @@ class Retries:
             if failure is None or engine.judge.failure() is not None:
                 break
         counters.opened = freed is not None or grasp not in (None, engine.stage)  # nothing is in the hand, as is known
-        if self._approach.last is not None:
-            self._approach.last = replace(self._approach.last, steps=counters.steps - before)
         return failure
 
     def _let_go(self) -> None:
         """Open the hand where it is, and begin the skill again from there."""
-        engine, counters, approach = self._engine, self._counters, self._approach
+        engine, counters = self._engine, self._counters
         counters.retries += 1
-        steps = engine.open_hand()
+        counters.steps += engine.open_hand()
         counters.begin_skill()
-        counters.steps += steps
         counters.opened = True
-        if approach.last is not None:
-            approach.last = replace(approach.last, steps=steps)
         engine.judge.look()
         engine.begin_skill()
 
