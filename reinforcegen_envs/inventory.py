@@ -103,7 +103,7 @@ def main(args: Args) -> dict[str, Any]:
                 if "interval" in result:
                     low, high = result["interval"]
                     where = setting if part == "evaluation" else f"{part}, {setting}"
-                    print(f"    {where:<28} {result['success']:.3f} [{low:.3f}, {high:.3f}]")
+                    print(f"    {where:<38} {result['success']:.3f} [{low:.3f}, {high:.3f}]")
     return found
 
 

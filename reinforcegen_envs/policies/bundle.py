@@ -217,20 +217,32 @@ class Bundle:
     def list(self) -> Sequence[Part]:
         """What is there, with success where it is known: of the whole from evaluation.json, of residuals from their cards.
 
+        What serves one perception alone is named after its folder, too: ``camera/residual-insert``.
+
         Raises:
             WeightsError: a file is damaged, or of another task.
         """
         parts: list[Part] = []
-        residuals = [path.stem for path in self.residual_files()]
-        for name in [name for name in KINDS if self.path(name).is_file()] + residuals:
-            _, card = load_mlps(self.path(name), task=self.task.name)
+        files = [self.path(name) for name in KINDS if self.path(name).is_file()] + list(self.residual_files())
+        for path in dict.fromkeys(files + sorted(self.folder.glob("*/*.safetensors"))):
+            _, card = load_mlps(path, task=self.task.name)
             results = {"as trained": dict(card["evaluation"])} if card.get("evaluation") else {}
-            parts.append(Part(name, self.path(name), card, results))
+            parts.append(Part(path.relative_to(self.folder).with_suffix("").as_posix(), path, card, results))
         if self.path("skeleton").is_file():
             parts.append(Part("skeleton", self.path("skeleton"), {"sources": len(self.skeleton().tools)}, {}))
+        if self.path("estimator").is_file():
+            parts.append(Part("estimator", self.path("estimator"), self._estimator_card(), {}))
         if (deployed := self.deployed()) is not None:
             parts.append(Part("evaluation", self.path("evaluation"), {}, deployed))
         return parts
+
+    def _estimator_card(self) -> dict[str, Any]:
+        """What lies beside the estimator; `perception.network` reads the network itself."""
+        path = self.path("estimator").with_suffix(".json")
+        try:
+            return dict(json.loads(path.read_text()))
+        except (OSError, ValueError, TypeError) as error:
+            raise WeightsError(f"{path} is not the card of an estimator ({error}); train it again") from error
 
     # --- writing ---
 
