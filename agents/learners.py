@@ -14,8 +14,7 @@ from reinforcegen_envs.agents.common import Transition, space_sizes
 from reinforcegen_envs.agents.pixel_policy import PixelPolicy
 from reinforcegen_envs.agents.pixel_replay import PixelReplay
 from reinforcegen_envs.agents.replay import Replay
-from reinforcegen_envs.agents.student import Student
-from reinforcegen_envs.policies.mlp import MLP
+from reinforcegen_envs.agents.student import Student, StudentPolicy
 from reinforcegen_envs.typing import Observations
 from reinforcegen_envs.wrappers.vector import ThreadVectorEnv
 
@@ -124,13 +123,14 @@ class NotesLearner(Learner):
 
     def __init__(self, args: Any, envs: ThreadVectorEnv):
         self._numbers, actions = space_sizes(envs)
-        self.student = Student(self._numbers, actions, args.hidden)
+        phases, sources = envs.get_attr("phases")[0], envs.get_attr("sources")[0]
+        self.student = Student(self._numbers, actions, phases, sources, args.hidden)
         super().__init__(self.student, Replay(args.buffer_size, self._numbers + actions), args.learning_rate)
 
     @property
-    def policy(self) -> MLP:
+    def policy(self) -> StudentPolicy:
         """See the base class."""
-        return self.student.mlp()
+        return self.student.policy()
 
     @torch.no_grad()
     def act(self, observations: Observations) -> np.ndarray:

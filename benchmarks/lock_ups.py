@@ -28,11 +28,10 @@ from tqdm import tqdm
 
 from reinforcegen_envs.agents.guide import LINES, Guide, Unaided
 from reinforcegen_envs.agents.pixel_policy import PixelPolicy
-from reinforcegen_envs.agents.student import Notes
+from reinforcegen_envs.agents.student import Notes, StudentPolicy
 from reinforcegen_envs.arguments import Count, checked
 from reinforcegen_envs.files import atomic_path
 from reinforcegen_envs.policies.bundle import Bundle
-from reinforcegen_envs.policies.mlp import load_mlps
 from reinforcegen_envs.registration import make_env
 from reinforcegen_envs.statistics import EVALUATION_SEED, wilson_interval
 from reinforcegen_envs.tasks import TASKS
@@ -83,9 +82,9 @@ def play(env: Any, act: Callable[[Any], np.ndarray], begin: Callable[[], None], 
 def drivers(task: str, args: Args) -> dict[str, tuple[Any, Callable[[Any], np.ndarray], Callable[[], None]]]:
     """Name -> environment, what acts in it, and what to call when an episode begins."""
     if args.student is not None and args.through_estimator:
-        networks, _ = load_mlps(args.student, kind="student", task=task)
+        student = StudentPolicy.load(args.student, kind="student", task=task)
         env = Notes(Unaided(make_env(task, "D2", obs_mode="rgb")))
-        return {"student through the estimator": (env, networks["all"], lambda: None)}
+        return {"student through the estimator": (env, student, lambda: None)}
     if args.student is not None:
         student = PixelPolicy.load(args.student, kind="pixel_student", task=task)
         env = Unaided(make_env(task, "D2", obs_mode="rgb", image_size=student.settings["image_size"]))
