@@ -10,6 +10,14 @@ from reinforcegen_envs.tasks import TASKS
 
 pytest.register_assert_rewrite("helpers")  # it holds assertions
 
+# Minutes each: begun last, they would keep one test process at work while the other has nothing left to do.
+LONG = ("test_readme_pipeline.py", "test_what_draws.py")
+
+
+def pytest_collection_modifyitems(items):
+    """The longest tests first."""
+    items.sort(key=lambda item: item.path.name not in LONG)
+
 
 @pytest.fixture(scope="session")
 def source_demos():
