@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -58,11 +57,6 @@ class Approach:
         self.replan = checked_flag(replan, "replan")
         self.last: Connect | None = None
 
-    @property
-    def steps(self) -> int:
-        """Control steps of the last connect."""
-        return 0 if self.last is None else self.last.steps
-
     def enter_stage(self, stage: int) -> None:
         """What is connected to from now on."""
         self._engine.enter_stage(stage)
@@ -91,7 +85,7 @@ class Approach:
             if connect.plan.solved:
                 counters.source = source
                 break
-        self.last = None if connect is None else replace(connect, steps=steps)
+        self.last = connect
         if connect is None:
             counters.failure = engine.judge.connect_failure("no source within reach")
         else:

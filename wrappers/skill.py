@@ -201,12 +201,8 @@ class Skill(Hybrid):
             self._observe()
             return self._info(0, None)
         for attempt in range(MAX_RESETS):
-            steps, ready = self._start(seed if attempt == 0 else None, options)
-            if ready:
-                played, ready = self._run_earlier_stages()
-                steps += played
-            if ready:
-                self.counters.steps = 0
+            if self._start(seed if attempt == 0 else None, options) and self._run_earlier_stages():
+                steps, self.counters.steps = self.counters.steps, 0
                 self._observe()
                 return self._info(steps, None)
         raise SkillResetError(
@@ -214,33 +210,32 @@ class Skill(Hybrid):
             "use a better base policy, less pose_noise, or a pool"
         )
 
-    def _start(self, seed: int | None, options: dict[str, Any] | None) -> tuple[int, bool]:
-        """Go to the start of the first stage, or of the earlier pool's; returns control steps and whether its skill can start."""
+    def _start(self, seed: int | None, options: dict[str, Any] | None) -> bool:
+        """Go to the start of the first stage, or of the earlier pool's; returns whether its skill can start."""
         if self._earlier_pool is not None:
             self.core.start_from(self._earlier_pool.draw, seed)
+            self.counters.steps = 0
             self.engine.begin_skill()
-            return 0, True
+            return True
         self.core.begin(seed, options)
         self.counters.begin()
-        return (0, False) if self._approach.connect() is not None else (self._approach.steps, True)
+        return self._approach.connect() is None
 
-    def _run_earlier_stages(self) -> tuple[int, bool]:
-        """Play every stage before this one; returns control steps and whether the skill can start."""
+    def _run_earlier_stages(self) -> bool:
+        """Play every stage before this one; returns whether the skill can start."""
         engine, judge, counters = self.engine, self.engine.judge, self.counters
-        steps = 0
         while engine.stage < self.stage:
             engine.act(self._earlier_action())
-            steps += 1
+            counters.steps += 1
             counters.skill_steps += 1
             timeout = counters.skill_steps >= engine.task.stages[engine.stage].horizon
             if timeout or judge.failure() is not None:
-                return steps, False
+                return False
             if judge.finished:
                 self._approach.enter_stage(engine.stage + 1)
                 if self._approach.connect() is not None:
-                    return steps, False
-                steps += self._approach.steps
-        return steps, True
+                    return False
+        return True
 
     def _earlier_action(self) -> Array:
         """The earlier policy's action now, (7,) float64, world frame."""
