@@ -123,8 +123,7 @@ class NotesLearner(Learner):
 
     def __init__(self, args: Any, envs: ThreadVectorEnv):
         self._numbers, actions = space_sizes(envs)
-        phases, sources = envs.get_attr("phases")[0], envs.get_attr("sources")[0]
-        self.student = Student(self._numbers, actions, phases, sources, args.hidden)
+        self.student = Student(self._numbers, actions, envs.get_attr("noted_phase")[0], args.hidden)
         super().__init__(self.student, Replay(args.buffer_size, self._numbers + actions), args.learning_rate)
 
     @property

@@ -102,7 +102,9 @@ class Notes(gym.Wrapper[Any, Any, Any, Any]):
         self._own = proprio_size(task) - self._stages  # numbers of `proprio` before the stage
         self.phases, self.sources = 2 * self._stages, len(bundle.skeleton().tools)
         self._recall = Recall(len(task.objects))
-        size = output_size(task) + self._recall.size + self._own + self.phases + self.sources
+        begin = output_size(task) + self._recall.size + self._own
+        self.noted_phase = slice(begin, begin + self.phases)
+        size = self.noted_phase.stop + self.sources
         self.observation_space = gym.spaces.Box(-np.inf, np.inf, (size,), np.float32)
         self.action_space = gym.spaces.Box(-1.0, 1.0, (ACTION_SIZE + self.phases + self.sources,), np.float32)
         self._phase, self._source = 0, 0
@@ -153,15 +155,15 @@ class Student(nn.Module):
 
     Args:
         numbers, actions: of an observation and of an action.
-        phases: of the note.
-        behind: numbers of an observation behind the note's phase: that of sources.
+        phase: where an observation has the note's phase.
         hidden: units in both hidden layers.
     """
 
-    def __init__(self, numbers: int, actions: int, phases: int, behind: int, hidden: int):
+    def __init__(self, numbers: int, actions: int, phase: slice, hidden: int):
         super().__init__()
+        phases = phase.stop - phase.start
         self.heads = nn.ModuleList([make_head(numbers, hidden, actions) for _ in range(phases)])
-        self._actions, self._phase = actions, slice(numbers - behind - phases, numbers - behind)
+        self._actions, self._phase = actions, phase
         self.register_buffer("mean", torch.zeros(phases, numbers))
         self.register_buffer("std", torch.ones(phases, numbers))
         self.mean: torch.Tensor

@@ -37,6 +37,7 @@ def test_what_an_action_ends_with_is_shown_next(env):
     seen, _ = env.reset(seed=1)
     assert seen in env.observation_space and (env.phases, env.sources) == (4, 10)
     assert np.flatnonzero(seen[-14:]).tolist() == [0, 4]
+    assert np.flatnonzero(seen[env.noted_phase]).tolist() == [0]
     action = np.zeros(env.action_space.shape, np.float32)
     action[[ACTION_SIZE + 3, ACTION_SIZE + 4 + 7]] = 0.1, 0.2
     seen, *_ = env.step(action)
@@ -78,7 +79,7 @@ def test_a_learner_comes_to_say_what_the_labels_say_with_torch_and_without(tmp_p
     envs: Any = SimpleNamespace(
         single_observation_space=space,
         single_action_space=gym.spaces.Box(-1, 1, (2,)),
-        get_attr=lambda name: [{"phases": 2, "sources": 1}[name]],
+        get_attr=lambda name: [{"noted_phase": slice(3, 5)}[name]],
     )
     learner = NotesLearner(SimpleNamespace(hidden=32, learning_rate=1e-2, buffer_size=1000), envs)
     rng = np.random.default_rng(0)
