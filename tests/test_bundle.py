@@ -54,10 +54,21 @@ def test_shipped_weights_fit_together(task):
         if part.path.suffix == ".safetensors":
             assert (part.card["version"], part.card["mujoco"]) == (CARD_VERSION, "3.9.0"), name
             assert part.card == json.loads(part.path.with_suffix(".json").read_text())
-        if "residual-" in name and not part.card.get("note", "").startswith("zero"):
+        if part.card.get("note", "").startswith("zero"):
+            assert not any(network.weights[-1].any() for network in load_mlps(part.path)[0].values())
+        elif "residual-" in name:
             result = part.results["as trained"]
             low, high = result["interval"]
             assert low <= result["success"] <= high and result["episodes"] >= 100
+
+
+def test_a_list_needs_no_card_beside_a_file_and_leaves_alone_what_is_no_part(bundle):
+    names = [part.name for part in bundle.list()]
+    assert "estimator" in names and "camera/termination" in names
+    bundle.path("estimator").with_suffix(".json").unlink()
+    (bundle.folder / "runs").mkdir()
+    (bundle.folder / "runs" / "actor.safetensors").write_bytes(b"of something else")
+    assert [part.name for part in bundle.list()] == names
 
 
 def test_no_such_folder(tmp_path, monkeypatch):

@@ -28,6 +28,7 @@ from reinforcegen_envs.policies.mlp import MLP, WeightsError, load_mlps, save_ml
 from reinforcegen_envs.policies.predictors import ForesightPredictor, InitiationPredictor, TerminationPredictor
 from reinforcegen_envs.policies.residual import ResidualPolicy, TunedPolicy
 from reinforcegen_envs.policies.skill import SkillPolicy
+from reinforcegen_envs.policies.weights_file import read_weights
 from reinforcegen_envs.tasks import Task
 
 SHIPPED = Path(__file__).with_name("weights")
@@ -224,25 +225,19 @@ class Bundle:
         """
         parts: list[Part] = []
         files = [self.path(name) for name in KINDS if self.path(name).is_file()] + list(self.residual_files())
-        for path in dict.fromkeys(files + sorted(self.folder.glob("*/*.safetensors"))):
+        files += sorted(p for name in ("residual-*", "termination") for p in self.folder.glob(f"*/{name}.safetensors"))
+        for path in dict.fromkeys(files):
             _, card = load_mlps(path, task=self.task.name)
             results = {"as trained": dict(card["evaluation"])} if card.get("evaluation") else {}
             parts.append(Part(path.relative_to(self.folder).with_suffix("").as_posix(), path, card, results))
         if self.path("skeleton").is_file():
             parts.append(Part("skeleton", self.path("skeleton"), {"sources": len(self.skeleton().tools)}, {}))
         if self.path("estimator").is_file():
-            parts.append(Part("estimator", self.path("estimator"), self._estimator_card(), {}))
+            _, card = read_weights(self.path("estimator"), None, "train it again", {"task": self.task.name})
+            parts.append(Part("estimator", self.path("estimator"), card, {}))
         if (deployed := self.deployed()) is not None:
             parts.append(Part("evaluation", self.path("evaluation"), {}, deployed))
         return parts
-
-    def _estimator_card(self) -> dict[str, Any]:
-        """What lies beside the estimator; `perception.network` reads the network itself."""
-        path = self.path("estimator").with_suffix(".json")
-        try:
-            return dict(json.loads(path.read_text()))
-        except (OSError, ValueError, TypeError) as error:
-            raise WeightsError(f"{path} is not the card of an estimator ({error}); train it again") from error
 
     # --- writing ---
 

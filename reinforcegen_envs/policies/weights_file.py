@@ -43,13 +43,13 @@ def write_weights(path: str | os.PathLike[str], tensors: Mapping[str, Array], ca
 
 
 def read_weights(
-    path: str | os.PathLike[str], form: str, foreign: str, expected: Mapping[str, Any]
+    path: str | os.PathLike[str], form: str | None, foreign: str, expected: Mapping[str, Any]
 ) -> tuple[dict[str, Array], dict[str, Any]]:
     """Read what `write_weights` wrote, and check what it was made for.
 
     Args:
         path: the ``.safetensors`` file.
-        form: the "format" that its card must have.
+        form: the "format" that its card must have; None: any.
         foreign: what to do with the file of another program, for the message.
         expected: card entries that must match.
 
@@ -77,7 +77,7 @@ def read_weights(
         card: dict[str, Any] = json.loads(metadata.get("card", "{}"))
     except json.JSONDecodeError:
         card = {}
-    if card.get("format") != form:
+    if "format" not in card or form not in (None, card["format"]):
         raise WeightsError(
             f"{path} is of format {card.get('format')!r}, not {form!r}; it was not written by this package; {foreign}"
         )
