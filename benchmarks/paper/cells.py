@@ -8,7 +8,6 @@ on where it was stopped, may begin with few episodes and go on to more, and afte
 from __future__ import annotations
 
 import csv
-import functools
 import hashlib
 import json
 from collections import Counter
@@ -294,12 +293,9 @@ def fill(
         WeightsError: unusable weights.
         WorkerError: a worker died.
     """
-    print_of = functools.cache(
-        lambda task, policy, perception: fingerprint(
-            task, policy, pattern, perception
-        )  # a cell that does not say: the truth
-    )
-    prints = {c: print_of(c.task, c.policy, getattr(c, "perception", TRUTH)) for c in cells}  # type: ignore[attr-defined]
+    played_with = {c: (c.task, c.policy, pattern, getattr(c, "perception", TRUTH)) for c in cells}  # type: ignore[attr-defined]
+    known = {which: fingerprint(*which) for which in set(played_with.values())}
+    prints = {cell: known[which] for cell, which in played_with.items()}
 
     def there(cell: Any) -> Outcome | None:
         """What was played of a cell and still holds."""

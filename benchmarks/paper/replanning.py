@@ -125,12 +125,10 @@ class Push(gym.Wrapper[Any, Any, Any, Any]):
 
 def make(cell: Cell, weights: str | None) -> tuple[gym.Env, Agent]:
     """Environment and policy of a cell."""
-    more: dict[str, Any] = {"replan": bool(cell.replan)}
-    if cell.cause == "belief":
-        more["perception"] = ApproachErrors(metres=cell.metres)
-    elif cell.cause == "camera":
-        more["perception"] = cell.perception
-    env, agent = deployed(cell.task, cell.variant, cell.policy, weights, **more)
+    perception = ApproachErrors(metres=cell.metres) if cell.cause == "belief" else cell.perception
+    env, agent = deployed(
+        cell.task, cell.variant, cell.policy, weights, replan=bool(cell.replan), perception=perception
+    )
     return (env if cell.cause == "belief" else Push(env, cell.metres)), agent
 
 
@@ -150,6 +148,7 @@ def cells_of(args: Args) -> list[Cell]:
 def plot(table: Table[Cell], path: Path, variant: str) -> None:
     """A column a task; errors of belief, and pushes, of known poses and of seen ones. Where neither is, known poses are alike."""
     tasks = [task for task in TASKS if table.of(task)]
+    causes = [cause for cause in CAUSES if any(cell.cause == cause for cell in table.rows)]
 
     def draw(axis, row: int, column: int) -> None:
         for i, policy in enumerate(POLICIES):
@@ -158,15 +157,15 @@ def plot(table: Table[Cell], path: Path, variant: str) -> None:
                     100 * c.metres: o
                     for c, o in table.of(tasks[column]).items()
                     if (c.policy, c.variant, c.replan) == (policy, variant, replan)
-                    and (c.cause == CAUSES[row] or (c.cause, CAUSES[row], c.metres) == ("belief", "push", 0.0))
+                    and (c.cause == causes[row] or (c.cause, causes[row], c.metres) == ("belief", "push", 0.0))
                 }
                 if points:
                     label = f"{policy}, replanning {('off', 'on')[replan]}"
                     style = {"marker": "os"[replan], "color": f"C{replan}", "linestyle": ("--", "-")[i]}
                     line(axis, points, label, shift=0.06 * replan, **style)
 
-    labels = ("first error of belief, cm per axis", "push, cm", "push, cm, from cameras")
-    save_panels(path, labels, tasks, draw, f"Replanning, {variant}, 95% intervals")
+    labels = {"belief": "first error of belief, cm per axis", "push": "push, cm", "camera": "push, cm, from cameras"}
+    save_panels(path, [labels[cause] for cause in causes], tasks, draw, f"Replanning, {variant}, 95% intervals")
 
 
 def main(args: Args) -> None:

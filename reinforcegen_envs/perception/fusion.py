@@ -3,7 +3,7 @@
 Each of an object's vectors (see `vectors`) has a mean and a precision (inverse covariance), kept in a *carrier* frame, the
 one that the object moves with: the world, or the hand once it has closed on the object. Evidence comes in both frames, as a
 network gives it, and is turned into the carrier's. Constants are ours, found by fusing recorded estimates of five tasks again
-(see docs/perception.md).
+(see docs/perception_log.md).
 """
 
 from __future__ import annotations
