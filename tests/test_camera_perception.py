@@ -745,6 +745,37 @@ def test_a_lid_that_fell_shut_is_believed_to_be_shut_soon(tmp_path, monkeypatch)
     assert believed[0] > 1.0 and believed[20] < 0.2
 
 
+def test_what_tips_slowly_after_it_was_put_down_is_believed_to_lean_in_the_end(tmp_path, monkeypatch):
+    """A few degrees are the cameras' doubt, and count as upright; but they add up, however slowly."""
+    perception = CameraPerception(random_estimator(tmp_path / "weights", ThreadingTask))
+    engine = engine_of(ThreadingTask, perception=perception)
+    tripod, angle = engine.task.objects.index("tripod"), 0.0
+
+    def look(truth, task, stage):
+        """The tripod leans by ``angle``, radians."""
+        bodies = truth.data.xpos[list(task.bodies)]
+        turned = (np.eye(3), np.ascontiguousarray(rotation([angle, 0.0, 0.0])[:3, :3]))
+        return seen_at(truth, [encode(at, turn, 1) for at, turn in zip(bodies, turned, strict=True)])
+
+    def leans():
+        perception._grip.put_down[tripod] = True
+        engine.act(np.array([0, 0, 0, 0, 0, 0, -1.0]))
+        return engine.task.object_pose(engine.belief, "tripod")[2, 2]
+
+    monkeypatch.setattr(perception, "look", look)
+    perception_anew(engine)
+    perception._moved[tripod] = True  # it was carried there
+    angle = np.radians(6.0)
+    for _ in range(10):
+        assert leans() == pytest.approx(1.0, abs=1e-9)
+    for step in range(60):
+        angle = np.radians(6.0 + step / 3)
+        leans()
+    for _ in range(60):
+        lean = leans()
+    assert lean < np.cos(np.radians(20.0))
+
+
 def test_what_was_put_down_is_believed_upright_until_it_is_taken_up_again():
     engine = engine_of(NutAssemblyTask)
     grip, square = camera.Grip(engine.task), engine.task.objects.index("square_nut")

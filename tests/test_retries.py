@@ -383,6 +383,25 @@ def test_what_was_brought_is_not_taken_anew():
     assert hybrid.counters.opened and np.linalg.norm(engine.sim.eef_pose()[:3, 3] - machine[:3, 3]) > 0.1
 
 
+@pytest.mark.parametrize("lean", [0.1, 0.3])
+def test_what_leans_where_it_was_put_is_taken_again(lean):
+    """A mug that leaned by 20 degrees against the plate: its stage was said to be over, and a coffee was made beside it."""
+    env = gym.make("ReinforceGen/D2-CoffeePreparation-Residual-v0", retries=1, termination=lambda observation: True)
+    env.reset(seed=1)
+    hybrid = hybrid_of(env)
+    engine = hybrid.engine
+    engine.enter_stage(1)
+    placed = engine.task.object_pose(engine.sim, "coffee_machine") @ hybrid.skeleton.left[0, 1]
+    engine.task.write_pose7(engine.sim, "mug", to_pose7(placed @ rotation([lean, 0.0, 0.0])))
+    engine.refresh()
+    assert not hybrid._retries.in_vain()  # it is in the hand, or on its way there
+    hybrid.counters.opened = True
+    leans = lean > 0.2
+    assert hybrid._retries.in_vain() == leans and hybrid._retries.brought() != leans
+    *_, info = env.step(ZERO)
+    assert (info["stage"], info["retries"]) == ((0, 1) if leans else (2, 0))
+
+
 def test_a_hand_that_rests_where_sources_let_go_lets_go(monkeypatch):
     """A pod in the mouth of its holder was carried back to the skill's start, and came to rest there again."""
     env: Any = gym.make("ReinforceGen/D2-Coffee-Residual-v0", retries=1)

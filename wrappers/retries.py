@@ -13,14 +13,15 @@ from reinforcegen_envs.planning.connect import CLOSE, OPEN
 from reinforcegen_envs.planning.skeleton import Skeleton
 from reinforcegen_envs.poses import invert
 from reinforcegen_envs.sim.simulation import EMPTY
+from reinforcegen_envs.typing import Array, Flags
 from reinforcegen_envs.wrappers.approach import Approach
 from reinforcegen_envs.wrappers.counters import STALLED, Counters
 
 PATIENCE = 60  # control steps that a skill may take beyond its source's: about what beginning it again costs (ours)
 SLIPPED = 0.03  # metres from the fingers of what any source had between them: what is farther off is no longer held
 # How far from where any source lets go of it what a skill came with lies that has been brought: metres aside, above and below,
-# as it may have slid down, and the cosine of its lean.
-BROUGHT_ASIDE, BROUGHT_ABOVE, BROUGHT_BELOW, BROUGHT_LEAN = 0.015, 0.01, 0.1, 0.95
+# as it may have slid down, and the cosine of its lean (as of beliefs, see `perception.camera.UPRIGHT`).
+BROUGHT_ASIDE, BROUGHT_ABOVE, BROUGHT_BELOW, BROUGHT_LEAN = 0.015, 0.01, 0.1, 0.985
 # The same of what is still in the hand: a hand that gets nowhere so near to where a source lets go does it there, and does not
 # come again from the skill's start.
 LET_GO_ASIDE, LET_GO_ABOVE, LET_GO_BELOW = 0.003, 0.003, 0.005
@@ -64,8 +65,11 @@ class Retries:
         return counters.skill_steps >= patience or counters.still >= STALLED or self._emptied()
 
     def in_vain(self) -> bool:
-        """Whether the current skill, which was said to be over, is the last, is believed not to be, and may be begun again."""
-        return self._engine.judge.last_stage and self.allowed()
+        """Whether the current skill, which was said to be over, is believed not to be, and may be begun again.
+
+        Of the last one the belief tells, see `allowed`; of the others it tells what leans where sources leave it upright.
+        """
+        return self.allowed() and (self._engine.judge.last_stage or self._leans())
 
     def once_more(self) -> Failure | None:
         """Begin the current skill again, what it came with in the hand; returns None or why it cannot go on.
@@ -150,16 +154,30 @@ class Retries:
 
     def _beside_place(self, aside: float, above: float, below: float) -> bool:
         """Whether what the current stage begins with in the hand is within so many metres of where some source lets go of it."""
+        if (there := self._there()) is None:
+            return False
+        off = there[:3, 3] - self._skeleton.left[:, self._engine.stage, :3, 3]
+        near = np.hypot(off[:, 0], off[:, 1]) < aside
+        near &= (-below < off[:, 2]) & (off[:, 2] < above)
+        return bool((near & self._upright(there)).any())
+
+    def _leans(self) -> bool:
+        """Whether what the current skill came with was let go of, and leans as no source leaves it."""
+        there = self._there() if self._counters.opened else None
+        return there is not None and not self._upright(there).any()
+
+    def _there(self) -> Array | None:
+        """Pose of what the current stage begins with in the hand in the reference object's frame; None if that is nothing."""
         engine = self._engine
         stage = engine.task.stages[engine.stage]
         if stage.held is None:
-            return False
+            return None
         reference, held = (engine.task.object_pose(engine.belief, name) for name in (stage.reference, stage.held))
-        there, left = invert(reference) @ held, self._skeleton.left[:, engine.stage]
-        off = there[:3, 3] - left[:, :3, 3]
-        near = np.hypot(off[:, 0], off[:, 1]) < aside
-        near &= (-below < off[:, 2]) & (off[:, 2] < above)
-        return bool((near & (left[:, :3, 2] @ there[:3, 2] > BROUGHT_LEAN)).any())
+        return invert(reference) @ held
+
+    def _upright(self, there: Array) -> Flags:
+        """(sources,) whether something that is so in the reference object's frame leans about as sources leave it."""
+        return self._skeleton.left[:, self._engine.stage, :3, 2] @ there[:3, 2] > BROUGHT_LEAN
 
     def _emptied(self) -> bool:
         """Whether what the current skill came with has been lost before it was to be let go of: the fingers meet."""

@@ -285,11 +285,12 @@ class CameraPerception(Perception):
             self._moved |= held
         for n in np.flatnonzero(~self._moved & (rise <= LIFTED)):
             self._stand(n, float(self._heights[n] + rise[n]), position, rotation)
-        for n in np.flatnonzero(self._grip.put_down):
-            self._stand(n, None, position, rotation)
         poses = []
         for n in range(len(task.objects)):
             vectors = fusion.in_world(self._means[n], position, rotation, self._carrier[n])
+            # Shown so, and not written into what is known: a lean that grows by little a step has to add up.
+            if self._grip.put_down[n] and self._stands(n, vectors):
+                self._put_upright(n, vectors)
             poses.append(matrix_from(self._turned(n, vectors, rotation), vectors[0]))
         for n in np.flatnonzero(self._grip.settled):
             if (seat := task.seats.get(task.objects[n])) is not None:
@@ -298,30 +299,34 @@ class CameraPerception(Perception):
             task.write_pose7(belief, name, to_pose7(pose))
         belief.data.qpos[task.joint_qpos] = self._joint_low + self._joint_span * np.clip(self._joints, 0.0, 1.0)
 
-    def _stand(self, n: int, height: float | None, hand_position: Array, hand_rotation: Array) -> None:
-        """Put what is known of an object upright at a known height (metres; None: wherever it is), if that is near: cameras see
-        heights and lean worst."""
+    def _stand(self, n: int, height: float, hand_position: Array, hand_rotation: Array) -> None:
+        """Put what is known of an object upright at a known height (metres), if that is near: cameras see heights and lean
+        worst."""
         held = self._carrier[n] == fusion.HAND
         means = self._means[n]
         if held:
             means = means @ hand_rotation.T
             means[0] += hand_position
-        rotation, _ = decode(means, self._turns[n], self._lowest[n], self._yaws[n])
-        if rotation[2, 2] < UPRIGHT:
+        height = (height - fusion.CENTRE[2]) / fusion.UNIT
+        if not self._stands(n, means) or abs(means[0, 2] - height) * fusion.UNIT > STANDING:
             return
-        if height is not None:
-            height = (height - fusion.CENTRE[2]) / fusion.UNIT
-            if abs(means[0, 2] - height) * fusion.UNIT > STANDING:
-                return
-            means[0, 2] = height
-        if self._turns[n] == UNIQUE:
-            means[1:, 2] = 0.0
-        else:
-            means[1] = [0.0, 0.0, 1.0]
-            means[2] = means[1] if self._turns[n] == 0 else [means[2, 0], means[2, 1], 0.0]
+        means[0, 2] = height
+        self._put_upright(n, means)
         if held:
             means[0] -= hand_position
             self._means[n] = means @ hand_rotation
+
+    def _stands(self, n: int, vectors: Array) -> bool:
+        """Whether an object with such vectors, world frame, is about upright."""
+        return decode(vectors, self._turns[n], self._lowest[n], self._yaws[n])[0][2, 2] >= UPRIGHT
+
+    def _put_upright(self, n: int, vectors: Array) -> None:
+        """Take the lean out of an object's vectors, world frame, in place."""
+        if self._turns[n] == UNIQUE:
+            vectors[1:, 2] = 0.0
+        else:
+            vectors[1] = [0.0, 0.0, 1.0]
+            vectors[2] = vectors[1] if self._turns[n] == 0 else [vectors[2, 0], vectors[2, 1], 0.0]
 
     def _turned(self, n: int, vectors: Array, hand: Array) -> Array:
         """An object's rotation (3, 3), world frame, with a hand that is turned so."""
