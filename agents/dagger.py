@@ -8,7 +8,8 @@ There is neither estimate nor belief in between: it is what `perceive` is to be 
 
 With an id of no mode the student learns the whole task, what is between skills included, from a `Guide`; it is not told which
 stage it is, and once it has learned it needs neither planner nor poses. With `--through-estimator` it does not learn to see: it
-reads what the task's estimator says of every pair of pictures, and takes notes (`student`).
+reads what the task's estimator says of every pair of pictures, and takes notes (`student`). With `--perception camera` the teacher
+acts on what it believes, and not on the truth: a student can learn to do what its own pictures tell.
 
     python -m reinforcegen_envs.agents.dagger --env-id ReinforceGen/D2-Threading-Skill-v0 --stage grasp --pool grasp.npz
     python -m reinforcegen_envs.agents.dagger --env-id ReinforceGen/D2-Threading-v0 --through-estimator --total-steps 200000
@@ -35,7 +36,7 @@ from reinforcegen_envs.agents.runs import Run
 from reinforcegen_envs.agents.student import Notes
 from reinforcegen_envs.arguments import Count, CountOrZero, NotNegative, Positive
 from reinforcegen_envs.errors import InvalidArgument
-from reinforcegen_envs.policies.bundle import Bundle
+from reinforcegen_envs.policies.bundle import TRUTH, Bundle
 from reinforcegen_envs.policies.policy import Policy
 from reinforcegen_envs.tasks import TASKS
 from reinforcegen_envs.wrappers.vector import ThreadVectorEnv
@@ -105,16 +106,17 @@ class Teacher:
         envs: of mode Skill, or of none.
         weights: folder of the policy; None: the shipped one.
         lines: see `Guide`.
+        perception: name of what the environments believe.
 
     Raises:
         InvalidArgument: unknown ``lines``.
         WeightsError: unusable weights.
     """
 
-    def __init__(self, envs: ThreadVectorEnv, weights: Path | None, lines: str = "joint"):
+    def __init__(self, envs: ThreadVectorEnv, weights: Path | None, lines: str = "joint", perception: str = TRUTH):
         self._envs: list[gym.Env] = list(envs.envs)
         core: Any = self._envs[0].unwrapped
-        bundle = Bundle.open(TASKS[core.engine.task.name], weights)
+        bundle = Bundle.open(TASKS[core.engine.task.name], weights, perception)
         self._policy: Policy = bundle.tuned_or_base()
         self._guides = [
             Guide(env.get_wrapper_attr("engine"), bundle, lines) for env in self._envs if is_whole_task(env)
@@ -159,7 +161,7 @@ def main(args: Args) -> dict[str, Any]:
     torch.manual_seed(args.seed)
     rng = np.random.default_rng(args.seed)
     envs = make_training_envs(args)  # complain before the run's folder is made
-    teacher = Teacher(envs, args.weights, args.lines)
+    teacher = Teacher(envs, args.weights, args.lines, args.perception or TRUTH)
     run = Run(args, "dagger", METRICS, envs, NOTES_KIND if args.through_estimator else KIND)
     learner = NotesLearner(args, envs) if args.through_estimator else PixelLearner(args, envs)
     run.begin(rng, **learner.parts)

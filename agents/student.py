@@ -34,43 +34,48 @@ from reinforcegen_envs.policies.mlp import MLP, WeightsError, load_mlps, save_ml
 from reinforcegen_envs.sim.cameras import CAMERAS
 from reinforcegen_envs.typing import Array, Observations
 
-FADING = 0.06  # of what is remembered, in a control step (ours)
+FADINGS = (0.06, 0.015)  # of what is remembered, in a control step (ours; beliefs of what stands still: 0.015)
 ENOUGH = 200  # observations of a phase that tell its mean and spread; fewer do not
 
 
 class Recall:
     """Running means of where objects were seen: of each as if it stood still, and as if it moved with the hand.
 
-    One picture's estimate is off by a millimetre or two, which is as much room as an insertion has. Which of the two means holds
-    is for the student to know; both are shown in the hand's frame.
+    One picture's estimate is off by a millimetre or two, which is as much room as an insertion has. Of each there is one that soon
+    follows what has moved, and one that is more exact of what has not. Which of them holds is for the student to know; all are
+    shown in the hand's frame.
 
     Args:
         objects: how many.
     """
 
     def __init__(self, objects: int):
-        self._objects, self.size = objects, objects * 2 * 9
+        self._objects, self.size = objects, len(FADINGS) * objects * 2 * 9
+        self._left = 1.0 - np.array(FADINGS)[:, None, None, None, None]
         self.reset()
 
     def reset(self) -> None:
         """Remember nothing."""
-        self._precisions = np.zeros((self._objects, 2, 3, 3, 3))  # object, carrier, vector; see `fusion.evidence`
-        self._weighted = np.zeros((self._objects, 2, 3, 3))
+        # Fading, object, carrier, vector; see `fusion.evidence`.
+        self._precisions = np.zeros((len(FADINGS), self._objects, 2, 3, 3, 3))
+        self._weighted = np.zeros((len(FADINGS), self._objects, 2, 3, 3))
 
     def __call__(self, outputs: Observations, hand: Array) -> Observations:
         """Take in a network's outputs, seen from the hand's pose (4x4, world frame); returns all means, (size,)."""
         seen = split(outputs, self._objects)
         position, rotation = (hand[:3, 3] - CENTRE) / UNIT, np.ascontiguousarray(hand[:3, :3])
-        self._precisions *= 1.0 - FADING
-        self._weighted *= 1.0 - FADING
-        shown = np.empty((self._objects, 2, 3, 3))
+        self._precisions *= self._left[..., None]
+        self._weighted *= self._left
         for i in range(self._objects):
             for carrier in (WORLD, HAND):
                 means, precisions = evidence(seen.mean[i], seen.variance[i], position, rotation, carrier)
-                self._precisions[i, carrier] += precisions
-                self._weighted[i, carrier] += (precisions @ means[..., None])[..., 0]
-            shown[i] = np.linalg.solve(self._precisions[i], self._weighted[i][..., None])[..., 0]
-            carry(shown[i, WORLD], self._precisions[i, WORLD].copy(), position, rotation, HAND)
+                self._precisions[:, i, carrier] += precisions
+                self._weighted[:, i, carrier] += (precisions @ means[..., None])[..., 0]
+        shown = np.linalg.solve(self._precisions, self._weighted[..., None])[..., 0]
+        for memory in range(len(FADINGS)):
+            for i in range(self._objects):
+                precisions = self._precisions[memory, i, WORLD].copy()
+                carry(shown[memory, i, WORLD], precisions, position, rotation, HAND)
         return shown.ravel().astype(np.float32)
 
 

@@ -115,7 +115,7 @@ def test_a_mean_is_nearer_than_what_was_seen_in_the_frame_where_the_object_rests
     rng, recall = np.random.default_rng(0), Recall(1)
     truth, errors = rng.normal(size=(3, 3)), []
     hand = np.eye(4)
-    for _ in range(60):
+    for _ in range(100):
         hand[:3, :3] = rotvec_to_matrix(0.1 * rng.normal(size=3)) @ hand[:3, :3]
         hand[:3, 3] += 0.01 * rng.normal(size=3)
         position, rotation = (hand[:3, 3] - CENTRE) / UNIT, hand[:3, :3]
@@ -126,10 +126,10 @@ def test_a_mean_is_nearer_than_what_was_seen_in_the_frame_where_the_object_rests
         outputs[0, 0, 0] = in_hand @ rotation.T + [position, 0 * position, 0 * position]
         outputs[0, 0, 1] = in_hand
         outputs[0, 0] += 0.1 * rng.normal(size=(2, 3, 3))
-        shown = recall(outputs.ravel().astype(np.float32), hand).reshape(2, 3, 3)
-        errors.append([np.abs(outputs[0, 0, 1] - in_hand).mean(), np.abs(shown[frame] - in_hand).mean()])
-    seen, remembered = np.mean(errors[30:], 0)
-    assert remembered < 0.4 * seen
+        shown = recall(outputs.ravel().astype(np.float32), hand).reshape(2, 2, 3, 3)[:, frame]
+        errors.append([np.abs(outputs[0, 0, 1] - in_hand).mean(), *np.abs(shown - in_hand).mean((1, 2))])
+    seen, lately, long = np.mean(errors[30:], 0)
+    assert lately < 0.4 * seen and long < 0.8 * lately
     recall.reset()
     assert not recall._precisions.any()
 
@@ -141,10 +141,12 @@ def test_what_draws():
 
 
 @draws
-def test_a_whole_task_through_the_estimator(tmp_path):
+@pytest.mark.parametrize("perception", [None, "camera"])
+def test_a_whole_task_through_the_estimator(perception, tmp_path):
     args = dagger.Args(
         env_id="ReinforceGen/D2-Threading-v0", through_estimator=True, hidden=16, num_envs=2, total_steps=200, warmup_steps=60,
         mix_steps=60, batch_size=8, eval_every=0, final_episodes=1, runs_dir=tmp_path, run_name="run", quiet=True,
+        perception=perception,
     )  # fmt: skip
     assert dagger.main(args)["steps"] == 200
     networks, card = load_mlps(tmp_path / "run" / "actor.safetensors")
