@@ -8,8 +8,8 @@ There is neither estimate nor belief in between: it is what `perceive` is to be 
 
 With an id of no mode the student learns the whole task, what is between skills included, from a `Guide`; it is not told which
 stage it is, and once it has learned it needs neither planner nor poses. With `--through-estimator` it does not learn to see: it
-reads what the task's estimator says of every pair of pictures, and takes notes (`student`). With `--perception camera` the teacher
-acts on what it believes, and not on the truth: a student can learn to do what its own pictures tell.
+reads what the task's estimator says of every pair of pictures, and takes notes (`student`). With `--perception camera` the
+teacher acts on what it believes, and not on the truth: a student can learn to do what its own pictures tell.
 
     python -m reinforcegen_envs.agents.dagger --env-id ReinforceGen/D2-Threading-Skill-v0 --stage grasp --pool grasp.npz
     python -m reinforcegen_envs.agents.dagger --env-id ReinforceGen/D2-Threading-v0 --through-estimator --total-steps 200000

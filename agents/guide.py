@@ -25,7 +25,7 @@ from reinforcegen_envs.wrappers.approach import Approach
 from reinforcegen_envs.wrappers.counters import Counters
 
 LINES = ("joint", "straight")
-CLEAR = 1.02  # metres, world frame: height at which the hand passes over the table
+CLEAR = 1.06  # metres, world frame: height at which the hand passes over the table; at 1.02 it may rest against a coffee machine
 CONE = (0.03, 2.0)  # metres beside a skill's start from which on the hand is higher than it, and by how much a metre
 LOW = (0.03, 0.05)  # metres that the hand may be too low, and over which going on turns into going up
 AHEAD = 0.2  # radians of a joint: how far along a line in joint space the hand is sent

@@ -41,9 +41,9 @@ ENOUGH = 200  # observations of a phase that tell its mean and spread; fewer do 
 class Recall:
     """Running means of where objects were seen: of each as if it stood still, and as if it moved with the hand.
 
-    One picture's estimate is off by a millimetre or two, which is as much room as an insertion has. Of each there is one that soon
-    follows what has moved, and one that is more exact of what has not. Which of them holds is for the student to know; all are
-    shown in the hand's frame.
+    One picture's estimate is off by a millimetre or two, which is as much room as an insertion has. Of each mean there is one
+    that soon follows what has moved, and one that is more exact of what has not. Which of them holds is for the student to know;
+    all are shown in the hand's frame.
 
     Args:
         objects: how many.
