@@ -16,7 +16,7 @@ import numpy as np
 from reinforcegen_envs.engine import Engine
 from reinforcegen_envs.env import ask
 from reinforcegen_envs.errors import InvalidArgument, is_one_of
-from reinforcegen_envs.planning.connect import ARRIVED, CLOSE, OPEN
+from reinforcegen_envs.planning.connect import CLOSE, OPEN
 from reinforcegen_envs.policies.bundle import Bundle
 from reinforcegen_envs.poses import distance, matrix_to_rotvec
 from reinforcegen_envs.sim.kernel import POSITION_SCALE, ROTATION_SCALE
@@ -29,7 +29,11 @@ CLEAR = 1.06  # metres, world frame: height at which the hand passes over the ta
 CONE = (0.03, 2.0)  # metres beside a skill's start from which on the hand is higher than it, and by how much a metre
 LOW = (0.03, 0.05)  # metres that the hand may be too low, and over which going on turns into going up
 AHEAD = 0.2  # radians of a joint: how far along a line in joint space the hand is sent
-FASTEST = (0.4, 0.3)  # parts of the action's range, of translation and rotation
+# Parts of the action's range, of translation and rotation: the most, and the least while it is farther than that from a skill's
+# start. Who slows down ever more comes to rest before it arrives, as soon as it is off by a little.
+FASTEST, SLOWEST = (0.8, 0.5), (0.12, 0.12)
+ARRIVED = (0.015, 0.15)  # metres and radians from a skill's start at which the skill is begun
+BEGUN = (0.03, 0.3)  # the same where who is taught has begun it already
 STRAYED = 0.11  # metres farther from a skill's start than the skill itself goes: the skill is given up
 
 
@@ -60,7 +64,7 @@ class Guide:
     def begin(self) -> None:
         """A new episode."""
         self._counters.begin()
-        self._stage = -1
+        self._stage, self._begun = -1, False
 
     def __call__(self) -> Array:
         """(7,) action in [-1, 1], world frame."""
@@ -69,7 +73,8 @@ class Guide:
             self._enter()
         start = engine.connector.goal(engine.stage, self._tools[0])
         metres, radians = distance(engine.sim.eef_pose(), start)
-        if metres < ARRIVED[0] and radians < ARRIVED[1]:
+        near = BEGUN if self._begun else ARRIVED
+        if metres < near[0] and radians < near[1]:
             self._in_skill = True
         elif metres > self._reach + STRAYED:
             self._in_skill = False
@@ -87,8 +92,14 @@ class Guide:
         """The source demonstration whose start the hand goes to, or came from."""
         return self._counters.source or 0
 
-    def follow(self, source: int) -> None:
-        """Go to another source's start, if the stage is under way and that one would do too: who is taught may have chosen it."""
+    def follow(self, phase: int, source: int) -> None:
+        """Agree with who is taught where that does no harm, if the stage is under way.
+
+        Args:
+            phase: what it is about; where it has begun the skill a little farther off, it has begun.
+            source: whose start it goes to, if that one would do too.
+        """
+        self._begun = phase == 2 * self._engine.stage + 1
         if self._engine.stage == self._stage and source in self._would_do:
             self._choose(source)
 
@@ -117,10 +128,13 @@ class Guide:
         move = (1.0 - rising) * (ahead - hand)[:3, 3] + rising * np.array([0.0, 0.0, goal[2, 3] - hand[2, 3]])
         turn = (1.0 - rising) * matrix_to_rotvec(ahead[:3, :3] @ hand[:3, :3].T)
         gripper = OPEN if engine.task.stages[engine.stage].held is None else CLOSE
-        parts = ((move / POSITION_SCALE, FASTEST[0]), (turn / ROTATION_SCALE, FASTEST[1]))
-        return np.concatenate(
-            [*(part * min(1.0, most / max(np.linalg.norm(part), 1e-9)) for part, most in parts), [gripper]]
-        )
+        parts = ((move, ARRIVED[0], POSITION_SCALE), (turn, ARRIVED[1], ROTATION_SCALE))
+        out = []
+        for (part, near, scale), least, most in zip(parts, SLOWEST, FASTEST, strict=True):
+            far = max(float(np.linalg.norm(part)), 1e-9)
+            size = min(max(far / scale, least if far > near else 0.0), most)
+            out.append(part * size / far)
+        return np.concatenate([*out, [gripper]])
 
     def _ahead(self, goal: Array) -> Array:
         """Where the hand is (4x4) a little on along the line in joint space to a pose; the pose if near, or out of reach."""

@@ -5,7 +5,7 @@ What it sees is what the network of `perceive` says of one control step's pictur
 object looks alike wherever both are. Which stage it is, whether the skill has begun and which source's start the hand is on its
 way to cannot be seen; so an action ends with a note of these, which the next observation shows. The teacher says what the note
 should be, whatever the student has written; of sources it takes the student's, else it would call a hand that is at one source's
-start back to another's.
+start back to another's, and where the student has begun a skill near its start, it has begun.
 """
 
 from __future__ import annotations
@@ -131,8 +131,8 @@ class Notes(gym.Wrapper[Any, Any, Any, Any]):
         return self._seen(observation), *rest
 
     def label(self, guide: Guide) -> Array:
-        """What a guide would do now and note, as an action of this environment; it goes to the noted source's start if it can."""
-        guide.follow(self._source)
+        """What a guide would do now and note, as an action of this environment; it agrees with the note where it can."""
+        guide.follow(self._phase, self._source)
         action = to_reference(guide(), self._hand())
         notes = np.full(self.phases + self.sources, -1.0)
         notes[[guide.phase, self.phases + guide.source]] = 1.0

@@ -11,10 +11,11 @@ pytest.importorskip("torch")
 
 from blind import Blind  # noqa: E402
 
-from reinforcegen_envs.agents.guide import Guide, Unaided  # noqa: E402
+from reinforcegen_envs.agents.guide import ARRIVED, BEGUN, SLOWEST, Guide, Unaided  # noqa: E402
 from reinforcegen_envs.errors import InvalidArgument  # noqa: E402
 from reinforcegen_envs.planning.motion import ConnectPlanner  # noqa: E402
 from reinforcegen_envs.policies.bundle import Bundle  # noqa: E402
+from reinforcegen_envs.poses import distance  # noqa: E402
 from reinforcegen_envs.registration import make_env  # noqa: E402
 from reinforcegen_envs.tasks import TASKS  # noqa: E402
 
@@ -60,10 +61,10 @@ def test_who_is_taught_may_choose_another_source_that_is_within_reach():
     ranked = guide._approach.ranked_sources()
     other = next(source for source in reversed(ranked) if source != chosen)
     before = guide()
-    guide.follow(other)
+    guide.follow(0, other)
     after = guide()
     assert guide.source == other and guide.phase == 0 and np.abs(after - before).max() > 1e-3
-    guide.follow(99)  # there is none, or it is out of reach
+    guide.follow(0, 99)  # there is none, or it is out of reach
     assert guide.source == other
 
 
@@ -94,3 +95,26 @@ def test_what_cannot_succeed_any_more_ends():
     core.refresh()
     *_, terminated, truncated, info = env.step(np.zeros(7, np.float32))
     assert terminated and not truncated and not info["success"] and info["failure"]
+
+
+def test_a_skill_is_begun_near_its_start_and_a_little_farther_off_by_who_is_taught():
+    """On the way there the hand never slows down so much that it comes to rest."""
+    core: Any = make_env("Threading", "D0").unwrapped
+    guides = [Guide(core.engine, Bundle.open(TASKS["Threading"])) for _ in range(2)]
+    core.reset(seed=771301)
+    for guide in guides:
+        guide.begin()
+    begun: dict[int, float] = {}
+    while len(begun) < 2:
+        guides[1].follow(1, guides[1].source)
+        action = guides[0]()
+        guides[1]()
+        start = core.engine.connector.goal(0, guides[0]._tools[0])
+        metres, _ = distance(core.engine.sim.eef_pose(), start)
+        for i, guide in enumerate(guides):
+            if guide.phase == 1:
+                begun.setdefault(i, metres)
+        if not begun and metres > ARRIVED[0]:
+            assert np.linalg.norm(action[:3]) > 0.99 * SLOWEST[0]
+        core.step(action.astype(np.float32))
+    assert begun[0] < ARRIVED[0] < begun[1] < BEGUN[0]
