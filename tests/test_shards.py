@@ -153,6 +153,20 @@ def test_merged_tables_are_that_of_one_process(tables, tmp_path):
     assert summary["episodes"] == 5 and list(summary["stages"]) == ["1", "2"]
 
 
+def test_a_shard_is_not_written_over_another_one(tables, tmp_path, weights):
+    """Two shards with one name for the table: the first one's episodes were lost without a word."""
+    table = tmp_path / "table.csv"
+    table.write_bytes((tables / "1.csv").read_bytes())
+    args = evaluate.Args(policy="base", episodes=5, seeds=1, workers=1, quiet=True, weights=weights, csv=table)
+    with pytest.raises(
+        InvalidArgument, match=r"table.csv has episodes that are not of shard 2/2, such as seed 1000000"
+    ):
+        evaluate.main(dataclasses.replace(args, shard="2/2"))
+    assert table.read_bytes() == (tables / "1.csv").read_bytes()
+    evaluate.main(dataclasses.replace(args, shard="1/2"))  # its own may be written again
+    assert table.read_bytes() == (tables / "1.csv").read_bytes()
+
+
 def test_tables_that_cannot_be_merged(tables, tmp_path):
     foreign, cut = tmp_path / "foreign.csv", tmp_path / "cut.csv"
     foreign.write_text("a,b\n1,2\n")

@@ -7,6 +7,7 @@ termination predictor says; object poses are the only simulator truth used. Succ
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,7 @@ from reinforcegen_envs.arguments import Count, CountOrZero, NotNegative, Range, 
 from reinforcegen_envs.errors import InvalidArgument
 from reinforcegen_envs.evaluation import video
 from reinforcegen_envs.evaluation.play import Agent, Episode, RandomPolicy, play
-from reinforcegen_envs.evaluation.summary import report, summarise, write_csv
+from reinforcegen_envs.evaluation.summary import read_csv, report, summarise, write_csv
 from reinforcegen_envs.files import check_output
 from reinforcegen_envs.observations import ObservationLayout
 from reinforcegen_envs.policies.bundle import Bundle
@@ -197,6 +198,8 @@ def evaluate(args: Args) -> dict[str, Any]:
     seeds = shard.of(range(args.first_seed, args.first_seed + args.episodes * args.seeds))
     if not seeds:
         raise InvalidArgument(f"shard {shard} has none of the {args.episodes * args.seeds} episodes; use fewer shards")
+    if args.shard is not None and args.csv is not None:
+        check_shard_table(args.csv, args.shard, seeds)
     env, _ = make(args)  # complain before any process starts
     stage_names = [stage.name for stage in env.unwrapped.task.stages]  # type: ignore[attr-defined]
     env.close()
@@ -215,6 +218,30 @@ def evaluate(args: Args) -> dict[str, Any]:
     settings = {name: value for name, value in asdict(args).items() if name not in _NOT_SETTINGS}
     summary = summarise(episodes, stage_names, args.seeds if args.shard is None else 1)
     return {**summary, "settings": settings, "each": episodes}
+
+
+def check_shard_table(path: Path, shard: str, seeds: Sequence[int]) -> None:
+    """Complain where a shard would be written over another one, whose episodes would be lost.
+
+    Args:
+        path: the table that is to be written.
+        shard: i/n.
+        seeds: its episodes.
+
+    Raises:
+        InvalidArgument: the file has other episodes.
+    """
+    if not path.exists():
+        return
+    try:
+        there = [episode.seed for episode in read_csv(path)]
+    except InvalidArgument:
+        return  # no table, or half of one
+    others = sorted(set(there) - set(seeds))
+    if others:
+        raise InvalidArgument(
+            f"{path} has episodes that are not of shard {shard}, such as seed {others[0]}; give every shard a file of its own"
+        )
 
 
 def write_video(args: Args) -> None:
