@@ -36,9 +36,8 @@ from reinforcegen_envs.agents.runs import Run
 from reinforcegen_envs.agents.student import Notes
 from reinforcegen_envs.arguments import Count, CountOrZero, NotNegative, Positive
 from reinforcegen_envs.errors import InvalidArgument
-from reinforcegen_envs.policies.bundle import TRUTH, Bundle
+from reinforcegen_envs.policies.bundle import Bundle
 from reinforcegen_envs.policies.policy import Policy
-from reinforcegen_envs.tasks import TASKS
 from reinforcegen_envs.wrappers.vector import ThreadVectorEnv
 
 KIND, NOTES_KIND = "pixel_student", "student"
@@ -106,17 +105,16 @@ class Teacher:
         envs: of mode Skill, or of none.
         weights: folder of the policy; None: the shipped one.
         lines: see `Guide`.
-        perception: name of what the environments believe.
 
     Raises:
         InvalidArgument: unknown ``lines``.
         WeightsError: unusable weights.
     """
 
-    def __init__(self, envs: ThreadVectorEnv, weights: Path | None, lines: str = "joint", perception: str = TRUTH):
+    def __init__(self, envs: ThreadVectorEnv, weights: Path | None, lines: str = "joint"):
         self._envs: list[gym.Env] = list(envs.envs)
         core: Any = self._envs[0].unwrapped
-        bundle = Bundle.open(TASKS[core.engine.task.name], weights, perception)
+        bundle = Bundle.open(type(core.engine.task), weights, core.engine.perception.name)
         self._policy: Policy = bundle.tuned_or_base()
         self._guides = [
             Guide(env.get_wrapper_attr("engine"), bundle, lines) for env in self._envs if is_whole_task(env)
@@ -161,7 +159,7 @@ def main(args: Args) -> dict[str, Any]:
     torch.manual_seed(args.seed)
     rng = np.random.default_rng(args.seed)
     envs = make_training_envs(args)  # complain before the run's folder is made
-    teacher = Teacher(envs, args.weights, args.lines, args.perception or TRUTH)
+    teacher = Teacher(envs, args.weights, args.lines)
     run = Run(args, "dagger", METRICS, envs, NOTES_KIND if args.through_estimator else KIND)
     learner = NotesLearner(args, envs) if args.through_estimator else PixelLearner(args, envs)
     run.begin(rng, **learner.parts)

@@ -61,7 +61,7 @@ gym.register("test/Lamp-v0", lambda **kwargs: Lamp(**kwargs), max_episode_steps=
 class LampTeacher:
     """Knows what is wanted."""
 
-    def __init__(self, envs, weights, lines, perception):
+    def __init__(self, envs, weights, lines):
         self.envs = envs.envs
 
     def begin(self, begun):
