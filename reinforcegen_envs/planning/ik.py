@@ -148,6 +148,7 @@ class ArmKinematics:
         self._low, self._high = joint_range[:, 0] + LIMIT_MARGIN, joint_range[:, 1] - LIMIT_MARGIN
         self._packed = (tuple(Views.of(model, self.data)), tuple(ids))
         self._arm = slice(ids.qpos, ids.qpos + ARM_DOF)
+        self._dofs = slice(ids.dof, ids.dof + ARM_DOF)
 
     def follow(self, cell: CellState) -> None:
         """Take over a cell's fingers and objects: their inertia counts, if little, in the null space."""
@@ -161,6 +162,17 @@ class ArmKinematics:
         pose[:3, :3] = self.data.site_xmat[self.ids.grip_site].reshape(3, 3)
         pose[:3, 3] = self.data.site_xpos[self.ids.grip_site]
         return pose
+
+    def drag(self, joints: Array, rates: Array) -> Array:
+        """(7,) torques of air drag, Nm, at ``joints`` (7,), radians, moving by ``rates`` (7,), rad/s, and nothing else moving."""
+        model, data = self.model, self.data
+        data.qpos[self._arm] = joints
+        data.qvel[:] = 0.0
+        data.qvel[self._dofs] = rates
+        mujoco.mj_kinematics(model, data)
+        mujoco.mj_comPos(model, data)
+        mujoco.mj_fwdVelocity(model, data)
+        return data.qfrc_fluid[self._dofs].copy()
 
     def solve(self, target: Array, seed: Array, posture: Array = INITIAL_JOINTS) -> IKSolution:
         """Nearest solution from one seed.

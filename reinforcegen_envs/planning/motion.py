@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from reinforcegen_envs.planning.collision import CollisionChecker
-from reinforcegen_envs.planning.ik import IKSolution
+from reinforcegen_envs.planning.ik import ArmKinematics, IKSolution
 from reinforcegen_envs.planning.search import Problem, search
 from reinforcegen_envs.poses import translation
 from reinforcegen_envs.sim.simulation import CONTROL_PERIOD
@@ -22,9 +22,12 @@ from reinforcegen_envs.typing import Array
 # Franka's joint velocity limits, rad/s (Franka Control Interface, "Limits for Panda"), of which connects use a part.
 VELOCITY_LIMITS = np.array([2.175, 2.175, 2.175, 2.175, 2.61, 2.61, 2.61])
 SPEED_PART = 0.8
-# robosuite's finger tips weigh 10 g with the inertia of a 2 m box, so MuJoCo's air drag grows with the square of the
-# hand's spin and eats the wrist's 12 Nm at 1.5 rad/s. Joints 5 and 7 spin the hand about nearly the same axis.
-SPIN_LIMIT = 1.1  # rad/s, of both together
+# robosuite's finger tips weigh 10 g with the inertia of a 2 m box, so MuJoCo's air drag grows with the square of how fast the
+# hand turns, and at 1.33 rad/s about its own axis takes all that joint 7 has.
+WRIST = slice(5, 7)
+WRIST_TORQUE = 12.0  # Nm (robosuite's panda/robot.xml)
+DRAG_PART = 0.8  # of it that drag may take (ours)
+DRAG_RESOLUTION = 0.1  # radians of the fastest joint between two looks at the drag
 ACCELERATION = 6.0  # rad/s^2 of the fastest joint; keeps torques inside the 80 and 12 Nm limits (ours)
 FINE_RESOLUTION = 0.02  # radians between the collision checks that a path must pass before it is followed
 LIFTS = (0.08, 0.16)  # metres a connect may rise to pass over something
@@ -68,14 +71,16 @@ class Plan:
         }
 
 
-def time_parameterise(waypoints: Array) -> Array:
+def time_parameterise(waypoints: Array, kinematics: ArmKinematics) -> Array:
     """Joint targets every control step along a polyline, at rest at every corner.
 
     Args:
         waypoints: (K, 7) radians.
+        kinematics: of the arm: says what drag costs.
 
     Returns:
-        (T, 7), from the first waypoint to the last, within ``SPEED_PART`` of the velocity limits and ``ACCELERATION``.
+        (T, 7), from the first waypoint to the last, within ``SPEED_PART`` of the velocity limits, ``DRAG_PART`` of the
+        wrist's torque and ``ACCELERATION``.
     """
     targets = [waypoints[0]]
     for start, goal in zip(waypoints[:-1], waypoints[1:], strict=True):
@@ -84,7 +89,9 @@ def time_parameterise(waypoints: Array) -> Array:
             continue
         # Largest speed and acceleration of the path parameter s in [0, 1].
         speed = float((SPEED_PART * VELOCITY_LIMITS / np.maximum(delta, 1e-9)).min())
-        speed = min(speed, SPIN_LIMIT / max(delta[4] + delta[6], 1e-9))
+        count = int(np.ceil(delta.max() / DRAG_RESOLUTION)) + 1
+        drag = np.abs([kinematics.drag(q, goal - start)[WRIST] for q in np.linspace(start, goal, count)]).max()
+        speed = min(speed, float(np.sqrt(DRAG_PART * WRIST_TORQUE / max(drag, 1e-9))))
         acceleration = ACCELERATION / float(delta.max())
         ramp = min(speed / acceleration, np.sqrt(1.0 / acceleration))
         peak = acceleration * ramp
@@ -137,7 +144,7 @@ class ConnectPlanner:
         self._checker.checks = 0
         self._checker.update(held)
         status, waypoints = self._search(np.asarray(start), goal_pose, posture, rng, lookahead)
-        path = time_parameterise(np.array(waypoints)) if waypoints else np.empty((0, 7))
+        path = time_parameterise(np.array(waypoints), self._kinematics) if waypoints else np.empty((0, 7))
         return Plan(status, path, 1e3 * (time.perf_counter() - began), self._checker.checks)
 
     def _search(self, start, goal_pose, posture, rng, lookahead) -> tuple[str, list[Array]]:
