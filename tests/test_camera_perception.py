@@ -36,7 +36,7 @@ from reinforcegen_envs.policies.bundle import SHIPPED
 from reinforcegen_envs.policies.weights_file import WeightsError
 from reinforcegen_envs.poses import from_pose7, rotation, to_pose7
 from reinforcegen_envs.sim.simulation import Simulation
-from reinforcegen_envs.tasks import TASKS, CoffeeTask, NutAssemblyTask, ThreadingTask
+from reinforcegen_envs.tasks import TASKS, CoffeePreparationTask, CoffeeTask, NutAssemblyTask, ThreadingTask
 from reinforcegen_envs.tasks.base import Task
 from reinforcegen_envs.wrappers import fill_pool
 
@@ -785,10 +785,13 @@ def test_what_was_put_down_is_believed_upright_until_it_is_taken_up_again():
         sim.controller[camera.GRIPPER] = gripper
         return grip.update(sim, stage)
 
+    def closed():
+        return [step(0, 1.0) for _ in range(camera.STARTING + 1)][-1]
+
     assert sim.gripper_opening() > camera.EMPTY  # the fingers stay apart, as round a nut
-    assert step(0, 1.0)[square] == fusion.HAND and not grip.put_down.any()
+    assert closed()[square] == fusion.HAND and not grip.put_down.any()
     assert step(0, -1.0)[square] == fusion.WORLD and not grip.put_down.any()  # it was never brought anywhere
-    step(0, 1.0)
+    closed()
     assert step(1, 1.0)[square] == fusion.HAND and not grip.released and not grip.put_down.any()
     step(1, -1.0)
     assert grip.released and grip.put_down.tolist() == grip.falling.tolist() == [n == square for n in range(4)]
@@ -799,7 +802,29 @@ def test_what_was_put_down_is_believed_upright_until_it_is_taken_up_again():
     other = camera.Grip(engine.task)
     other.set_memory(grip.get_memory())
     assert other.put_down[square] and other.stage == 2
-    assert step(0, 1.0)[square] == fusion.HAND and not grip.put_down.any()
+    assert closed()[square] == fusion.HAND and not grip.put_down.any()
+
+
+def test_what_fingers_close_on_is_not_carried_before_they_have_come_to_it():
+    """A hand that rose while they closed believed that it lifted a mug, and closed on the mug's very rim."""
+    engine = engine_of(CoffeePreparationTask)
+    grip, mug = camera.Grip(engine.task), engine.task.objects.index("mug")
+    sim = engine.sim
+
+    def step(opening, gripper=1.0):
+        sim.data.qpos[sim.finger_qpos] = opening * np.array([0.04, -0.04])
+        sim.controller[camera.GRIPPER] = gripper
+        return grip.update(sim, 0)[mug]
+
+    closing = [0.98, 0.91, 0.84, 0.76, 0.66, 0.57, 0.47, 0.37, 0.27, 0.17]
+    assert [step(opening) for opening in closing] == [fusion.WORLD] * len(closing)
+    assert step(0.15) == fusion.HAND
+    other = camera.Grip(engine.task)
+    other.set_memory(grip.get_memory())
+    assert step(0.1) == fusion.HAND  # it slips
+    assert other.update(sim, 0)[mug] == fusion.HAND
+    assert step(0.1, -1.0) == fusion.WORLD
+    assert [step(opening) for opening in closing] == [fusion.WORLD] * len(closing)
 
 
 def test_what_was_let_go_of_in_its_seat_is_believed_to_lie_there(tmp_path, monkeypatch):

@@ -80,12 +80,14 @@ def test_it_slides_into_its_seat_a_moment_after_the_hand_has_opened():
         engine.sim.controller[GRIPPER] = gripper
         return grip.update(engine.sim, stage)
 
-    step(0, 1.0)
+    for _ in range(camera.STARTING + 1):
+        step(0, 1.0)
     assert step(1, 1.0)[pod] == fusion.HAND and not grip.settled.any()
     for _ in range(seats.DROP):
         step(1, -1.0)
         assert grip.put_down[pod] and not grip.settled.any()
     step(1, -1.0)
     assert grip.settled[pod]
-    step(0, 1.0)  # it is taken up again
+    for _ in range(camera.STARTING + 1):
+        step(0, 1.0)  # it is taken up again
     assert not grip.settled.any()

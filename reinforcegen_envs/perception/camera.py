@@ -33,6 +33,8 @@ SETTLING = 20  # control steps until objects lie still
 UPRIGHT = 0.985
 LIFTED = 0.01  # metres that a hand has risen since it closed on an object, beyond which its height is no longer taken for known
 THIN = 0.2  # such an opening below which what is held swings about the fingers (a nut's bars: 0.25)
+CLOSING = 0.03  # part of the fingers' stroke a control step beyond which they close on nothing yet; they move by 0.1
+STARTING = 3  # control steps that they may take to begin to move
 FALLING = 20  # control steps for which what was let go of may fall, or slide into place
 JOINT_FADING = 0.9  # part of a joint's precision that is left after a control step
 JOINT_SURPRISE = 6.6  # squared Mahalanobis distance of one number (p = 0.01) beyond which it fades twice as fast
@@ -147,6 +149,8 @@ class Grip:
     Attributes:
         stage: index.
         opened: how many control steps ago the hand opened first in that stage; 0: it has not.
+        closed: for how many control steps the hand has been told to close.
+        gripping: whether its fingers have come to something since then: until they have, the hand rises without it.
         put_down: (objects,) bool: let go of where it was brought to, and not taken up again.
     """
 
@@ -157,7 +161,8 @@ class Grip:
 
     def reset(self) -> None:
         """Begin with a new scene."""
-        self.stage, self.opened = 0, 0
+        self.stage, self.opened, self.closed = 0, 0, 0
+        self.gripping, self._opening = False, 1.0
         self.put_down = np.zeros(self._objects, bool)
 
     def update(self, truth: Simulation, stage: int) -> Integers:
@@ -166,7 +171,12 @@ class Grip:
         if stage != self.stage:
             self.stage, self.opened = stage, 0
         self.opened += self.opened > 0 or gripper <= 0
-        carriers = self._carriers.of(stage, gripper, truth.gripper_opening(), self.opened > 0)
+        self.closed = self.closed + 1 if gripper > 0 else 0
+        opening = truth.gripper_opening()
+        still = self.closed > STARTING and self._opening - opening < CLOSING
+        self.gripping = self.closed > 0 and (self.gripping or self.brings or still)
+        self._opening = opening
+        carriers = self._carriers.of(stage, gripper if self.gripping else 0.0, opening, self.opened > 0)
         if self.released:
             self.put_down |= self._carriers.let_go(stage)
         self.put_down &= carriers != fusion.HAND
@@ -194,11 +204,19 @@ class Grip:
 
     def get_memory(self) -> Memory:
         """What it goes on from."""
-        return {"stage": self.stage, "opened": self.opened, "put_down": self.put_down.copy()}
+        return {
+            "stage": self.stage,
+            "opened": self.opened,
+            "closed": self.closed,
+            "gripping": self.gripping,
+            "opening": self._opening,
+            "put_down": self.put_down.copy(),
+        }
 
     def set_memory(self, memory: Memory) -> None:
         """Go on from what `get_memory` gave."""
-        self.stage, self.opened = int(memory["stage"]), int(memory["opened"])
+        self.stage, self.opened, self.closed = int(memory["stage"]), int(memory["opened"]), int(memory["closed"])
+        self.gripping, self._opening = bool(memory["gripping"]), float(memory["opening"])
         self.put_down = np.array(memory["put_down"], bool)
 
 
