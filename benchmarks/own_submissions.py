@@ -30,6 +30,7 @@ METHODS = {
     "baseretry": "Imitation, with retries",
     "retry": "Imitation + residual TD3, with retries",
     "cameraretry": "Imitation + residual TD3, with retries",
+    "camerarandomretry": "Imitation + residual TD3, with retries, visuals randomised",
 }
 SOURCE = "From 10 scripted source demonstrations; connects are planned."
 CAMERA = " The shipped estimator gives objects' poses, from two pictures of 84 x 84 pixels."

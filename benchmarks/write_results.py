@@ -37,6 +37,7 @@ METHODS = {
     "base": "imitation", "tuned": "+ residual TD3", "ppo": "+ residual PPO", "camera": "tuned, from cameras",
     "basecamera": "imitation, from cameras", "baseretry": "imitation, with retries", "retry": "tuned, with retries",
     "cameraretry": "tuned, from cameras, with retries",
+    "camerarandomretry": "from cameras that see random colours and lights, with retries",
 }  # fmt: skip
 RETRIES = 5  # about as many as the horizons leave room for
 PPO_WEIGHTS = "runs/ppo/{task}/weights"
@@ -188,6 +189,11 @@ class Evaluation:
         return "camera" in self.method
 
     @property
+    def randomised(self) -> bool:
+        """Whether every episode looked different to the cameras."""
+        return "random" in self.method
+
+    @property
     def retries(self) -> int:
         """How often a skill was begun again at most."""
         return RETRIES if self.method.endswith("retry") else 0
@@ -199,6 +205,8 @@ class Evaluation:
         words += ["--policy", self.policy]
         if self.from_cameras:
             words += ["--perception camera"]
+        if self.randomised:
+            words += ["--randomize-visuals"]
         if self.retries:
             words += [f"--retries {self.retries}"]
         if self.method == "ppo":
