@@ -192,8 +192,7 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
         self.observation = engine.observe()
         counters.steps += 1
         counters.skill_steps += 1
-        if self._retries.count:
-            counters.watch(engine.belief.eef_pose()[:3, 3], engine.belief.joints, float(action[-1]))
+        counters.watch(engine.belief.eef_pose()[:3, 3], engine.belief.joints, float(action[-1]))
         reward = 0.0
         last = engine.stage == self._last_stage()
         if judge.finished and not counters.finished and not last and engine.stage >= counters.reached:
@@ -212,6 +211,7 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
             if last:
                 terminated = True
             else:
+                counters.steps += engine.ease(counters.trail[::-1])
                 self._approach.enter_stage(engine.stage + 1)
                 connect_failure = self._begin_stage()
                 self.observation = engine.observe()

@@ -21,12 +21,17 @@ from reinforcegen_envs.planning.connect import ARRIVED, CLOSE, MAX_SETTLE_STEPS,
 from reinforcegen_envs.planning.motion import Plan
 from reinforcegen_envs.policies.policy import Memory, Policy
 from reinforcegen_envs.poses import distance
+from reinforcegen_envs.sim.kernel import GRIPPER
 from reinforcegen_envs.sim.looks import Look
 from reinforcegen_envs.sim.simulation import INITIAL_JOINT_NOISE, INITIAL_JOINTS, Simulation
 from reinforcegen_envs.tasks.base import Task
 from reinforcegen_envs.typing import Array, Observations
 
 LOOKS = 1  # the stream of random numbers that looks are drawn from, apart from perception's
+# Nm from outside on a joint of the arm with which the hand presses against something, and below which it does not any more, and
+# how many control steps it goes back by what it came by in between. Skills end with 1 Nm, but for one that pushes a lid against
+# its stop: 30 to 50 (ours).
+PRESSED, EASED, BACK_STEPS = 15.0, 2.0, 15
 OPEN_ENOUGH = 0.95  # of the stroke, for a hand that is to start a skill empty
 
 
@@ -196,6 +201,22 @@ class Engine:
     def open_hand(self) -> int:
         """Open the hand where it is, as far as what is about it allows; returns the control steps that it took."""
         return self._hold(self.sim.joints.copy(), OPEN, self._opened)
+
+    def ease(self, way_back: Array) -> int:
+        """Go back by joints (n, 7), radians, if the hand presses against something, until it does not; returns the control steps.
+
+        A path from where the hand presses leads through what it presses against, and throws it when that gives way.
+        """
+        steps = 0
+        gripper = CLOSE if self.sim.controller[GRIPPER] > 0 else OPEN
+        if np.abs(self.sim.outside_torques).max() < PRESSED:
+            return 0
+        for target in way_back[:BACK_STEPS]:
+            if np.abs(self.sim.outside_torques).max() < EASED:
+                break
+            self.track(self.sim.joints.copy(), target, gripper)
+            steps += 1
+        return steps
 
     def retrace(self, trail: Array, gripper: float) -> int:
         """Track joints (n, 7), radians, one point a control step, and come to rest; returns the control steps that it took."""

@@ -69,6 +69,11 @@ class CellState:
         return self.data.qpos[self.arm_qpos]
 
     @property
+    def outside_torques(self) -> Array:
+        """(7,) torques on the arm's joints from contacts, limits and friction, Nm, as joints' sensors tell; a live view."""
+        return self.data.qfrc_constraint[self.arm_dof]
+
+    @property
     def posture(self) -> Array:
         """(7,) joints that the controller's null space pulls to, radians; a live view."""
         return self.controller[kernel.NULL_JOINTS :]
