@@ -9,14 +9,18 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+from helpers import hybrid_of
 
 import reinforcegen_envs  # noqa: F401 (registers the ids)
+from reinforcegen_envs import evaluate
 from reinforcegen_envs.engine import Engine, Snapshot, SnapshotError
+from reinforcegen_envs.engine.engine import BACK_STEPS, EASED, PRESSED
 from reinforcegen_envs.env import ManipulationEnv
 from reinforcegen_envs.errors import InvalidArgument
 from reinforcegen_envs.perception import ApproachErrors, PoseErrors, Truth
 from reinforcegen_envs.planning.connect import Connector
 from reinforcegen_envs.poses import distance, translation
+from reinforcegen_envs.sim.kernel import GRIPPER
 from reinforcegen_envs.tasks import ThreadingTask
 
 HYBRID = "ReinforceGen/D2-Threading-Hybrid-v0"
@@ -357,3 +361,40 @@ def test_what_is_within_reach_does_not_depend_on_what_was_planned_before():
             margins.append(skeleton.margins(engine.belief, engine.task, kinematics, 0))
             engine.plan(engine.connector.goal(0, skeleton.tools[0, 0, 0]))
     np.testing.assert_array_equal(margins[0], margins[-1])
+
+
+def test_a_hand_that_presses_goes_back_by_what_it_came_by():
+    engine = engine_of()
+    down = np.array([0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0])
+    assert engine.ease(np.zeros((5, 7))) == 0  # it hangs in the air
+    trail = []
+    for _ in range(60):
+        engine.act(down)
+        trail.append(engine.sim.joints.copy())
+        if np.abs(engine.sim.outside_torques).max() > PRESSED:
+            break
+    height = engine.sim.eef_pose()[2, 3]
+    assert 0 < engine.ease(np.array(trail[::-1])) <= BACK_STEPS
+    assert np.abs(engine.sim.outside_torques).max() < EASED and engine.sim.eef_pose()[2, 3] > height
+    assert engine.sim.controller[GRIPPER] > 0  # what it holds it keeps
+    assert engine.ease(np.array(trail[::-1])) == 0
+
+
+def test_between_skills_a_hand_that_presses_gives_way_and_time_is_counted(monkeypatch):
+    env, policy = evaluate.make(evaluate.Args(env_id=RESIDUAL, policy="base"))
+    engine = core_of(env).engine
+    asked = []
+
+    def ease(way_back):
+        asked.append((engine.stage, len(way_back), np.abs(engine.sim.joints - way_back[0]).max()))
+        return 7
+
+    monkeypatch.setattr(engine, "ease", ease)
+    obs, info = env.reset(seed=1)
+    length = 0
+    while info["stage"] == 0:
+        obs, *_, info = env.step(policy(obs))
+        length += 1
+    ((stage, points, apart),) = asked
+    assert stage == 0 and 10 < points <= length and apart < 0.02
+    assert info["sim_steps"] == 1 + 7 + hybrid_of(env)._approach.last.steps
