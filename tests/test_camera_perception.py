@@ -246,7 +246,9 @@ def test_objects_are_believed_to_stand_until_they_are_moved_or_toppled(tmp_path,
     for pose, height in zip((needle, tripod), standing_heights(ThreadingTask), strict=True):
         assert pose[2, 2] == pytest.approx(1.0, abs=1e-9) and pose[2, 3] == pytest.approx(height, abs=1e-9)
         assert np.arctan2(pose[1, 0], pose[0, 0]) == pytest.approx(0.3, abs=0.02)
-    # The hand has closed, but not risen.
+    # The hand has closed, but not risen. Its fingers have come to something at once, though nothing is between them.
+    monkeypatch.setattr(camera, "CLOSING", 1.0)
+    monkeypatch.setattr(camera, "STARTING", 0)
     for _ in range(3):
         engine.act(np.array([0, 0, 0, 0, 0, 0, 1.0]))
     assert perception._carrier[0] == fusion.HAND
