@@ -314,8 +314,8 @@ def test_time_parameterisation_is_not_slow(connector):
 @pytest.mark.parametrize("joint", [0, 4, 5, 6])
 def test_turning_leaves_the_wrist_torque_to_spare(env, connector, joint):
     """MuJoCo's air drag on the hand is within nine tenths of what joints 6 and 7 have, wherever a path is fastest."""
-    dofs = [int(env.sim.model.joint(f"robot0_joint{i}").dofadr[0]) for i in range(1, 8)]
-    data = mujoco.MjData(env.sim.model)
+    sim = env.sim
+    data = mujoco.MjData(sim.model)
     worst = np.zeros(2)
     rng = np.random.default_rng(joint)
     for _ in range(20):
@@ -324,10 +324,10 @@ def test_turning_leaves_the_wrist_torque_to_spare(env, connector, joint):
         goal[joint] = start[joint] + 2.0
         path = time_parameterise(np.array([start, goal]), connector.checker.kinematics)
         for a, b in zip(path[:-1], path[1:], strict=True):
-            data.qpos[:] = env.sim.data.qpos
-            data.qpos[dofs], data.qvel[dofs] = a, (b - a) / CONTROL_PERIOD
-            mujoco.mj_forward(env.sim.model, data)
-            worst = np.maximum(worst, np.abs(data.qfrc_passive[dofs[5:]]))
+            data.qpos[:] = sim.data.qpos
+            data.qpos[sim.arm_qpos], data.qvel[sim.arm_dof] = a, (b - a) / CONTROL_PERIOD
+            mujoco.mj_forward(sim.model, data)
+            worst = np.maximum(worst, np.abs(data.qfrc_passive[sim.arm_dof][WRIST]))
     assert 0.5 * WRIST_TORQUE < worst.max() < 0.9 * WRIST_TORQUE
 
 

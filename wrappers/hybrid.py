@@ -192,9 +192,10 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
         self.observation = engine.observe()
         counters.steps += 1
         counters.skill_steps += 1
-        counters.watch(engine.belief.eef_pose()[:3, 3], engine.belief.joints, float(action[-1]))
-        reward = 0.0
         last = engine.stage == self._last_stage()
+        if self._retries.count or not last:
+            counters.watch(engine.belief.eef_pose()[:3, 3], engine.belief.joints, float(action[-1]))
+        reward = 0.0
         if judge.finished and not counters.finished and not last and engine.stage >= counters.reached:
             counters.finished = True
             reward = 1.0 / len(engine.task.stages)

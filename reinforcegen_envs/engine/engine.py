@@ -207,10 +207,10 @@ class Engine:
 
         A path from where the hand presses leads through what it presses against, and throws it when that gives way.
         """
-        steps = 0
-        gripper = CLOSE if self.sim.controller[GRIPPER] > 0 else OPEN
         if np.abs(self.sim.outside_torques).max() < PRESSED:
             return 0
+        steps = 0
+        gripper = CLOSE if self.sim.controller[GRIPPER] > 0 else OPEN
         for target in way_back[:BACK_STEPS]:
             if np.abs(self.sim.outside_torques).max() < EASED:
                 break

@@ -89,8 +89,8 @@ def time_parameterise(waypoints: Array, kinematics: ArmKinematics) -> Array:
             continue
         # Largest speed and acceleration of the path parameter s in [0, 1].
         speed = float((SPEED_PART * VELOCITY_LIMITS / np.maximum(delta, 1e-9)).min())
-        count = int(np.ceil(delta.max() / DRAG_RESOLUTION)) + 1
-        drag = np.abs([kinematics.drag(q, goal - start)[WRIST] for q in np.linspace(start, goal, count)]).max()
+        looks = int(np.ceil(delta.max() / DRAG_RESOLUTION)) + 1
+        drag = np.abs([kinematics.drag(q, goal - start)[WRIST] for q in np.linspace(start, goal, looks)]).max()
         speed = min(speed, float(np.sqrt(DRAG_PART * WRIST_TORQUE / max(drag, 1e-9))))
         acceleration = ACCELERATION / float(delta.max())
         ramp = min(speed / acceleration, np.sqrt(1.0 / acceleration))
