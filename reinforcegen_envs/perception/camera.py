@@ -396,6 +396,7 @@ class CameraPerception(Perception):
             carriers,
             self._grip.falling,
             swinging,
+            ~self._moved & (carriers != fusion.HAND),
         )
         # What contradicts what was known makes it fade faster, as with vectors: a lid that falls shut under the hand is hard to
         # see, and would not be believed against the many clear pictures of it open.

@@ -29,8 +29,9 @@ SURPRISE = np.array([30.0, 12.0])
 SURPRISED = np.array([[0.8, 1.0, 0.99], [0.5, 0.5, 0.99]])
 # Least part of what was known that counts when new evidence is judged.
 JUDGED = 0.01
-# Part of the evidence that counts of directions that surprise in the hand, where no object can turn by itself: a nut that is
-# taken by a side bar looks alike at four yaws, and a quarter turn away was believed after a second of clear pictures.
+# Part of the evidence that counts of directions that surprise of what cannot turn by itself, in the hand or where the reset left
+# it: a nut whose handle the hand hides looks alike at four yaws, and a quarter turn away was believed after a second of clear
+# pictures.
 DOUBT = 0.02
 # Part of the precision that is left, beside, of what the hand has just let go of: it falls, or slides into place.
 LOOSE = 0.7
@@ -104,6 +105,7 @@ def fuse(
     new_carriers: Integers,
     loose: Flags,
     swinging: Flags,
+    untouched: Flags,
 ) -> None:
     """Add a control step's evidence to what is known of all objects, in place.
 
@@ -115,6 +117,7 @@ def fuse(
         new_carriers: (objects,) int64, from now on.
         loose: (objects,) bool: the hand has just let go of it.
         swinging: (objects,) bool: the hand has it by something thin.
+        untouched: (objects,) bool: it is where the reset left it.
     """
     for n in range(means.shape[0]):
         new, weight = evidence(mean[n], variance[n], hand_position, hand_rotation, new_carriers[n])
@@ -143,7 +146,8 @@ def fuse(
                 left *= SURPRISED[carriers[n], min(k, 1)]
             if surprised[1] and k > 0:
                 left *= SURPRISED[carriers[n], 2]
-            doubtful = k > 0 and carriers[n] == HAND and not swings and surprised[1] and not surprised[0]
+            fixed = untouched[n] or (carriers[n] == HAND and not swings)
+            doubtful = k > 0 and fixed and surprised[1] and not surprised[0]
             kept, heard = left * precisions[n, k], (DOUBT if doubtful else 1.0) * weight[k]
             total = kept + heard
             means[n, k] = np.linalg.solve(total, kept @ means[n, k] + heard @ new[k])
