@@ -12,6 +12,7 @@ from reinforcegen_envs import evaluate
 from reinforcegen_envs.errors import InvalidArgument
 from reinforcegen_envs.evaluation.play import Episode
 from reinforcegen_envs.evaluation.summary import read_csv, report, summarise, write_csv
+from reinforcegen_envs.models.nuts import NUT_HALF_THICKNESS
 from reinforcegen_envs.perception import PoseErrors
 from reinforcegen_envs.planning.motion import Plan
 from reinforcegen_envs.poses import distance, matrix_from, rotation, rotvec_to_matrix, to_pose7, translation
@@ -199,19 +200,21 @@ def test_what_cannot_be_carried_is_taken_otherwise(weights, monkeypatch):
     assert info["success"] and info["failure"] == ""
 
 
-def test_what_is_believed_to_be_done_is_left_alone(weights):
-    """The last skill has come to rest with success, and nobody ends it: it counts when its time is up."""
-    env = make(weights, retries=5, termination=lambda observation: ends.pop() if ends else False)
+@pytest.mark.parametrize("retries", [0, 5])
+def test_what_is_believed_to_be_done_is_done(retries, weights):
+    """The last skill has come to rest with success, and nobody ends it: hands went on, and did not keep what they had done."""
+    env = make(weights, retries=retries, termination=lambda observation: ends.pop() if ends else False)
     ends: list[bool] = []
     engine = env.unwrapped.engine
     env.reset(seed=5)
-    truncated, rest = False, 0
-    while not truncated:
+    over = False
+    while not over:
         if engine.stage == 0 and engine.judge.finished:
             ends = [True]
-        *_, truncated, info = env.step(ZERO)
-        rest = max(rest, hybrid_of(env).counters.still)
-    assert info["success"] and info["retries"] == 0 and rest > STALLED
+        *_, terminated, truncated, info = env.step(ZERO)
+        over = terminated or truncated
+    assert info["success"] and info["retries"] == 0 and terminated == (retries > 0)
+    assert hybrid_of(env).counters.still == (STALLED if retries else 0)
 
 
 @pytest.mark.parametrize("retries", [0, 1])
@@ -400,6 +403,33 @@ def test_what_leans_where_it_was_put_is_taken_again(lean):
     assert hybrid._retries.in_vain() == leans and hybrid._retries.brought() != leans
     *_, info = env.step(ZERO)
     assert (info["stage"], info["retries"]) == ((0, 1) if leans else (2, 0))
+
+
+@pytest.mark.parametrize("height", [0.0, 0.06, 0.1])
+def test_a_nut_that_is_not_round_its_peg_is_taken_again(height, monkeypatch):
+    """A square nut lay on its peg's top; its stage was said to be over, and the round nut was fetched."""
+    env = gym.make("ReinforceGen/D2-NutAssembly-Residual-v0", retries=1, termination=lambda observation: True)
+    env.reset(seed=1)
+    hybrid = hybrid_of(env)
+    engine = hybrid.engine
+    engine.enter_stage(1)
+    pose = engine.task.object_pose(engine.sim, "square_peg")
+    pose[2, 3] = engine.task.scene.table_height + NUT_HALF_THICKNESS + height
+    engine.task.write_pose7(engine.sim, "square_nut", to_pose7(pose))
+    engine.refresh()
+    hybrid.counters.opened = True
+    assert hybrid._retries.in_vain() == (height > 0)
+    atop, acts, act = height == 0.1, [], engine.act
+
+    def fall(action):
+        acts.append(action)
+        if not atop:  # there it stays; round the peg it falls by itself
+            act(action)
+
+    monkeypatch.setattr(engine, "act", fall)
+    *_, info = env.step(ZERO)
+    assert (info["stage"], info["retries"]) == ((0, 1) if atop else (2, 0))
+    assert (len(acts) > 1) == (height > 0)  # it is waited for
 
 
 def test_a_hand_that_rests_where_sources_let_go_lets_go(monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
@@ -23,7 +24,7 @@ from reinforcegen_envs.wrappers.retries import Retries
 
 TERMINATIONS = ("predicate", "sustained", "predictor")
 INITIATIONS = ("teacher", "student")
-REST = 10  # control steps within which what moves at the end of a task comes to rest (ours)
+REST = 10  # control steps within which what moves at the end of a skill comes to rest (ours)
 
 
 class Sustained(Policy):
@@ -76,8 +77,9 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
             came with and is believed to have lost is grasped anew first, and so is what cannot be carried to where its
             skill starts; what it has let go of where it belongs stays there, and the open hand goes to where a source is clear of
             it. Where some source lets go (within 3 mm), the hand that rests opens, and the skill goes on from there; so it does
-            where no plan leads to its start. A last skill after which the believed poses pass the task's reference check is left
-            alone; one that ``termination`` ends though they do not is begun again as well.
+            where no plan leads to its start. A last skill that gets nowhere is over if the believed poses pass the task's
+            reference check; one that ``termination`` ends though they do not is begun again as well, and so is any other after
+            which what it came with is not believed to be where it belongs.
         weights: folder of predictors and skeleton; None means the shipped ones.
 
     Attributes:
@@ -195,18 +197,22 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
         last = engine.stage == self._last_stage()
         if self._retries.count or not last:
             counters.watch(engine.belief.eef_pose()[:3, 3], engine.belief.joints, float(action[-1]))
+        failure = judge.failure()
+        terminated = failure is not None
+        truncated = False
+        over = not terminated and (self._skill_over() or self._retries.done())
+        if over and not last and self._retries.allowed():
+            self._hold_still(action[-1], self._retries.placed)  # what was let go of may still fall
+            failure = judge.failure()
+            terminated, over = failure is not None, failure is None
         reward = 0.0
         if judge.finished and not counters.finished and not last and engine.stage >= counters.reached:
             counters.finished = True
             reward = 1.0 / len(engine.task.stages)
-        failure = judge.failure()
-        terminated = failure is not None
-        truncated = False
-        over = not terminated and self._skill_over()
         in_vain = over and self._retries.in_vain()
         if over and not in_vain:
             if last and judge.last_stage:
-                self._come_to_rest(action[-1])
+                self._hold_still(action[-1], lambda: judge.finished)
             if not judge.finished:
                 failure = judge.failure() or judge.skill_failure("termination")
             if last:
@@ -238,13 +244,13 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
         counters.paid += reward
         return reward, terminated, truncated, self._info(counters.steps - before, failure)
 
-    def _come_to_rest(self, gripper: float) -> None:
-        """Hold still at the announced end of the task until it counts as done, `REST` control steps at most."""
+    def _hold_still(self, gripper: float, until: Callable[[], bool]) -> None:
+        """Hold still at the announced end of a skill until something is so, `REST` control steps at most."""
         engine, judge, counters = self.engine, self.engine.judge, self.counters
         still = np.zeros(ACTION_SIZE)
         still[-1] = gripper
         for _ in range(REST):
-            if judge.finished or judge.failure() is not None or counters.steps >= engine.task.horizon:
+            if until() or judge.failure() is not None or counters.steps >= engine.task.horizon:
                 break
             engine.act(still)
             counters.steps += 1

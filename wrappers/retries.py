@@ -48,28 +48,45 @@ class Retries:
 
     def allowed(self) -> bool:
         """Whether the current skill may be begun again now."""
-        engine = self._engine
-        if self._counters.retries >= self.count or self._counters.steps >= engine.task.horizon:
+        counters = self._counters
+        if counters.retries >= self.count or counters.steps >= self._engine.task.horizon:
             return False
-        # What is believed to pass the literature's check is not taken apart again, though nobody has said that it is done.
-        believed: Any = engine.belief  # has all that the check reads
-        return not (engine.judge.last_stage and engine.task.looks_done(believed))
+        return (
+            not self._looks_done()
+        )  # what is believed to be done is not taken apart again, though nobody has said that it is
+
+    def done(self) -> bool:
+        """Whether the last skill gets nowhere any more, and the task is believed to be done, though nobody has said so."""
+        return self.count > 0 and self._idle() and self._looks_done()
 
     def hopeless(self) -> bool:
         """Whether the current skill gets nowhere and retries are left: it takes long, the hand rests, or what it had is lost."""
+        return self._counters.retries < self.count and self._idle()
+
+    def _idle(self) -> bool:
+        """Whether the current skill takes long, the hand rests, or what it had is lost."""
         counters = self._counters
-        if counters.retries >= self.count:
-            return False
         lengths = self._skeleton.lengths[:, self._engine.stage]
         patience = int(lengths.max() if counters.source is None else lengths[counters.source]) + PATIENCE
         return counters.skill_steps >= patience or counters.still >= STALLED or self._emptied()
 
+    def _looks_done(self) -> bool:
+        """Whether this is the last skill, and what is believed passes the literature's check."""
+        believed: Any = self._engine.belief  # has all that the check reads
+        return self._engine.judge.last_stage and self._engine.task.looks_done(believed)
+
     def in_vain(self) -> bool:
         """Whether the current skill, which was said to be over, is believed not to be, and may be begun again.
 
-        Of the last one the belief tells, see `allowed`; of the others it tells what leans where sources leave it upright.
+        Of the last one the belief tells, see `allowed`; of the others it tells what leans where sources leave it upright, and
+        what is not where it belongs.
         """
-        return self.allowed() and (self._engine.judge.last_stage or self._leans())
+        return self.allowed() and (self._engine.judge.last_stage or self._leans() or not self.placed())
+
+    def placed(self) -> bool:
+        """Whether what the current skill came with is believed to be where it belongs; see `Task.looks_placed`."""
+        believed: Any = self._engine.belief  # has all that the check reads
+        return self._engine.task.looks_placed(believed, self._engine.stage)
 
     def once_more(self) -> Failure | None:
         """Begin the current skill again, what it came with in the hand; returns None or why it cannot go on.
@@ -146,7 +163,8 @@ class Retries:
 
     def brought(self) -> bool:
         """Whether what the skill came with was let go of, and lies where sources leave it, or a little lower."""
-        return self._counters.opened and self._beside_place(BROUGHT_ASIDE, BROUGHT_ABOVE, BROUGHT_BELOW)
+        near = self._counters.opened and self._beside_place(BROUGHT_ASIDE, BROUGHT_ABOVE, BROUGHT_BELOW)
+        return near and self.placed()
 
     def arrived(self) -> bool:
         """Whether what the skill came with is still in the hand, and is where sources let go of it."""

@@ -271,6 +271,11 @@ class Task(ABC):
         """`reference_success` as far as believed poses and joints tell, which have no contacts and are some millimetres off."""
         return self.reference_success(sim)
 
+    def looks_placed(self, sim: Simulation, stage: int) -> bool:
+        """Whether what stage ``stage`` begins with in the hand is where it belongs, as far as believed poses tell; True where
+        they tell no more than how near it is to where sources leave it."""
+        return True
+
     @abstractmethod
     def stage_done(self, sim: Simulation, stage: int) -> bool:
         """Whether stage ``stage`` is finished in this state (held for some steps by the caller)."""

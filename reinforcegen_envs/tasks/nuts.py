@@ -84,14 +84,19 @@ def _hand_distance(xpos, site_xpos, nut, grip):
 
 
 @numba.njit(cache=True)
-def _reference_on_peg(xpos, site_xpos, nut, peg, grip):
-    """MimicGen's check of one nut."""
+def _round_peg(xpos, nut, peg):
+    """Whether a nut is as near to a peg, and as low, as MimicGen's check asks."""
     return (
         abs(xpos[nut, 0] - xpos[peg, 0]) < REFERENCE_OFFSET
         and abs(xpos[nut, 1] - xpos[peg, 1]) < REFERENCE_OFFSET
         and xpos[nut, 2] - xpos[peg, 2] < REFERENCE_HEIGHT - PEG_HEIGHT
-        and _hand_distance(xpos, site_xpos, nut, grip) > REFERENCE_HAND_DISTANCE
     )
+
+
+@numba.njit(cache=True)
+def _reference_on_peg(xpos, site_xpos, nut, peg, grip):
+    """MimicGen's check of one nut."""
+    return _round_peg(xpos, nut, peg) and _hand_distance(xpos, site_xpos, nut, grip) > REFERENCE_HAND_DISTANCE
 
 
 @numba.njit(cache=True)
@@ -160,6 +165,10 @@ class NutTask(Task):
     def looks_done(self, sim: Simulation) -> bool:
         # The last nut; the stage of another one was before, and what is done with this one does not mend that.
         return self._reference_on_peg(sim, self.fits[-1])
+
+    def looks_placed(self, sim: Simulation, stage: int) -> bool:
+        fit = self.fits[stage // 2]  # a nut that lies on its peg's top, or hangs on it, is not where it belongs
+        return stage % 2 == 0 or bool(_round_peg(sim.data.xpos, self.object_body[fit.nut], self.object_body[fit.peg]))
 
     def _reference_on_peg(self, sim: Simulation, fit: Fit) -> bool:
         nut, peg = self.object_body[fit.nut], self.object_body[fit.peg]
