@@ -188,54 +188,29 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
         return self._skill_step(action)
 
     def _skill_step(self, action: Array) -> tuple[float, bool, bool, dict[str, Any]]:
-        engine, judge, counters = self.engine, self.engine.judge, self.counters
-        before = counters.steps
+        engine, judge, counters, retries = self.engine, self.engine.judge, self.counters, self._retries
+        before, last = counters.steps, engine.stage == self._last_stage()
         engine.act(action)
         self.observation = engine.observe()
         counters.steps += 1
         counters.skill_steps += 1
-        last = engine.stage == self._last_stage()
-        if self._retries.count or not last:
+        if retries.count or not last:
             counters.watch(engine.belief.eef_pose()[:3, 3], engine.belief.joints, float(action[-1]))
-        failure = judge.failure()
-        terminated = failure is not None
-        truncated = False
-        over = not terminated and (self._skill_over() or self._retries.done())
-        if over and not last and self._retries.allowed():
-            self._hold_still(action[-1], self._retries.placed)  # what was let go of may still fall
-            failure = judge.failure()
-            terminated, over = failure is not None, failure is None
+        over = judge.failure() is None and (self._skill_over() or retries.done())
+        if over and not last and retries.allowed():
+            self._hold_still(action[-1], retries.placed)  # what was let go of may still fall
         reward = 0.0
         if judge.finished and not counters.finished and not last and engine.stage >= counters.reached:
             counters.finished = True
             reward = 1.0 / len(engine.task.stages)
-        in_vain = over and self._retries.in_vain()
-        if over and not in_vain:
-            if last and judge.last_stage:
-                self._hold_still(action[-1], lambda: judge.finished)
-            if not judge.finished:
-                failure = judge.failure() or judge.skill_failure("termination")
-            if last:
-                terminated = True
+        failure, truncated = judge.failure(), False
+        terminated = failure is not None
+        if not terminated:
+            in_vain = over and retries.in_vain()
+            if over and not in_vain:
+                terminated, failure = self._end_skill(action[-1], last)
             else:
-                counters.steps += engine.ease(counters.trail[::-1])
-                self._approach.enter_stage(engine.stage + 1)
-                connect_failure = self._begin_stage()
-                self.observation = engine.observe()
-                failure = failure or connect_failure
-                terminated = connect_failure is not None
-        elif not terminated:
-            late = counters.steps >= engine.task.horizon
-            timeout = counters.skill_steps >= engine.task.stages[engine.stage].horizon
-            if not late and (in_vain or timeout or self._retries.hopeless()):
-                if self._retries.allowed():
-                    failure = self._retries.once_more()
-                    self.observation = engine.observe()
-                    terminated = failure is not None
-                else:
-                    late = timeout
-            if late:
-                truncated, failure = True, judge.skill_failure("skill timeout")
+                terminated, truncated, failure = self._continue_skill(in_vain)
         counters.over = terminated or truncated
         if counters.over and last and judge.finished:
             # A learned termination may come after success was lost again, or skip a stage's reward: what is paid in the
@@ -243,6 +218,33 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
             reward = self._worth() - counters.paid
         counters.paid += reward
         return reward, terminated, truncated, self._info(counters.steps - before, failure)
+
+    def _end_skill(self, gripper: float, last: bool) -> tuple[bool, Failure | None]:
+        """The end of a skill, and the connect to the next one; returns terminated, failure."""
+        engine, judge, counters = self.engine, self.engine.judge, self.counters
+        if last and judge.last_stage:
+            self._hold_still(gripper, lambda: judge.finished)
+        failure = None if judge.finished else judge.failure() or judge.skill_failure("termination")
+        if last:
+            return True, failure
+        counters.steps += engine.ease(counters.trail[::-1])
+        self._approach.enter_stage(engine.stage + 1)
+        connect_failure = self._begin_stage()
+        self.observation = engine.observe()
+        return connect_failure is not None, failure or connect_failure
+
+    def _continue_skill(self, in_vain: bool) -> tuple[bool, bool, Failure | None]:
+        """A skill that goes on, begun again if need be, or if it ended ``in_vain``; returns terminated, truncated, failure."""
+        engine, judge, counters = self.engine, self.engine.judge, self.counters
+        late = counters.steps >= engine.task.horizon
+        timeout = counters.skill_steps >= engine.task.stages[engine.stage].horizon
+        if not late and (in_vain or timeout or self._retries.hopeless()):
+            if self._retries.allowed():
+                failure = self._retries.once_more()
+                self.observation = engine.observe()
+                return failure is not None, False, failure
+            late = timeout
+        return False, late, judge.skill_failure("skill timeout") if late else None
 
     def _hold_still(self, gripper: float, until: Callable[[], bool]) -> None:
         """Hold still at the announced end of a skill until something is so, `REST` control steps at most."""
