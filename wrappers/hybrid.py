@@ -72,14 +72,14 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
         replan: look at the goal while connecting and plan again when it has moved.
         retries: how often in an episode a skill that gets nowhere is begun again, within the task's horizon: its horizon is
             over, or it takes 60 control steps longer than its source's, or the hand no longer moves (less than 2 mm in 30 control
-            steps), or what it came with has slipped out of the fingers. The planner opens the hand, unless the skill came with
-            something in it, backs out, and connects anew, to the start of another source where there is one. What the skill
-            came with and is believed to have lost is grasped anew first, and so is what cannot be carried to where its
-            skill starts; what it has let go of where it belongs stays there, and the open hand goes to where a source is clear of
-            it. Where some source lets go (within 3 mm), the hand that rests opens, and the skill goes on from there; so it does
-            where no plan leads to its start. A last skill that gets nowhere is over if the believed poses pass the task's
-            reference check; one that ``termination`` ends though they do not is begun again as well, and so is any other after
-            which what it came with is not believed to be where it belongs.
+            steps), or is 10 cm farther from the reference object than any source's, or what it came with has slipped out of the
+            fingers. The planner opens the hand, unless the skill came with something in it, backs out, and connects anew, to the
+            start of another source where there is one. What the skill came with and is believed to have lost is grasped anew
+            first, and so is what cannot be carried to where its skill starts; what it has let go of where it belongs stays there,
+            and the open hand goes to where a source is clear of it. Where some source lets go (within 3 mm), the hand that rests
+            opens, and the skill goes on from there; so it does where no plan leads to its start. A last skill that gets nowhere
+            is over if the believed poses pass the task's reference check; one that ``termination`` ends though they do not is
+            begun again as well, and so is any other after which what it came with is not believed to be where it belongs.
         weights: folder of predictors and skeleton; None means the shipped ones.
 
     Attributes:

@@ -22,6 +22,7 @@ SLIPPED = 0.03  # metres from the fingers of what any source had between them: w
 # How far from where any source lets go of it what a skill came with lies that has been brought: metres aside, above and below,
 # as it may have slid down, and the cosine of its lean (as of beliefs, see `perception.camera.UPRIGHT`).
 BROUGHT_ASIDE, BROUGHT_ABOVE, BROUGHT_BELOW, BROUGHT_LEAN = 0.015, 0.01, 0.1, 0.985
+ASTRAY = 0.1  # metres that the hand may be farther from the reference object than any source's is in the skill (ours)
 # The same of what is still in the hand: a hand that gets nowhere so near to where a source lets go does it there, and does not
 # come again from the skill's start.
 LET_GO_ASIDE, LET_GO_ABOVE, LET_GO_BELOW = 0.003, 0.003, 0.005
@@ -60,15 +61,16 @@ class Retries:
         return self.count > 0 and self._idle() and self._looks_done()
 
     def hopeless(self) -> bool:
-        """Whether the current skill gets nowhere and retries are left: it takes long, the hand rests, or what it had is lost."""
+        """Whether the current skill gets nowhere, see `_idle`, and retries are left."""
         return self._counters.retries < self.count and self._idle()
 
     def _idle(self) -> bool:
-        """Whether the current skill takes long, the hand rests, or what it had is lost."""
+        """Whether the current skill takes long, the hand rests or has gone astray, or what it had is lost."""
         counters = self._counters
         lengths = self._skeleton.lengths[:, self._engine.stage]
         patience = int(lengths.max() if counters.source is None else lengths[counters.source]) + PATIENCE
-        return counters.skill_steps >= patience or counters.still >= STALLED or self._emptied()
+        late = counters.skill_steps >= patience or counters.still >= STALLED
+        return late or self._emptied() or self._astray()
 
     def _looks_done(self) -> bool:
         """Whether this is the last skill, and what is believed passes the literature's check."""
@@ -196,6 +198,14 @@ class Retries:
     def _upright(self, there: Array) -> Flags:
         """(sources,) whether something that is so in the reference object's frame leans about as sources leave it."""
         return self._skeleton.left[:, self._engine.stage, :3, 2] @ there[:3, 2] > BROUGHT_LEAN
+
+    def _astray(self) -> bool:
+        """Whether the hand is farther from the reference object than sources have it: imitation does not find back from there."""
+        engine, skeleton, grasp = self._engine, self._skeleton, self.grasp()
+        reference = engine.task.object_pose(engine.belief, engine.task.stages[engine.stage].reference)
+        tools = np.linalg.norm(skeleton.tools[:, engine.stage, :, :3, 3], axis=-1).max()
+        held = 0.0 if grasp is None else np.linalg.norm(skeleton.in_hand[:, grasp, :3, 3], axis=-1).max()
+        return bool(np.linalg.norm(engine.belief.eef_pose()[:3, 3] - reference[:3, 3]) > tools + held + ASTRAY)
 
     def _emptied(self) -> bool:
         """Whether what the current skill came with has been lost before it was to be let go of: the fingers meet."""
