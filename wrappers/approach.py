@@ -125,14 +125,17 @@ class Approach:
 
     def _connect(self, source: int) -> Connect:
         """Plan to a source's start pose, off by the pose noise, and follow the plan."""
-        engine = self._engine
-        start, middle, end = self._skeleton.tools[source, engine.stage]
         offset = self._noise()
-        goal = self._goal(start) @ offset
-        plan = engine.plan(goal, (self._goal(middle), self._goal(end)))
+        goal, plan = self._plan(source, offset)
         if not self.replan:
-            return engine.follow(plan, goal)
-        return self._follow_replanning(plan, goal, start, offset)
+            return self._engine.follow(plan, goal)
+        return self._follow_replanning(plan, goal, source, offset)
+
+    def _plan(self, source: int, offset: Array) -> tuple[Array, Plan]:
+        """Where a source's skill starts now, 4x4 of the hand, world, off by ``offset`` (4, 4), and a plan that leads there."""
+        start, middle, end = self._skeleton.tools[source, self._engine.stage]
+        goal = self._goal(start) @ offset
+        return goal, self._engine.plan(goal, (self._goal(middle), self._goal(end)))
 
     def _connect_freed(self, source: int, grasp: int) -> Connect:
         """Plan to where a source's hand is clear of what it took in stage ``grasp`` and has let go of, and follow the plan."""
@@ -149,9 +152,9 @@ class Approach:
     def _goal(self, tool: Array) -> Array:
         return self._engine.connector.goal(self._engine.stage, tool)
 
-    def _follow_replanning(self, plan: Plan, goal: Array, start: Array, offset: Array) -> Connect:
+    def _follow_replanning(self, plan: Plan, goal: Array, source: int, offset: Array) -> Connect:
         """Follow a plan, and plan again whenever the goal has moved; the path's part already made is kept."""
-        steps = 0
+        start, steps = self._skeleton.tools[source, self._engine.stage, 0], 0
         for _ in range(MAX_REPLANS):
             connect = self._engine.follow(
                 plan, goal, stop=lambda goal=goal: self._moved(goal, start, offset), every=REPLAN_EVERY
@@ -159,8 +162,7 @@ class Approach:
             steps += connect.steps
             if connect.failure or not (connect.interrupted or self._moved(goal, start, offset)):
                 return Connect(connect.plan, steps, connect.failure)
-            goal = self._goal(start) @ offset
-            plan = self._engine.plan(goal)
+            goal, plan = self._plan(source, offset)
         return Connect(plan, steps, "goal keeps moving")
 
     def _moved(self, goal: Array, start: Array, offset: Array) -> bool:

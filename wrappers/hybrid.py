@@ -197,8 +197,8 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
         if retries.count or not last:
             counters.watch(engine.belief.eef_pose()[:3, 3], engine.belief.joints, float(action[-1]))
         over = judge.failure() is None and (self._skill_over() or retries.done())
-        if over and not last and retries.allowed():
-            self._hold_still(action[-1], retries.placed)  # what was let go of may still fall
+        if over and retries.allowed():
+            self._hold_still(action[-1], lambda: not retries.in_vain())  # what was let go of may still fall
         reward = 0.0
         if judge.finished and not counters.finished and not last and engine.stage >= counters.reached:
             counters.finished = True

@@ -36,7 +36,10 @@ THIN = 0.2  # such an opening below which what is held swings about the fingers 
 CLOSING = 0.03  # part of the fingers' stroke a control step beyond which they close on nothing yet; they move by 0.1
 STARTING = 3  # control steps that they may take to begin to move
 FALLING = 20  # control steps for which what was let go of may fall, or slide into place
-JOINT_FADING = 0.9  # part of a joint's precision that is left after a control step
+JOINT_FADING = 0.4  # part of a joint's precision that is left after a control step: a lid is shut in twenty
+# Part of a joint's range: a lid or drawer stays where resets leave it until it is seen so far from there, and is at its upper
+# stop when it is seen so near to it. A hand that was to shut a lid did not find it 0.1 rad farther open than it was believed.
+AT_STOP = 0.1
 JOINT_SURPRISE = 6.6  # squared Mahalanobis distance of one number (p = 0.01) beyond which it fades twice as fast
 
 
@@ -271,6 +274,7 @@ class CameraPerception(Perception):
         # Of objects whose yaw nobody can see: believed rotation in the carrier's frame, and whether that is the hand.
         self._rotations, self._carried = np.full((objects, 3, 3), np.nan), np.zeros(objects, bool)
         self._joints, self._joint_precision = np.zeros(joints), np.zeros(joints)
+        self._joint_moved = np.zeros(joints, bool)  # seen elsewhere than where resets leave it
         self._hand = np.eye(3)  # its rotation at the last look
         self._grip.reset()
         self._moved = np.zeros(objects, bool)  # carried to another place, or something was put on it
@@ -315,7 +319,12 @@ class CameraPerception(Perception):
                 poses[n] = seats.seated(poses[n], poses[task.objects.index(seat.reference)], seat)
         for name, pose in zip(task.objects, poses, strict=True):
             task.write_pose7(belief, name, to_pose7(pose))
-        belief.data.qpos[task.joint_qpos] = self._joint_low + self._joint_span * np.clip(self._joints, 0.0, 1.0)
+        belief.data.qpos[task.joint_qpos] = self._joint_low + self._joint_span * self._shown_joints()
+
+    def _shown_joints(self) -> Array:
+        """(joints,) believed positions, parts of the range: as resets leave them until they move, and at a stop if near it."""
+        shown = np.where(self._joints > 1.0 - AT_STOP, 1.0, np.maximum(self._joints, 0.0))
+        return np.where(self._joint_moved, shown, self._reset_joints)
 
     def _stand(self, n: int, height: float, hand_position: Array, hand_rotation: Array) -> None:
         """Put what is known of an object upright at a known height (metres), if that is near: cameras see heights and lean
@@ -399,7 +408,7 @@ class CameraPerception(Perception):
             ~self._moved & (carriers != fusion.HAND),
         )
         # What contradicts what was known makes it fade faster, as with vectors: a lid that falls shut under the hand is hard to
-        # see, and would not be believed against the many clear pictures of it open.
+        # see, and would be believed late against clear pictures of it open.
         known = np.maximum(self._joint_precision * (1.0 - JOINT_FADING), 1e-9)
         away = (estimate.joints - self._joints) ** 2 / (estimate.joint_variance + 1.0 / known)
         left = np.where(away > JOINT_SURPRISE, 0.5 * JOINT_FADING, JOINT_FADING)
@@ -408,6 +417,7 @@ class CameraPerception(Perception):
         self._joint_precision = kept + new
         resting = self._grip.stage < self._moves_first
         self._joints[resting] = self._reset_joints[resting]
+        self._joint_moved |= np.abs(self._joints - self._reset_joints) > AT_STOP
 
     def spread(self, belief: CellState) -> Array:
         """(objects, 3, 3) covariance of every object's believed position, square metres, world frame.
@@ -431,6 +441,7 @@ class CameraPerception(Perception):
             "carried": self._carried.copy(),
             "joints": self._joints.copy(),
             "joint_precision": self._joint_precision.copy(),
+            "joint_moved": self._joint_moved.copy(),
             "hand": self._hand.copy(),
             **self._grip.get_memory(),
             "moved": self._moved.copy(),
@@ -444,6 +455,7 @@ class CameraPerception(Perception):
         self._carrier[:], self._yaws[:] = memory["carrier"], memory["yaws"]
         self._rotations[:], self._carried[:] = memory["rotations"], memory["carried"]
         self._joints[:], self._joint_precision[:] = memory["joints"], memory["joint_precision"]
+        self._joint_moved = np.array(memory["joint_moved"], bool)
         self._hand = np.array(memory["hand"], np.float64)
         self._grip.set_memory(memory)
         self._moved = np.array(memory["moved"], bool)
