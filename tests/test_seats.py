@@ -37,6 +37,13 @@ def test_what_is_far_or_leans_is_where_it_is_seen(pose):
     np.testing.assert_array_equal(seats.seated(frame @ pose, frame, SEAT), frame @ pose)
 
 
+def test_what_is_round_a_peg_has_fallen():
+    frame, peg = there(0.2, -0.1, 0.9, 0.7), Seat("base", SEAT.position, SEAT.slack, fall=0.1)
+    for height, lies in ((0.01, 0.03), (0.05, 0.03), (0.12, 0.03), (0.14, 0.14)):
+        placed = invert(frame) @ seats.seated(frame @ there(0.011, 0.001, height, 1.5), frame, peg)
+        np.testing.assert_allclose(placed, there(0.011, 0.001, lies, 1.5), atol=1e-9)
+
+
 def over_its_seat(task, thing, height):
     """An engine whose object hangs over its seat in the middle of the table, at one of the yaws that it may have."""
     engine = Engine(TASKS[task], "D0")

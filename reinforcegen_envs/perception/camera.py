@@ -278,6 +278,7 @@ class CameraPerception(Perception):
         self._hand = np.eye(3)  # its rotation at the last look
         self._grip.reset()
         self._moved = np.zeros(objects, bool)  # carried to another place, or something was put on it
+        self._fallen = np.full((objects, 4, 4), np.nan)  # pose in its seat's object of what has fallen there, and stays
         self._taken_at = np.full(objects, np.nan)  # least height of the hand since it closed on an object
         self._count = 0
 
@@ -314,9 +315,16 @@ class CameraPerception(Perception):
             if self._grip.put_down[n] and self._stands(n, vectors):
                 self._put_upright(n, vectors)
             poses.append(matrix_from(self._turned(n, vectors, rotation), vectors[0]))
+        self._fallen[~self._grip.settled] = np.nan
         for n in np.flatnonzero(self._grip.settled):
             if (seat := task.seats.get(task.objects[n])) is not None:
-                poses[n] = seats.seated(poses[n], poses[task.objects.index(seat.reference)], seat)
+                reference = poses[task.objects.index(seat.reference)]
+                if np.isnan(self._fallen[n, 0, 0]):
+                    seen, poses[n] = poses[n], seats.seated(poses[n], reference, seat)
+                    if seat.fall and poses[n] is not seen:
+                        self._fallen[n] = invert(reference) @ poses[n]
+                else:
+                    poses[n] = reference @ self._fallen[n]
         for name, pose in zip(task.objects, poses, strict=True):
             task.write_pose7(belief, name, to_pose7(pose))
         belief.data.qpos[task.joint_qpos] = self._joint_low + self._joint_span * self._shown_joints()
@@ -445,6 +453,7 @@ class CameraPerception(Perception):
             "hand": self._hand.copy(),
             **self._grip.get_memory(),
             "moved": self._moved.copy(),
+            "fallen": self._fallen.copy(),
             "taken_at": self._taken_at.copy(),
             "count": self._count,
         }
@@ -459,6 +468,7 @@ class CameraPerception(Perception):
         self._hand = np.array(memory["hand"], np.float64)
         self._grip.set_memory(memory)
         self._moved = np.array(memory["moved"], bool)
+        self._fallen = np.array(memory["fallen"], np.float64)
         self._taken_at = np.array(memory["taken_at"], np.float64)
         self._count = int(memory["count"])
 

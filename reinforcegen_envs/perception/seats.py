@@ -21,9 +21,11 @@ def seated(pose: Array, reference: Array, seat: Seat) -> Array:
     """Where an object (4x4) lies that was let go of near its seat in another one (4x4); if it was not near, where it is seen."""
     away = invert(reference) @ pose
     off = away[:3, 3] - seat.position
-    if np.linalg.norm(off) > REACH or away[2, 2] < LEAN:
-        return pose
     across = np.hypot(off[0], off[1])
+    # On a peg it falls as far as it does; hands that withdraw hide how far it has come.
+    height = off[2] if not 0.0 < off[2] < seat.fall else 0.0
+    if np.hypot(across, height) > REACH or away[2, 2] < LEAN:
+        return pose
     place = seat.position + np.array([off[0], off[1], 0.0]) * min(1.0, seat.slack / max(across, 1e-9))
     turned = away[:3, :3]
     if seat.turns:

@@ -67,12 +67,15 @@ class Seat:
         position: metres, in that one's frame, of the object's origin.
         slack: metres by which most lie off it in x and y.
         turns: yaws that it can have in it, relative to the other one: multiples of this part of a full turn; 0 for any.
+        fall: metres above it from which the object falls to it by itself, and once there stays until it is taken up, as on a peg;
+            0: it is taken to be there while it is seen to be near.
     """
 
     reference: str
     position: tuple[float, float, float]
     slack: float
     turns: int = 0
+    fall: float = 0.0
 
 
 @dataclass(frozen=True)

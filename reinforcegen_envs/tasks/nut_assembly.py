@@ -30,6 +30,7 @@ from reinforcegen_envs.tasks.nuts import (
     NutTask,
     nut_keyframes,
     nut_stages,
+    on_peg,
     peg_shape,
 )
 from reinforcegen_envs.tasks.recipe import Keyframe
@@ -70,6 +71,7 @@ class NutAssemblyTask(NutTask):
     fits = (SQUARE, ROUND)
     objects = ("square_nut", "square_peg", "round_nut", "round_peg")
     symmetries = {"square_peg": SQUARE_PEG_SYMMETRY, "round_peg": Symmetry(0)}
+    seats = {fit.nut: on_peg(fit) for fit in (SQUARE, ROUND)}
     shapes = {
         "square_nut": NUT_SHAPE,
         "round_nut": NUT_SHAPE,

@@ -12,7 +12,7 @@ import numpy as np
 from reinforcegen_envs.models.nuts import NUT_HALF_THICKNESS, NUT_RADIUS, PEG_HEIGHT, PEG_TOP, TABLE_HEIGHT, Fit
 from reinforcegen_envs.poses import matrix_from, rotation, translation
 from reinforcegen_envs.sim.simulation import Simulation
-from reinforcegen_envs.tasks.base import Shape, Stage, Symmetry, Task
+from reinforcegen_envs.tasks.base import Seat, Shape, Stage, Symmetry, Task
 from reinforcegen_envs.tasks.checks import mask_of, slow, touching
 from reinforcegen_envs.tasks.recipe import CLOSE, Keyframe
 from reinforcegen_envs.typing import Array
@@ -25,6 +25,9 @@ REFERENCE_HAND_DISTANCE = float(np.arctanh(0.4) / 10.0)
 FLAT_COSINE = float(np.cos(np.deg2rad(3)))
 DOWN_TOLERANCE = 0.003  # metres between the nut's lower face and the table
 HAND_DISTANCE = 0.09  # metres of the grip site from the nut's body; the handle's end is at 0.079
+BELOW_TOP = (
+    0.02  # metres that a nut round its peg is believed below the peg's top, though it is seen to fall too slowly
+)
 REST_SPEED, REST_SPIN = 0.02, 0.3  # metres, radians a second
 LIFT_HEIGHT = 0.02  # metres that a grasped nut must have left the table
 DROPPED_HEIGHT = 0.02  # nut this near above the table ...
@@ -33,6 +36,12 @@ DROPPED_DISTANCE = 0.05  # ... and this far from its peg while it should be carr
 # D0 and D1 have the peg at yaw 0, D2 up to a quarter turn: a little below 0, so that no estimate of 0 becomes a quarter turn.
 SQUARE_PEG_SYMMETRY = Symmetry(4, -0.1)
 NUT_SHAPE = Shape(NUT_HALF_THICKNESS, NUT_RADIUS)
+
+
+def on_peg(fit: Fit) -> Seat:
+    """Where a nut lies round its peg, as far off its axis as most do; from a little below the peg's top it falls there."""
+    fall = PEG_TOP - BELOW_TOP - NUT_HALF_THICKNESS
+    return Seat(fit.peg, (0.0, 0.0, NUT_HALF_THICKNESS - PEG_HEIGHT), slack=0.005, fall=fall)
 
 
 def peg_shape(radius: float) -> Shape:
@@ -84,19 +93,20 @@ def _hand_distance(xpos, site_xpos, nut, grip):
 
 
 @numba.njit(cache=True)
-def _round_peg(xpos, nut, peg):
-    """Whether a nut is as near to a peg, and as low, as MimicGen's check asks."""
+def _round_peg(xpos, nut, peg, height):
+    """Whether a nut is as near to a peg as MimicGen's check asks, and lower than so many metres above the table."""
     return (
         abs(xpos[nut, 0] - xpos[peg, 0]) < REFERENCE_OFFSET
         and abs(xpos[nut, 1] - xpos[peg, 1]) < REFERENCE_OFFSET
-        and xpos[nut, 2] - xpos[peg, 2] < REFERENCE_HEIGHT - PEG_HEIGHT
+        and xpos[nut, 2] - xpos[peg, 2] < height - PEG_HEIGHT
     )
 
 
 @numba.njit(cache=True)
 def _reference_on_peg(xpos, site_xpos, nut, peg, grip):
     """MimicGen's check of one nut."""
-    return _round_peg(xpos, nut, peg) and _hand_distance(xpos, site_xpos, nut, grip) > REFERENCE_HAND_DISTANCE
+    low = _round_peg(xpos, nut, peg, REFERENCE_HEIGHT)
+    return low and _hand_distance(xpos, site_xpos, nut, grip) > REFERENCE_HAND_DISTANCE
 
 
 @numba.njit(cache=True)
@@ -168,7 +178,8 @@ class NutTask(Task):
 
     def looks_placed(self, sim: Simulation, stage: int) -> bool:
         fit = self.fits[stage // 2]  # a nut that lies on its peg's top, or hangs on it, is not where it belongs
-        return stage % 2 == 0 or bool(_round_peg(sim.data.xpos, self.object_body[fit.nut], self.object_body[fit.peg]))
+        nut, peg = self.object_body[fit.nut], self.object_body[fit.peg]
+        return stage % 2 == 0 or bool(_round_peg(sim.data.xpos, nut, peg, PEG_TOP - BELOW_TOP))
 
     def _reference_on_peg(self, sim: Simulation, fit: Fit) -> bool:
         nut, peg = self.object_body[fit.nut], self.object_body[fit.peg]

@@ -18,6 +18,7 @@ from reinforcegen_envs.tasks.nuts import (
     NutTask,
     nut_keyframes,
     nut_stages,
+    on_peg,
     peg_shape,
 )
 from reinforcegen_envs.tasks.recipe import Keyframe
@@ -41,6 +42,7 @@ class SquareTask(NutTask):
     fits = (SQUARE,)
     objects = ("square_nut", "square_peg")
     symmetries = {"square_peg": SQUARE_PEG_SYMMETRY}
+    seats = {SQUARE.nut: on_peg(SQUARE)}
     shapes = {"square_nut": NUT_SHAPE, "square_peg": peg_shape(0.0226)}
     # The peg comes first: where the nut would overlap it, the nut is drawn again.
     variants = {
