@@ -747,34 +747,36 @@ def test_a_lid_that_fell_shut_is_believed_to_be_shut_soon(tmp_path, monkeypatch)
     assert believed[0] > 1.0 and believed[20] < 0.2
 
 
-def test_a_lid_is_followed_and_at_its_stop_when_near_it(tmp_path, monkeypatch):
+def test_a_lid_is_followed_and_rests_at_its_stops(tmp_path, monkeypatch):
     """It was believed 0.1 rad short of its stop, where the hand did not find it; and a third of its range behind on its way."""
     perception = CameraPerception(random_estimator(tmp_path / "weights", CoffeeTask))
     engine = engine_of(CoffeeTask, perception=perception)
-    seen = [0.95]
+    seen = [1.0]
 
     def look(truth, task, stage):
         ones = np.ones((2, 2, 3, 3))
         return Estimate(0.1 * ones, ones, np.array([seen[0]]), np.array([4e-3]))
 
-    def believed():
+    def believed(part):
+        seen[0] = part
+        engine.act(np.zeros(7))
         return float(
             (engine.belief.data.qpos[engine.task.joint_qpos[0]] - perception._joint_low) / perception._joint_span
         )
 
     monkeypatch.setattr(perception, "look", look)
     engine.enter_stage(1)
-    behind = []
-    for part in (*[0.95] * 20, *np.linspace(0.9, 0.0, 21), *[0.0] * 5, *np.linspace(0.0, 0.9, 21), *[0.95] * 20):
-        seen[0] = part
-        engine.act(np.zeros(7))
-        behind.append(abs(believed() - part))
-        if part == 0.95:
-            assert believed() == pytest.approx(1.0)
-    assert max(behind) < 0.12
+    for rest, doubt in ((1.0, 0.85), (0.0, 0.15), (1.0, 0.85)):
+        way = np.linspace(1.0 - rest, rest, 21)
+        behind = [abs(believed(part) - part) for part in way if camera.LEFT_STOP < part < 1.0 - camera.LEFT_STOP]
+        assert max(behind) < 0.12
+        for part in (*[rest] * 10, *[doubt] * 20):
+            shown = believed(part)
+        assert shown == pytest.approx(rest)
     memory = perception.get_memory()
+    perception.reset(engine.sim, engine.belief, engine.task, engine.rng)
     perception.set_memory(memory)
-    assert memory["joint_moved"].all()
+    assert perception.get_memory()["joint_rests"] == memory["joint_rests"] == 1.0
 
 
 def test_what_tips_slowly_after_it_was_put_down_is_believed_to_lean_in_the_end(tmp_path, monkeypatch):

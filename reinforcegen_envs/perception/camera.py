@@ -37,9 +37,10 @@ CLOSING = 0.03  # part of the fingers' stroke a control step beyond which they c
 STARTING = 3  # control steps that they may take to begin to move
 FALLING = 20  # control steps for which what was let go of may fall, or slide into place
 JOINT_FADING = 0.4  # part of a joint's precision that is left after a control step: a lid is shut in twenty
-# Part of a joint's range: a lid or drawer stays where resets leave it until it is seen so far from there, and is at its upper
-# stop when it is seen so near to it. A hand that was to shut a lid did not find it 0.1 rad farther open than it was believed.
-AT_STOP = 0.1
+# Parts of a joint's range: a lid or drawer that is seen so near to a stop rests there, until it is seen so far away from there;
+# before it first moves it rests where resets leave it. An open lid was believed 0.1 to 0.5 rad from its stop with the hand
+# before it, which did not find it, and a shut one as far open.
+AT_STOP, LEFT_STOP = 0.15, 0.2
 JOINT_SURPRISE = 6.6  # squared Mahalanobis distance of one number (p = 0.01) beyond which it fades twice as fast
 
 
@@ -274,7 +275,7 @@ class CameraPerception(Perception):
         # Of objects whose yaw nobody can see: believed rotation in the carrier's frame, and whether that is the hand.
         self._rotations, self._carried = np.full((objects, 3, 3), np.nan), np.zeros(objects, bool)
         self._joints, self._joint_precision = np.zeros(joints), np.zeros(joints)
-        self._joint_moved = np.zeros(joints, bool)  # seen elsewhere than where resets leave it
+        self._joint_rests = self._reset_joints.copy()  # where it rests, a part of its range; NaN while it moves
         self._hand = np.eye(3)  # its rotation at the last look
         self._grip.reset()
         self._moved = np.zeros(objects, bool)  # carried to another place, or something was put on it
@@ -330,9 +331,8 @@ class CameraPerception(Perception):
         belief.data.qpos[task.joint_qpos] = self._joint_low + self._joint_span * self._shown_joints()
 
     def _shown_joints(self) -> Array:
-        """(joints,) believed positions, parts of the range: as resets leave them until they move, and at a stop if near it."""
-        shown = np.where(self._joints > 1.0 - AT_STOP, 1.0, np.maximum(self._joints, 0.0))
-        return np.where(self._joint_moved, shown, self._reset_joints)
+        """(joints,) believed positions, parts of the range."""
+        return np.where(np.isnan(self._joint_rests), np.clip(self._joints, 0.0, 1.0), self._joint_rests)
 
     def _stand(self, n: int, height: float, hand_position: Array, hand_rotation: Array) -> None:
         """Put what is known of an object upright at a known height (metres), if that is near: cameras see heights and lean
@@ -425,7 +425,10 @@ class CameraPerception(Perception):
         self._joint_precision = kept + new
         resting = self._grip.stage < self._moves_first
         self._joints[resting] = self._reset_joints[resting]
-        self._joint_moved |= np.abs(self._joints - self._reset_joints) > AT_STOP
+        self._joint_rests[np.abs(self._joints - self._joint_rests) > LEFT_STOP] = np.nan
+        moving = np.isnan(self._joint_rests)
+        self._joint_rests[moving & (self._joints > 1.0 - AT_STOP)] = 1.0
+        self._joint_rests[moving & (self._joints < AT_STOP)] = 0.0
 
     def spread(self, belief: CellState) -> Array:
         """(objects, 3, 3) covariance of every object's believed position, square metres, world frame.
@@ -449,7 +452,7 @@ class CameraPerception(Perception):
             "carried": self._carried.copy(),
             "joints": self._joints.copy(),
             "joint_precision": self._joint_precision.copy(),
-            "joint_moved": self._joint_moved.copy(),
+            "joint_rests": self._joint_rests.copy(),
             "hand": self._hand.copy(),
             **self._grip.get_memory(),
             "moved": self._moved.copy(),
@@ -464,7 +467,7 @@ class CameraPerception(Perception):
         self._carrier[:], self._yaws[:] = memory["carrier"], memory["yaws"]
         self._rotations[:], self._carried[:] = memory["rotations"], memory["carried"]
         self._joints[:], self._joint_precision[:] = memory["joints"], memory["joint_precision"]
-        self._joint_moved = np.array(memory["joint_moved"], bool)
+        self._joint_rests = np.array(memory["joint_rests"], np.float64)
         self._hand = np.array(memory["hand"], np.float64)
         self._grip.set_memory(memory)
         self._moved = np.array(memory["moved"], bool)
