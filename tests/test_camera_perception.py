@@ -760,9 +760,8 @@ def test_a_lid_is_followed_and_rests_at_its_stops(tmp_path, monkeypatch):
     def believed(part):
         seen[0] = part
         engine.act(np.zeros(7))
-        return float(
-            (engine.belief.data.qpos[engine.task.joint_qpos[0]] - perception._joint_low) / perception._joint_span
-        )
+        place = engine.belief.data.qpos[engine.task.joint_qpos]
+        return ((place - perception._joint_low) / perception._joint_span).item()
 
     monkeypatch.setattr(perception, "look", look)
     engine.enter_stage(1)
