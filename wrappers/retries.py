@@ -22,10 +22,10 @@ SLIPPED = 0.03  # metres from the fingers of what any source had between them: w
 # How far from where any source lets go of it what a skill came with lies that has been brought: metres aside, above and below,
 # as it may have slid down, and the cosine of its lean (as of beliefs, see `perception.camera.UPRIGHT`).
 BROUGHT_ASIDE, BROUGHT_ABOVE, BROUGHT_BELOW, BROUGHT_LEAN = 0.015, 0.01, 0.1, 0.985
-ASTRAY = 0.1  # metres that the hand may be farther from the reference object than any source's is in the skill (ours)
 # The same of what is still in the hand: a hand that gets nowhere so near to where a source lets go does it there, and does not
 # come again from the skill's start.
 LET_GO_ASIDE, LET_GO_ABOVE, LET_GO_BELOW = 0.003, 0.003, 0.005
+ASTRAY = 0.1  # metres that the hand may be farther from the reference object than any source's is in the skill (ours)
 
 
 class Retries:
@@ -52,13 +52,12 @@ class Retries:
         counters = self._counters
         if counters.retries >= self.count or counters.steps >= self._engine.task.horizon:
             return False
-        return (
-            not self._looks_done()
-        )  # what is believed to be done is not taken apart again, though nobody has said that it is
+        # What is believed to be done is not taken apart again, though nobody has said that it is.
+        return not self._looks_done()
 
     def done(self) -> bool:
         """Whether the last skill gets nowhere any more, and the task is believed to be done, though nobody has said so."""
-        return self.count > 0 and self._idle() and self._looks_done()
+        return self.count > 0 and self._looks_done() and self._idle()
 
     def hopeless(self) -> bool:
         """Whether the current skill gets nowhere, see `_idle`, and retries are left."""

@@ -316,19 +316,25 @@ class CameraPerception(Perception):
             if self._grip.put_down[n] and self._stands(n, vectors):
                 self._put_upright(n, vectors)
             poses.append(matrix_from(self._turned(n, vectors, rotation), vectors[0]))
-        self._fallen[~self._grip.settled] = np.nan
-        for n in np.flatnonzero(self._grip.settled):
-            if (seat := task.seats.get(task.objects[n])) is not None:
-                reference = poses[task.objects.index(seat.reference)]
-                if np.isnan(self._fallen[n, 0, 0]):
-                    seen, poses[n] = poses[n], seats.seated(poses[n], reference, seat)
-                    if seat.fall and poses[n] is not seen:
-                        self._fallen[n] = invert(reference) @ poses[n]
-                else:
-                    poses[n] = reference @ self._fallen[n]
+        self._seat(task, poses)
         for name, pose in zip(task.objects, poses, strict=True):
             task.write_pose7(belief, name, to_pose7(pose))
         belief.data.qpos[task.joint_qpos] = self._joint_low + self._joint_span * self._shown_joints()
+
+    def _seat(self, task: Task, poses: list[Array]) -> None:
+        """Put what was let go of in its seat there, in a list of all objects' poses; what has fallen there stays."""
+        settled = self._grip.settled
+        self._fallen[~settled] = np.nan
+        for n in np.flatnonzero(settled):
+            if (seat := task.seats.get(task.objects[n])) is None:
+                continue
+            reference, seen = poses[task.objects.index(seat.reference)], poses[n]
+            if not np.isnan(self._fallen[n, 0, 0]):
+                poses[n] = reference @ self._fallen[n]
+                continue
+            poses[n] = seats.seated(seen, reference, seat)
+            if seat.fall and poses[n] is not seen:
+                self._fallen[n] = invert(reference) @ poses[n]
 
     def _shown_joints(self) -> Array:
         """(joints,) believed positions, parts of the range."""
