@@ -695,6 +695,20 @@ def test_the_spread_is_that_of_the_positions(untrained):
     assert np.trace(perception.spread(engine.belief)[0]) < np.trace(first[0])
 
 
+def test_an_object_is_doubted_as_far_as_it_is_not_known(untrained):
+    engine = engine_of(perception=CameraPerception(untrained))
+    perception, task, belief = engine.perception, engine.task, engine.belief
+    assert isinstance(perception, CameraPerception)
+    before = [perception.doubt(belief, task, name) for name in task.objects]
+    for (metres, radians), covariance in zip(before, perception.spread(belief), strict=True):
+        assert metres == pytest.approx(np.sqrt(np.trace(covariance))) and radians > 0.0
+    perception._precisions[0] *= 4.0
+    assert perception.doubt(belief, task, task.objects[0]) == pytest.approx(np.array(before[0]) / 2)
+    assert perception.doubt(belief, task, task.objects[1]) == before[1]
+    perception._precisions[0, 2] /= 100.0  # one direction alone is not known
+    assert perception.doubt(belief, task, task.objects[0])[1] > 4 * before[0][1]
+
+
 @pytest.mark.parametrize(
     "task", [task for name, task in TASKS.items() if (SHIPPED / name.lower() / "estimator.safetensors").is_file()]
 )

@@ -46,7 +46,9 @@ def test_replanning_and_looks_reach_the_environment(weights):
         env, _ = evaluate.make(arguments(weights, replan=value, randomize_visuals=value))
         env.reset(seed=0)
         engine: Any = env.unwrapped.engine  # type: ignore[attr-defined]
-        assert env.get_wrapper_attr("_approach").replan is value and (engine.sim.look is not None) is value
+        assert (env.get_wrapper_attr("_approach").replan is not None) is value and (
+            engine.sim.look is not None
+        ) is value
         env.close()
 
 

@@ -80,13 +80,15 @@ def test_a_table_goes_on_where_it_was_stopped(paper, tmp_path, monkeypatch):
 
 
 def test_a_belief_that_gets_better_is_the_environment_s(paper):
-    cell = paper.replanning.Cell("Threading", "D2", "tuned", "belief", 0.04, 1)
+    cell = paper.replanning.Cell("Threading", "D2", "tuned", "belief", 0.04, "0.01 0.1 2")
     env, _ = paper.replanning.make(cell, None)
     assert isinstance(env.unwrapped.engine.perception, ApproachErrors)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_where_cameras_see_their_weights_count(paper):
-    seen, known = (paper.replanning.Cell("Threading", "D2", "tuned", cause, 0.04, 1) for cause in ("camera", "push"))
+    seen, known = (
+        paper.replanning.Cell("Threading", "D2", "tuned", cause, 0.04, "off") for cause in ("camera", "push")
+    )
     assert (seen.perception, known.perception) == ("camera", "truth")
     assert len({paper.cells.fingerprint("Threading", "tuned", None, cell.perception) for cell in (seen, known)}) == 2
 

@@ -15,7 +15,9 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from helpers import goal_of, hybrid_of
 
 import reinforcegen_envs  # noqa: F401 (registers the ids)
+from reinforcegen_envs.errors import InvalidArgument
 from reinforcegen_envs.observations import ObservationLayout, to_reference, to_world
+from reinforcegen_envs.perception import PoseErrors
 from reinforcegen_envs.planning.motion import Plan
 from reinforcegen_envs.policies.bundle import Bundle
 from reinforcegen_envs.policies.mlp import WeightsError
@@ -25,6 +27,7 @@ from reinforcegen_envs.poses import distance, invert, matrix_to_rotvec
 from reinforcegen_envs.tasks import ThreadingTask
 from reinforcegen_envs.wrappers import PoolError, StartPool, combine, fill_pool
 from reinforcegen_envs.wrappers.hybrid import REST, TERMINATIONS
+from reinforcegen_envs.wrappers.replanning import goal_doubt
 from reinforcegen_envs.wrappers.vector import ThreadVectorEnv
 
 ZERO = np.zeros(7, np.float32)
@@ -856,6 +859,46 @@ def test_a_goal_that_never_rests_fails_the_connect(weights, good_seed):
     _, info = env.reset(seed=good_seed)
     assert info["failure"] == "connect: goal keeps moving"
     assert core.data.time == pytest.approx(info["sim_steps"] * CONTROL_STEP)
+
+
+class Unsure(PoseErrors):
+    """Exact poses that may be off."""
+
+    def doubt(self, belief, task, name):
+        return 0.02, 0.0
+
+
+@pytest.mark.parametrize("perception, followed", [(PoseErrors(), True), (Unsure(), False)])
+@pytest.mark.parametrize("replan", [True, (0.01, 0.1, 2.0)])
+def test_a_goal_that_moves_by_less_than_is_not_known_of_it_is_left(replan, perception, followed, weights, good_seed):
+    env = make("Skill", weights, stage="grasp", replan=replan, perception=perception)
+    moved = move_during_connect(env, "needle", np.array([0.03, 0.0, 0.0]))
+    env.reset(seed=good_seed)
+    assert moved() > 8
+    metres, _ = distance(env.unwrapped.sim.eef_pose(), goal_of(hybrid_of(env)))
+    assert metres < 0.01 if followed else metres == pytest.approx(0.03, abs=0.01)
+
+
+def test_what_is_not_known_of_a_goal_grows_with_the_levers(weights, good_seed):
+    class Turned(PoseErrors):
+        def doubt(self, belief, task, name):
+            return (0.0, 0.1) if name == "tripod" else (0.004, 0.0)
+
+    env = make("Residual", weights, perception=Turned())
+    env.reset(seed=good_seed)
+    engine = env.unwrapped.engine
+    pose = engine.task.object_pose(engine.belief, "needle")
+    assert goal_doubt(engine, pose) == pytest.approx((0.004, 0.0))  # the grasp's reference is the needle
+    engine.enter_stage(1)
+    away = engine.task.object_pose(engine.belief, "tripod")
+    away[:3, 3] += [0.0, 0.3, 0.0]
+    assert goal_doubt(engine, away) == pytest.approx((np.hypot(0.03, 0.004), 0.1))
+
+
+@pytest.mark.parametrize("replan", [1, "yes", "123", (0.01, 0.1), (0.01, 0.1, -1.0), (0.01, 0.1, np.nan), np.zeros(4)])
+def test_replanning_takes_three_thresholds_or_a_truth_value(replan, weights):
+    with pytest.raises(InvalidArgument, match="True, False or \\(metres, radians, standard deviations\\)"):
+        make("Hybrid", weights, replan=replan)
 
 
 @pytest.mark.parametrize("stage", [0, 1])

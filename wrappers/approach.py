@@ -8,19 +8,19 @@ from typing import Any
 import numpy as np
 
 from reinforcegen_envs.engine import Engine, Failure
-from reinforcegen_envs.errors import InvalidArgument, checked_flag
+from reinforcegen_envs.errors import InvalidArgument
 from reinforcegen_envs.planning.connect import Connect
 from reinforcegen_envs.planning.motion import Plan
 from reinforcegen_envs.planning.skeleton import Skeleton
 from reinforcegen_envs.policies.policy import Policy
-from reinforcegen_envs.poses import distance, invert, matrix_from, rotvec_to_matrix
+from reinforcegen_envs.poses import invert, matrix_from, rotvec_to_matrix
 from reinforcegen_envs.typing import Array, Flags
 from reinforcegen_envs.wrappers.counters import Counters
+from reinforcegen_envs.wrappers.replanning import Replanning, checked_replan
 
 NOISE_TRIES = 5  # draws of start-pose noise before the planner's failure counts
 COMFORT = 0.12  # radians to every joint limit: the student's choice among sources that keep it comes first
 REPLAN_EVERY = 5  # control steps between two looks at where the goal is now
-REPLAN_DISTANCE, REPLAN_ANGLE = 0.01, 0.1  # metres and radians that it must have moved for a new plan
 MAX_REPLANS = 10
 
 
@@ -33,14 +33,16 @@ class Approach:
         initiation: ranks sources; None ranks them by their distance to joint limits.
         counters: of the episode; sources, steps and failures are written there.
         pose_noise: standard deviations of what is added to a start pose, metres and radians per axis.
-        replan: whether to look at the goal on the way and plan again when it has moved.
+        replan: whether to look at the goal on the way and plan again when it has moved, or by how much it must have: see
+            `Replanning`.
 
     Attributes:
-        pose_noise, replan: as given, checked.
+        pose_noise: as given, checked.
+        replan: likewise; None: never.
         last: the last connect, or None where none could be planned, or nobody has connected in the current call.
 
     Raises:
-        InvalidArgument: pose noise that is not two numbers of at least 0, or ``replan`` no truth value.
+        InvalidArgument: pose noise that is not two numbers of at least 0, or ``replan`` neither a truth value nor three.
     """
 
     def __init__(
@@ -54,7 +56,7 @@ class Approach:
     ):
         self._engine, self._skeleton, self._initiation, self._counters = engine, skeleton, initiation, counters
         self.pose_noise = checked_pose_noise(pose_noise)
-        self.replan = checked_flag(replan, "replan")
+        self.replan = checked_replan(replan)
         self.last: Connect | None = None
 
     def enter_stage(self, stage: int) -> None:
@@ -127,9 +129,9 @@ class Approach:
         """Plan to a source's start pose, off by the pose noise, and follow the plan."""
         offset = self._noise()
         goal, plan = self._plan(source, offset)
-        if not self.replan:
+        if self.replan is None:
             return self._engine.follow(plan, goal)
-        return self._follow_replanning(plan, goal, source, offset)
+        return self._follow_replanning(self.replan, plan, goal, source, offset)
 
     def _plan(self, source: int, offset: Array) -> tuple[Array, Plan]:
         """Where a source's skill starts now, 4x4 of the hand, world, off by ``offset`` (4, 4), and a plan that leads there."""
@@ -152,22 +154,20 @@ class Approach:
     def _goal(self, tool: Array) -> Array:
         return self._engine.connector.goal(self._engine.stage, tool)
 
-    def _follow_replanning(self, plan: Plan, goal: Array, source: int, offset: Array) -> Connect:
+    def _follow_replanning(self, past: Replanning, plan: Plan, goal: Array, source: int, offset: Array) -> Connect:
         """Follow a plan, and plan again whenever the goal has moved; the path's part already made is kept."""
-        start, steps = self._skeleton.tools[source, self._engine.stage, 0], 0
+        engine, start, steps = self._engine, self._skeleton.tools[source, self._engine.stage, 0], 0
+
+        def moved() -> bool:
+            return past.due(engine, goal, self._goal(start) @ offset)
+
         for _ in range(MAX_REPLANS):
-            connect = self._engine.follow(
-                plan, goal, stop=lambda goal=goal: self._moved(goal, start, offset), every=REPLAN_EVERY
-            )
+            connect = engine.follow(plan, goal, stop=moved, every=REPLAN_EVERY)
             steps += connect.steps
-            if connect.failure or not (connect.interrupted or self._moved(goal, start, offset)):
+            if connect.failure or not (connect.interrupted or moved()):
                 return Connect(connect.plan, steps, connect.failure)
             goal, plan = self._plan(source, offset)
         return Connect(plan, steps, "goal keeps moving")
-
-    def _moved(self, goal: Array, start: Array, offset: Array) -> bool:
-        metres, radians = distance(goal, self._goal(start) @ offset)
-        return metres > REPLAN_DISTANCE or radians > REPLAN_ANGLE
 
     def _noise(self) -> Array:
         metres, radians = self.pose_noise

@@ -69,7 +69,8 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
             the hand is held still until success is certain, for 10 control steps at most: what was let go of may still move.
         initiation: "teacher" takes the source whose key poses lie best within reach; "student" the learned predictor's choice.
         pose_noise: standard deviations, metres and radians per axis, of what is added to every initiation pose.
-        replan: look at the goal while connecting and plan again when it has moved.
+        replan: look at the goal while connecting and plan again when it has moved, by more than is not known of it; or by how
+            much: (metres, radians, standard deviations), see `Replanning`.
         retries: how often in an episode a skill that gets nowhere is begun again, within the task's horizon: its horizon is
             over, or it takes 60 control steps longer than its source's, or the hand no longer moves (less than 2 mm in 30 control
             steps), or is 10 cm farther from the reference object than any source's, or what it came with has slipped out of the

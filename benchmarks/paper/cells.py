@@ -242,6 +242,7 @@ def deployed(task: str, variant: str, policy: str, pattern: str | None, **settin
     known = {field.name for field in fields(evaluate.Args)}
     if not isinstance(settings.get("perception", ""), str):
         known.remove("perception")  # a perception that is made already is the environment's alone
+    known.discard("replan")  # the command knows no thresholds
     args = evaluate.Args(
         env_id=env_id(task, variant, "Residual"),
         policy=policy,

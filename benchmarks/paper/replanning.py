@@ -3,6 +3,7 @@
     python benchmarks/paper/replanning.py                                  # goes on where it was stopped
     python benchmarks/paper/replanning.py --tasks Threading --episodes 20
     python benchmarks/paper/replanning.py --belief --push --camera 0 0.04 0.08         # from cameras alone
+    python benchmarks/paper/replanning.py --belief --push --camera 0 --past 0.005 0.05 0 0.005 0.05 2   # other thresholds
 
 Three causes, whole tasks on D2 as deployed:
 - *belief*: every object's believed position starts wrong, by a normal error per axis, and gets better as the hand comes nearer
@@ -29,7 +30,7 @@ import numpy as np
 from cells import POLICIES, RESULTS, PlayArgs, Table, checked_names, deployed, fill, line, policies_of, save_panels
 
 from reinforcegen_envs import cli
-from reinforcegen_envs.arguments import NotNegative, checked
+from reinforcegen_envs.arguments import CountOrZero, NotNegative, checked
 from reinforcegen_envs.engine import Engine
 from reinforcegen_envs.evaluation.play import Agent
 from reinforcegen_envs.perception import ApproachErrors
@@ -38,6 +39,7 @@ from reinforcegen_envs.policies.bundle import TRUTH
 from reinforcegen_envs.tasks import TASKS
 
 CAUSES = ("belief", "push", "camera")
+OFF = "off"
 PUSH_STEPS = 10  # control steps
 PUSH_BEGINS = 2 / 3  # of the connect, at the latest
 
@@ -54,25 +56,36 @@ class Args(PlayArgs):
     """distances that the object is pushed, metres"""
     camera: tuple[NotNegative, ...] = ()
     """such distances, 0 among them or not, where objects are seen by cameras (needs OpenGL; several times as slow)"""
+    past: tuple[tuple[NotNegative, NotNegative, NotNegative], ...] = ((0.01, 0.1, 2.0),)
+    """by how much the goal must have moved for a new plan: metres, radians, standard deviations of where it is believed to be
+    (which cameras alone tell)"""
+    retries: CountOrZero = 0
+    """how often a skill that gets nowhere is begun again"""
     csv: Path = RESULTS / "replanning.csv"
     """the table; the plot lies beside it as PNG"""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A task, a policy, why and by how much the goal is elsewhere, and whether there is replanning."""
+    """A task, a policy, why and by how much the goal is elsewhere, and past which thresholds there is replanning."""
 
     task: str
     variant: str
     policy: str
     cause: str
     metres: float
-    replan: int
+    replan: str
+    retries: int = 0
 
     @property
     def perception(self) -> str:
         """Which weights count."""
         return "camera" if self.cause == "camera" else TRUTH
+
+    @property
+    def past(self) -> Any:
+        """As the environment takes it."""
+        return False if self.replan == OFF else tuple(float(part) for part in self.replan.split())
 
 
 class Push(gym.Wrapper[Any, Any, Any, Any]):
@@ -127,7 +140,7 @@ def make(cell: Cell, weights: str | None) -> tuple[gym.Env, Agent]:
     """Environment and policy of a cell."""
     perception = ApproachErrors(metres=cell.metres) if cell.cause == "belief" else cell.perception
     env, agent = deployed(
-        cell.task, cell.variant, cell.policy, weights, replan=bool(cell.replan), perception=perception
+        cell.task, cell.variant, cell.policy, weights, replan=cell.past, retries=cell.retries, perception=perception
     )
     return (env if cell.cause == "belief" else Push(env, cell.metres)), agent
 
@@ -136,12 +149,13 @@ def cells_of(args: Args) -> list[Cell]:
     """All cells, those of all tasks that are to be compared together."""
     there = {task: policies_of(task, args.policies, args.weights) or ["base"] for task in args.tasks}
     causes = [(cause, metres) for cause in CAUSES for metres in getattr(args, cause)]
+    thresholds = [OFF, *(" ".join(f"{part:g}" for part in past) for past in args.past)]
     return [
-        Cell(task, args.variant, policy, *cause, replan)
+        Cell(task, args.variant, policy, *cause, replan, args.retries)
         for cause in dict.fromkeys(causes)
         for task in args.tasks
         for policy in there[task]
-        for replan in (0, 1)
+        for replan in thresholds
     ]
 
 
@@ -149,20 +163,21 @@ def plot(table: Table[Cell], path: Path, variant: str) -> None:
     """A column a task; errors of belief, and pushes, of known poses and of seen ones. Where neither is, known poses are alike."""
     tasks = [task for task in TASKS if table.of(task)]
     causes = [cause for cause in CAUSES if any(cell.cause == cause for cell in table.rows)]
+    settings = sorted({(cell.replan, cell.retries) for cell in table.rows}, key=lambda s: (s[1], s[0] != OFF, s[0]))
 
     def draw(axis, row: int, column: int) -> None:
         for i, policy in enumerate(POLICIES):
-            for replan in (0, 1):
+            for j, (replan, retries) in enumerate(settings):
                 points = {
                     100 * c.metres: o
                     for c, o in table.of(tasks[column]).items()
-                    if (c.policy, c.variant, c.replan) == (policy, variant, replan)
+                    if (c.policy, c.variant, c.replan, c.retries) == (policy, variant, replan, retries)
                     and (c.cause == causes[row] or (c.cause, causes[row], c.metres) == ("belief", "push", 0.0))
                 }
                 if points:
-                    label = f"{policy}, replanning {('off', 'on')[replan]}"
-                    style = {"marker": "os"[replan], "color": f"C{replan}", "linestyle": ("--", "-")[i]}
-                    line(axis, points, label, shift=0.06 * replan, **style)
+                    label = f"{policy}, replanning {replan}" + (f", {retries} retries" if retries else "")
+                    style = {"marker": "osv^D*"[j % 6], "color": f"C{j}", "linestyle": ("--", "-")[i]}
+                    line(axis, points, label, shift=0.06 * j, **style)
 
     labels = {"belief": "first error of belief, cm per axis", "push": "push, cm", "camera": "push, cm, from cameras"}
     save_panels(path, [labels[cause] for cause in causes], tasks, draw, f"Replanning, {variant}, 95% intervals")
@@ -178,7 +193,9 @@ def main(args: Args) -> None:
     checked_names(args.tasks, args.policies, args.variant)
     table = Table(args.csv, Cell)
     fill(table, cells_of(args), make, args.weights, args.episodes, args.first_seed, args.workers)
-    table.tidy(lambda cell: (cell.variant, cell.policy, cell.cause, cell.metres, cell.replan))
+    table.tidy(
+        lambda cell: (cell.variant, cell.policy, cell.cause, cell.metres, cell.retries, cell.replan != OFF, cell.replan)
+    )
     plot(table, args.csv.with_suffix(".png"), args.variant)
 
 

@@ -436,13 +436,24 @@ class CameraPerception(Perception):
         self._joint_rests[moving & (self._joints > 1.0 - AT_STOP)] = 1.0
         self._joint_rests[moving & (self._joints < AT_STOP)] = 0.0
 
-    def spread(self, belief: CellState) -> Array:
-        """(objects, 3, 3) covariance of every object's believed position, square metres, world frame.
+    def doubt(self, belief: CellState, task: Task, name: str) -> tuple[float, float]:
+        """Of all axes together; a direction's where the object looks the same after fewer turns is that of the object's."""
+        n = task.objects.index(name)
+        covariance = self._covariance(n, 0) * fusion.UNIT**2
+        turned = max(np.trace(self._covariance(n, 1)), np.trace(self._covariance(n, 2)) / max(self._turns[n], 1) ** 2)
+        return float(np.sqrt(np.trace(covariance))), float(np.sqrt(turned))
+
+    def _covariance(self, n: int, vector: int) -> Array:
+        """(3, 3) of one of an object's vectors, in its carrier's frame and its units.
 
         Errors of consecutive pictures are alike, so the fused precision counts as no more than that of one picture.
         """
-        fading = fusion.FADING[np.maximum(self._carrier, 0), 0]
-        covariance = np.linalg.inv(self._precisions[:, 0] * (1.0 - fading)[:, None, None]) * fusion.UNIT**2
+        fading = fusion.FADING[max(int(self._carrier[n]), 0), min(vector, 1)]
+        return np.linalg.inv(self._precisions[n, vector] * (1.0 - fading))
+
+    def spread(self, belief: CellState) -> Array:
+        """(objects, 3, 3) covariance of every object's believed position, square metres, world frame."""
+        covariance = np.array([self._covariance(n, 0) for n in range(len(self._carrier))]) * fusion.UNIT**2
         hand = belief.data.site_xmat[belief.grip_site].reshape(3, 3)
         covariance[self._carrier == fusion.HAND] = hand @ covariance[self._carrier == fusion.HAND] @ hand.T
         return covariance
