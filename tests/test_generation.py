@@ -153,6 +153,43 @@ def test_attempts_depend_on_their_seed_alone(adapters):
     assert compared
 
 
+@pytest.mark.parametrize("name, in_vain", [("grasp", 1), ("insert", 2), ("insert", generation.TRIES)])
+def test_a_skill_that_gets_nowhere_is_begun_again_with_another_source(name, in_vain, monkeypatch):
+    adapter = make_adapter(Args(variant="D2"))
+    seed = next((0, i) for i in range(10) if adapter.attempt((0, i))[0] == "success")
+    skill, wanted, segments, rows = adapter._skill, [stage.name for stage in ThreadingTask.stages].index(name), [], []
+
+    def resting(index, segment, rng, record, trail):
+        if index == wanted:
+            segments.append(segment)
+            if len(segments) <= in_vain:  # some steps, and no more
+                skill(
+                    index,
+                    dataclasses.replace(segment, **{k: v[:8] for k, v in vars(segment).items()}),
+                    rng,
+                    record,
+                    trail,
+                )
+                rows.append(len(record))
+                return False
+        return skill(index, segment, rng, record, trail)
+
+    monkeypatch.setattr(adapter, "_skill", resting)
+    outcome, demo = adapter.attempt(seed)
+    if in_vain == generation.TRIES:
+        assert outcome == f"{name}: skill" and demo is None and len(segments) == in_vain
+        return
+    assert outcome == "success" and demo is not None
+    assert len(segments) == in_vain + 1
+    if name == "grasp":  # whose grasp is there already, has one source alone for its insertion here
+        assert len({id(segment) for segment in segments}) == len(segments)
+    assert (np.diff(demo.datagen_info["stage"]) >= 0).all() and demo.rewards.sum() == 1.0
+    # What was done in vain is left out: the skill's rows begin where the hand had come again.
+    first = int(np.flatnonzero(demo.datagen_info["stage"] == wanted)[0])
+    source = adapter._sources[demo.attrs["sources"][wanted]][wanted]
+    assert any(source is segment for segment in segments[in_vain:]) and first < rows[0]
+
+
 def test_start_noise_moves_the_start(source_demos):
     sources = [cut(demo, ThreadingTask) for demo in source_demos]
     poses = []

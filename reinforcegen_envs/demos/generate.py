@@ -4,11 +4,13 @@
 
 Each attempt resets the scene, picks a source demonstration within reach, moves its skill segments with their reference
 objects, connects them with planned motions, and is kept if it ends in strict success. The hand is steered so that the
-*held object*, not the hand, follows the source: the grasp differs a little every time.
+*held object*, not the hand, follows the source: the grasp differs a little every time. A skill that gets nowhere and breaks
+nothing is begun again, with another source if there is one, and what was done in vain is left out.
 
 A source is a variant of a demonstration, turned or mirrored by what its stages declare (`segments.variants`). The attribute
 ``sources`` of what is generated has one number a stage: demonstration times the number of variants, plus variant; ``seed`` is
-(seed, attempt), and an environment that is reset with ``reset_seed`` has the same scene.
+(seed, attempt), and an environment that is reset with ``reset_seed`` has the same scene, but for what a first skill has moved
+that was begun again.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from reinforcegen_envs.env import ManipulationEnv
 from reinforcegen_envs.errors import InvalidArgument, ReinforceGenError
 from reinforcegen_envs.files import atomic_path, check_output
 from reinforcegen_envs.ids import env_id
-from reinforcegen_envs.planning.connect import Connect
+from reinforcegen_envs.planning.connect import CLOSE, OPEN, Connect
 from reinforcegen_envs.planning.skeleton import GOOD_MARGIN
 from reinforcegen_envs.poses import distance, invert, matrix_from, rotvec_to_matrix
 from reinforcegen_envs.ray_workers import open_workers
@@ -53,6 +55,7 @@ EXTRA_STEPS = 4  # control steps recorded after a stage is finished: what termin
 # Noise on rotation is smaller: 0.05 would swing the tip of a 12 cm needle by its clearance of 3 mm (ours).
 NOISE_SHAPE = np.array([1.0, 1.0, 1.0, 0.4, 0.4, 0.4])
 DRAWN_SOURCES = 4  # sources drawn to be tried in turn; what is left comes after them
+TRIES = 3  # of a stage whose skill gets nowhere but breaks nothing, each with another source if there is one (ours)
 FINAL_STEPS = 16  # control steps that the last target is held while success settles
 
 
@@ -176,22 +179,45 @@ class Adapter:
         env.reset(seed=reset_seed)
         record: list[dict[str, Any]] = []
         sources: list[int] = []  # a stage
-        for index, stage in enumerate(env.task.stages):
+        for index in range(len(env.task.stages)):
+            failure, source = self._stage(index, sources, rng, record)
+            if failure:
+                return failure, None
+            sources.append(source)
+            if index + 1 < len(env.task.stages):
+                self.engine.enter_stage(index + 1)
+        return "success", self._demo(record, {"seed": list(seed), "reset_seed": reset_seed, "sources": sources})
+
+    def _stage(self, index: int, sources: list[int], rng: np.random.Generator, record: list[dict]) -> tuple[str, int]:
+        """Do a stage, once more where its skill gets nowhere; returns "" or where it failed, and the source that it copied.
+
+        Of skills that got nowhere nothing stays in ``record``.
+        """
+        env, engine = self._env, self.engine
+        stage = env.task.stages[index]
+        tried: list[int] = []
+        while True:
             candidates = self.choose(rng, index) if index == 0 or stage.new_source else self._alike(sources[-1], index)
             if not candidates:
-                return f"{stage.name}: unreachable", None
+                return f"{stage.name}: unreachable", -1
+            candidates.sort(key=tried.count)
             for source in candidates:
                 connect = self._connect(index, self._sources[source][index], rng)
                 if connect.plan.solved:
                     break  # else nothing has moved, and the hand of another source may have more room
             if connect.failure:
-                return f"{stage.name}: connect ({connect.failure})", None
-            sources.append(source)
-            if not self._skill(index, self._sources[source][index], rng, record):
-                return f"{stage.name}: skill", None
-            if index + 1 < len(env.task.stages):
-                self.engine.enter_stage(index + 1)
-        return "success", self._demo(record, {"seed": list(seed), "reset_seed": reset_seed, "sources": sources})
+                return f"{stage.name}: connect ({connect.failure})", -1
+            begun = len(record)
+            trail = [env.sim.joints.copy()]
+            if self._skill(index, self._sources[source][index], rng, record, trail):
+                return "", source
+            tried.append(source)
+            if engine.judge.failure() is not None or len(tried) == TRIES:
+                return f"{stage.name}: skill", -1
+            del record[begun:]
+            if stage.held is None:
+                engine.open_hand()
+            engine.retrace(np.array(trail[::-1]), OPEN if stage.held is None else CLOSE)
 
     def _to_hand(self, held: str | None) -> np.ndarray:
         """4x4 pose of the hand in the tool's frame."""
@@ -206,8 +232,8 @@ class Adapter:
         ahead = tuple(engine.connector.goal(index, tool) for tool in (segment.middle, segment.tool[-1]))
         return engine.follow(engine.plan(goal, ahead), goal)
 
-    def _skill(self, index: int, segment: Segment, rng, record: list[dict]) -> bool:
-        """Follow one adapted segment in closed loop; returns whether the stage was finished."""
+    def _skill(self, index: int, segment: Segment, rng, record: list[dict], trail: list[np.ndarray]) -> bool:
+        """Follow one adapted segment in closed loop; returns whether the stage was finished. Its joints go into ``trail``."""
         env, engine = self._env, self.engine
         stage = env.task.stages[index]
         reference = env.task.object_pose(engine.belief, stage.reference)
@@ -229,6 +255,7 @@ class Adapter:
             action = action.astype(np.float32)
             record.append(self._note(index, action, label, eef))
             engine.act(action.astype(np.float64))
+            trail.append(env.sim.joints.copy())
             record[-1]["reached"] = engine.judge.finished
             if engine.judge.finished:
                 after += 1
