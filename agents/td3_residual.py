@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -67,6 +68,9 @@ class Args(RunArgs):
     """discount of a control step"""
     exploration_noise: NotNegative = 0.05
     """std of the noise on the *executed* action; the agent's own gets this over the residual scale"""
+    noise_memory: Fraction = 0.0
+    """correlation of that noise between control steps; 0 is white. White noise shakes a hand that rests too far off, and does not
+    take it where it has to go"""
     quiet_envs: CountOrZero = 0
     """environments that act without that noise: where the policy would come to rest without it is learned from there"""
     target_noise: NotNegative = 0.02
@@ -196,15 +200,47 @@ class Agent(nn.Module):
 # ---------------------------------------------------------------------------------------------------- rollout
 
 
+class Noise:
+    """Normal noise on actions, of standard deviation 1, that wanders: see ``noise_memory``.
+
+    Args:
+        args: of the trainer.
+        action_size: numbers in an action.
+    """
+
+    def __init__(self, args: Args, action_size: int):
+        self._memory, self._quiet = args.noise_memory, args.quiet_envs
+        self._now = np.zeros((args.num_envs, action_size))
+
+    def draw(self, rng: np.random.Generator) -> np.ndarray:
+        """(environments, actions) the next control step's."""
+        new = rng.normal(size=self._now.shape)
+        self._now = self._memory * self._now + np.sqrt(1.0 - self._memory**2) * new
+        return np.concatenate([np.zeros_like(self._now[: self._quiet]), self._now[self._quiet :]])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where it is."""
+        return {"now": torch.from_numpy(self._now)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
+        self._now = state["now"].numpy().copy()
+
+
 def rollout(
-    args: Args, agent: Agent, rng: np.random.Generator, collector: Collector, physics: ThreadPoolExecutor, run: Run
+    args: Args,
+    agent: Agent,
+    rng: np.random.Generator,
+    noise: Noise,
+    collector: Collector,
+    physics: ThreadPoolExecutor,
+    run: Run,
 ) -> Future[Transition]:
     """Begin one control step of every environment, in the thread of ``physics``."""
     action = np.zeros((args.num_envs, agent.action_size), np.float32)
     if run.progress.step >= args.warmup_steps:
-        noise = rng.normal(0.0, args.exploration_noise / run.scale, action.shape)
-        noise[: args.quiet_envs] = 0.0
-        action = np.clip(agent.act(collector.obs) + noise, -1.0, 1.0).astype(np.float32)
+        off = args.exploration_noise / run.scale * noise.draw(rng)
+        action = np.clip(agent.act(collector.obs) + off, -1.0, 1.0).astype(np.float32)
     return physics.submit(collector.step, action)
 
 
@@ -316,10 +352,16 @@ def main(args: Args) -> dict[str, Any]:
     run = Run(args, "td3_residual", METRICS, envs)
     obs_size, action_size = space_sizes(envs)
     agent = Agent(args, obs_size, action_size)
-    critic_optimiser, actor_optimiser = optimisers = make_optimisers(args, agent)
     experience = Experience(args.num_envs, args.buffer_size, 2 * obs_size + action_size + 2, args.n_step, args.gamma)
+    noise = Noise(args, action_size)
+    optimisers = make_optimisers(args, agent)
     run.begin(
-        rng, agent=agent, critic_optimiser=critic_optimiser, actor_optimiser=actor_optimiser, experience=experience
+        rng,
+        agent=agent,
+        critic_optimiser=optimisers[0],
+        actor_optimiser=optimisers[1],
+        experience=experience,
+        noise=noise,
     )
     run.evaluate_base(agent.mlp())
 
@@ -327,7 +369,7 @@ def main(args: Args) -> dict[str, Any]:
     losses: dict[str, torch.Tensor] = {}
     with ThreadPoolExecutor(1) as physics, run.bar() as bar:
         while run.unfinished:
-            pending = rollout(args, agent, rng, collector, physics, run)
+            pending = rollout(args, agent, rng, noise, collector, physics, run)
             losses |= learn(args, agent, optimisers, rng, experience, run)  # while the physics runs, without the GIL
             step = pending.result()
             experience.add(step)
