@@ -14,7 +14,7 @@ from pathlib import Path
 
 from reinforcegen_envs import cli
 from reinforcegen_envs.agents.steps import Cluster, Steps
-from reinforcegen_envs.arguments import Count, CountOrZero, NotNegative, checked
+from reinforcegen_envs.arguments import Count, CountOrZero, Fraction, NotNegative, PositiveFraction, checked
 from reinforcegen_envs.errors import InvalidArgument
 from reinforcegen_envs.files import atomic_path, check_output_folder
 from reinforcegen_envs.policies.bundle import Bundle
@@ -51,6 +51,12 @@ class Args:
     per axis"""
     td3_steps: CountOrZero = 60_000
     """control steps of residual RL, every stage; 0 stops after imitation"""
+    residual_scale: PositiveFraction | None = None
+    """how much of the action range residuals cover; default: the environment's 0.1, enough for starts off by 1 or 2 cm"""
+    exploration_noise: NotNegative | None = None
+    """of residual RL; default: td3_residual's"""
+    noise_memory: Fraction | None = None
+    """likewise"""
     pool: Count = 800
     """reset states, every stage"""
     episodes: Count = 100
@@ -136,7 +142,10 @@ def residuals(args: Args, steps: Steps, weights: Path, perception: str = "truth"
     # From cameras, residuals are learned under a model of the camera's errors, at the speed of plain physics, or before them.
     modelled = perception == "camera" and not args.camera_loop
     learning = ["--perception", "camera_errors" if modelled else perception]
-    quiet = ["--quiet-envs", QUIET] if perception == "camera" and args.camera_loop else []
+    settings = ["--quiet-envs", QUIET] if perception == "camera" and args.camera_loop else []
+    for name in ("residual_scale", "exploration_noise", "noise_memory"):
+        if (value := getattr(args, name)) is not None:
+            settings += ["--" + name.replace("_", "-"), str(value)]
     begin = ["--variant", *in_turn(args)]
     noise = ["--pose-noise", *map(str, args.noise)]
     behind = "bc" if perception == "truth" else "measure"  # the step after which the next ones can begin
@@ -165,7 +174,7 @@ def residuals(args: Args, steps: Steps, weights: Path, perception: str = "truth"
              "--env-id", env_id(args.task, args.variant, "Residual"), "--stage", stage,
              "--termination", "sustained", *learning, "--weights", str(weights), "--pool", pools["train"],
              "--eval-pool", pools["held-out"], "--total-steps", str(args.td3_steps), "--num-threads", "1",
-             "--eval-every", "20000", *quiet, *(["--foresight"] if args.foresight else []),
+             "--eval-every", "20000", *settings, *(["--foresight"] if args.foresight else []),
              "--seed", str(args.seed), "--runs-dir", str(args.out), "--run-name", f"{mark}td3-{stage}"],
             after=[f"{mark}pool-{stage}-{kind}" for kind in pools],
         )  # fmt: skip

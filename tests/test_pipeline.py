@@ -4,6 +4,7 @@ import importlib
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,7 +31,8 @@ def steps(monkeypatch):
 
 
 def test_the_pipeline_s_steps_are_commands_that_are_accepted(steps, monkeypatch, tmp_path):
-    pipeline.main(pipeline.Args(out=tmp_path, source=Path("own.hdf5"), other_demos=5, pool=3))
+    learning: dict[str, Any] = {"residual_scale": 0.5, "exploration_noise": 0.2, "noise_memory": 0.9}
+    pipeline.main(pipeline.Args(out=tmp_path, source=Path("own.hdf5"), other_demos=5, pool=3, **learning))
     pools = [f"pool-{stage}-{kind}" for stage in ("grasp", "insert") for kind in ("train", "held-out")]
     assert list(steps) == [
         "generate-D0", "generate-D1", "generate-D2", "bc", "evaluate-base", "evaluate-base-noise",
@@ -46,6 +48,7 @@ def test_the_pipeline_s_steps_are_commands_that_are_accepted(steps, monkeypatch,
     assert parsed["generate-D1"].source == parsed["bc"].source == Path("own.hdf5")
     assert {args.weights for args in parsed.values() if hasattr(args, "weights")} == {tmp_path / "weights"}
     assert [parsed[name].policy for name in ("evaluate-base", "evaluate-tuned")] == ["base", "tuned"]
+    assert all(getattr(parsed["td3-insert"], name) == value for name, value in learning.items())
     assert [parsed[name].count for name in pools] == [3, 1, 3, 1]
     assert [parsed[name].variant for name in pools] == [("D2", "D0", "D2", "D1")] * 2 + [()] * 2
     assert [parsed[name].earlier_pool for name in pools[2:]] == [parsed[name].out for name in pools[:2]]
@@ -90,6 +93,9 @@ def test_the_pipeline_learns_before_the_cameras_themselves_where_it_is_told_to(s
         module = "reinforcegen_envs.evaluation.command" if module == "reinforcegen_envs.evaluate" else module
         parsed[name] = cli.parse(importlib.import_module(module).Args)
     assert parsed["camera-td3-insert"].perception == parsed["camera-pool-grasp-train"].perception == "camera"
+    assert (
+        parsed["td3-insert"].noise_memory == 0.0 and parsed["td3-insert"].residual_scale is None
+    )  # td3_residual's own
     assert parsed["camera-td3-insert"].quiet_envs == 4 and parsed["td3-insert"].quiet_envs == 0
     assert {args.retries for name, args in parsed.items() if name.startswith("evaluate")} == {5}
     with pytest.raises(ValueError, match="--cameras"):

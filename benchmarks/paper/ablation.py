@@ -35,7 +35,7 @@ from cells import RESULTS, Outcome, Table, checked_names, deployed, fill, save_p
 from reinforcegen_envs import cli
 from reinforcegen_envs.agents import pipeline
 from reinforcegen_envs.agents.steps import Steps
-from reinforcegen_envs.arguments import Count, CountOrZero, Fraction, Positive, checked
+from reinforcegen_envs.arguments import Count, CountOrZero, Fraction, NotNegative, Positive, PositiveFraction, checked
 from reinforcegen_envs.errors import InvalidArgument
 from reinforcegen_envs.evaluation.play import Agent
 from reinforcegen_envs.policies.bundle import Bundle
@@ -79,6 +79,12 @@ class Args:
     """control steps of learning each stage's residual at the noise that was found; 0: nothing is learned"""
     pool: Count = 400
     """starts of that, every stage"""
+    residual_scale: PositiveFraction = 0.5
+    """how much of the action range those residuals cover: from that far off, those that ship, with 0.1, reach little"""
+    exploration_noise: NotNegative = 0.1
+    """of learning them"""
+    noise_memory: Fraction = 0.95
+    """of learning them; see td3_residual"""
     mixed: Path = Path("runs/ablation")
     """where folders of weights that hold parts of two others are made, and what is learned"""
     csv: Path = RESULTS / "ablation.csv"
@@ -154,7 +160,15 @@ def tune_there(args: Args, task: str, factor: float) -> str:
     shutil.copytree(folder, weights, ignore=ignored, dirs_exist_ok=True)  # what was learned there stays
     noise = (factor * UNIT[0], factor * UNIT[1])
     settings = pipeline.Args(
-        task=task, variant=args.variant, out=out, noise=noise, td3_steps=args.tune_steps, pool=args.pool
+        task=task,
+        variant=args.variant,
+        out=out,
+        noise=noise,
+        td3_steps=args.tune_steps,
+        pool=args.pool,
+        residual_scale=args.residual_scale,
+        exploration_noise=args.exploration_noise,
+        noise_memory=args.noise_memory,
     )
     pipeline.residuals(settings, Steps(out), weights)
     return str(args.mixed / "there" / f"{factor:g}" / "{task}" / "weights")
