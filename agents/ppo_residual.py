@@ -25,6 +25,7 @@ from tqdm import tqdm
 from reinforcegen_envs import cli
 from reinforcegen_envs.agents.arguments import RunArgs, checked
 from reinforcegen_envs.agents.common import Collector, make_training_envs, space_sizes, training_seeds
+from reinforcegen_envs.agents.exploration import Noise
 from reinforcegen_envs.agents.runs import Run, to_mlp
 from reinforcegen_envs.arguments import Count, CountOrZero, Finite, Fraction, Limit, NotNegative, Positive
 from reinforcegen_envs.policies.mlp import MLP
@@ -71,6 +72,8 @@ class Args(RunArgs):
     """the actor's epochs of an iteration end when the approximate KL divergence exceeds this"""
     initial_log_std: Finite = 0.0
     """log of the std of the agent's action before training: 1, cut to [-1, 1] and times the residual scale when executed"""
+    noise_memory: Fraction = 0.0
+    """correlation of the noise on actions between control steps; 0 is white. Probabilities are those of white noise either way"""
     entropy: NotNegative = 0.0
     """weight of the entropy bonus"""
     max_grad_norm: Limit = 0.5
@@ -174,12 +177,16 @@ class Rollout:
     done: torch.Tensor
 
 
-def rollout(args: Args, agent: Agent, collector: Collector, bar: tqdm) -> tuple[Rollout, list[bool]]:
+def rollout(
+    args: Args, agent: Agent, rng: np.random.Generator, noise: Noise, collector: Collector, bar: tqdm
+) -> tuple[Rollout, list[bool]]:
     """Run the policy, with noise, for one iteration.
 
     Args:
         args: number of steps and environments.
         agent: acts.
+        rng: what noise is drawn from.
+        noise: on actions.
         collector: steps the environments.
         bar: progress.
 
@@ -190,7 +197,8 @@ def rollout(args: Args, agent: Agent, collector: Collector, bar: tqdm) -> tuple[
     for _ in range(args.num_steps):
         with torch.no_grad():
             distribution = agent.distribution(agent.normalise(torch.from_numpy(collector.obs)))
-            action = distribution.sample()
+            off = torch.from_numpy(noise.draw(rng).astype(np.float32))
+            action = distribution.mean + distribution.stddev * off
             log_prob = distribution.log_prob(action).sum(-1)
         step = collector.step(action.clamp(-1.0, 1.0).numpy())
         steps.append((step.obs, step.after, action, log_prob, step.reward, step.terminated, step.done))
@@ -304,13 +312,14 @@ def train(
     agent = make_agent(args, envs)
     run = Run(args, algorithm, METRICS, envs, kind)
     optimiser = make_optimiser(args, agent)
-    run.begin(rng, agent=agent, optimiser=optimiser)
+    noise = Noise(args.noise_memory, (args.num_envs, len(agent.log_std)))
+    run.begin(rng, agent=agent, optimiser=optimiser, noise=noise)
     run.evaluate_base(agent.mlp())
 
     collector = Collector(envs, training_seeds(rng, args.num_envs))
     with run.bar() as bar:
         while run.unfinished:
-            data, successes = rollout(args, agent, collector, bar)
+            data, successes = rollout(args, agent, rng, noise, collector, bar)
             # The statistics must not change between acting and learning, or the probability ratio would not start
             # at 1. In the first iteration they may: its mean action is 0 whatever the observation.
             iteration = run.progress.updates

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -30,6 +29,7 @@ from reinforcegen_envs.agents.common import (
     space_sizes,
     training_seeds,
 )
+from reinforcegen_envs.agents.exploration import Noise
 from reinforcegen_envs.agents.replay import Experience
 from reinforcegen_envs.agents.runs import Run, to_mlp
 from reinforcegen_envs.arguments import Count, CountOrZero, Finite, Fraction, NotNegative, Positive, PositiveFraction
@@ -69,8 +69,8 @@ class Args(RunArgs):
     exploration_noise: NotNegative = 0.05
     """std of the noise on the *executed* action; the agent's own gets this over the residual scale"""
     noise_memory: Fraction = 0.0
-    """correlation of that noise between control steps; 0 is white. White noise shakes a hand that rests too far off, and does not
-    take it where it has to go"""
+    """correlation of that noise between control steps; 0 is white. Starts that are far off need about 0.95, and a residual scale
+    of about 0.5"""
     quiet_envs: CountOrZero = 0
     """environments that act without that noise: where the policy would come to rest without it is learned from there"""
     target_noise: NotNegative = 0.02
@@ -200,33 +200,6 @@ class Agent(nn.Module):
 # ---------------------------------------------------------------------------------------------------- rollout
 
 
-class Noise:
-    """Normal noise on actions, of standard deviation 1, that wanders: see ``noise_memory``.
-
-    Args:
-        args: of the trainer.
-        action_size: numbers in an action.
-    """
-
-    def __init__(self, args: Args, action_size: int):
-        self._memory, self._quiet = args.noise_memory, args.quiet_envs
-        self._now = np.zeros((args.num_envs, action_size))
-
-    def draw(self, rng: np.random.Generator) -> np.ndarray:
-        """(environments, actions) the next control step's."""
-        new = rng.normal(size=self._now.shape)
-        self._now = self._memory * self._now + np.sqrt(1.0 - self._memory**2) * new
-        return np.concatenate([np.zeros_like(self._now[: self._quiet]), self._now[self._quiet :]])
-
-    def state_dict(self) -> dict[str, Any]:
-        """Where it is."""
-        return {"now": torch.from_numpy(self._now)}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` gave."""
-        self._now = state["now"].numpy().copy()
-
-
 def rollout(
     args: Args,
     agent: Agent,
@@ -353,7 +326,7 @@ def main(args: Args) -> dict[str, Any]:
     obs_size, action_size = space_sizes(envs)
     agent = Agent(args, obs_size, action_size)
     experience = Experience(args.num_envs, args.buffer_size, 2 * obs_size + action_size + 2, args.n_step, args.gamma)
-    noise = Noise(args, action_size)
+    noise = Noise(args.noise_memory, (args.num_envs, action_size), args.quiet_envs)
     optimisers = make_optimisers(args, agent)
     run.begin(
         rng,

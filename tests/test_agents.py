@@ -18,6 +18,7 @@ from offset_reach import TRAINERS, assert_equal, read_csv, small  # noqa: E402
 from reinforcegen_envs.agents import common, ppo_residual, runs, td3_residual  # noqa: E402
 from reinforcegen_envs.agents.arguments import RunArgs  # noqa: E402
 from reinforcegen_envs.agents.evaluation import evaluate_agent  # noqa: E402
+from reinforcegen_envs.agents.exploration import Noise  # noqa: E402
 from reinforcegen_envs.agents.replay import Experience, NStep, Replay  # noqa: E402
 from reinforcegen_envs.agents.runs import RunError  # noqa: E402
 from reinforcegen_envs.policies.mlp import load_mlps  # noqa: E402
@@ -113,7 +114,7 @@ def test_td3_improves_on_its_base_policy(tmp_path):
 @pytest.mark.parametrize("name", TRAINERS)
 def test_run_folder_export_and_exact_resume(name, tmp_path):
     module = TRAINERS[name]
-    args = small(module, tmp_path, eval_every=128, **({"noise_memory": 0.5} if module is td3_residual else {}))
+    args = small(module, tmp_path, eval_every=128, noise_memory=0.5)
     module.main(args)
     folder = tmp_path / "run"
     rows = read_csv(folder)
@@ -341,21 +342,20 @@ def test_quiet_environments_act_without_noise(monkeypatch):
     physics: Any = SimpleNamespace(submit=lambda step, action: action)
     collector: Any = SimpleNamespace(obs=None, step=None)
     run: Any = SimpleNamespace(progress=SimpleNamespace(step=1), scale=0.1)
-    noise = td3_residual.Noise(args, 7)
+    noise = Noise(0.0, (4, 7), 2)
     action: Any = td3_residual.rollout(args, agent, np.random.default_rng(0), noise, collector, physics, run)
     assert (action[:2] == 0.25).all() and (action[2:] != 0.25).all() and np.abs(action).max() <= 1
 
 
 @pytest.mark.parametrize("memory", [0.0, 0.9])
 def test_noise_is_as_large_and_as_alike_as_asked(memory):
-    args = td3_residual.Args(num_envs=8, quiet_envs=2, noise_memory=memory)
-    noise, rng = td3_residual.Noise(args, 7), np.random.default_rng(0)
-    drawn = np.array([noise.draw(rng) for _ in range(4000)])[100:]
+    noise, rng = Noise(memory, (8, 7), quiet=2), np.random.default_rng(0)
+    drawn = np.array([noise.draw(rng) for _ in range(4000)])
     assert not drawn[:, :2].any()
     drawn = drawn[:, 2:].reshape(len(drawn), -1)
+    assert drawn[0].std() == pytest.approx(1.0, abs=0.3)  # from the first on
     assert drawn.std() == pytest.approx(1.0, abs=0.03) and abs(drawn.mean()) < 0.05
     assert (drawn[1:] * drawn[:-1]).mean() == pytest.approx(memory, abs=0.03)
-    other, again = td3_residual.Noise(args, 7), np.random.default_rng(1)
+    other = Noise(memory, (8, 7), quiet=2)
     other.load_state_dict(noise.state_dict())
-    rng = np.random.default_rng(1)
-    np.testing.assert_array_equal(noise.draw(rng), other.draw(again))
+    np.testing.assert_array_equal(noise.draw(np.random.default_rng(1)), other.draw(np.random.default_rng(1)))
