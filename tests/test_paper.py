@@ -80,7 +80,7 @@ def test_a_table_goes_on_where_it_was_stopped(paper, tmp_path, monkeypatch):
 
 
 def test_a_belief_that_gets_better_is_the_environment_s(paper):
-    cell = paper.replanning.Cell("Threading", "D2", "tuned", "belief", 0.04, "0.01 0.1 2")
+    cell = paper.replanning.Cell("Threading", "D2", "tuned", "belief", 0.04, "0.01 0.1 0.5")
     env, _ = paper.replanning.make(cell, None)
     assert isinstance(env.unwrapped.engine.perception, ApproachErrors)  # pyright: ignore[reportAttributeAccessIssue]
 

@@ -16,12 +16,13 @@ class Replanning(NamedTuple):
     """By how much a goal must have moved for a new plan.
 
     By more than ``metres`` or ``radians``, and by more than ``deviations`` standard deviations of where it is believed to be now:
-    a goal that is hardly known moves with every picture. Ours; swept in benchmarks/paper.
+    a goal that is hardly known moves with every picture. Ours; from 2 deviations on, hands follow pushed objects too late
+    (benchmarks/paper/results/replanning_thresholds.csv).
     """
 
     metres: float = 0.01
     radians: float = 0.1
-    deviations: float = 2.0
+    deviations: float = 0.5
 
     def due(self, engine: Engine, planned: Array, goal: Array) -> bool:
         """Whether to plan anew.

@@ -38,6 +38,7 @@ from reinforcegen_envs.workers import Workers
 
 RESULTS = Path(__file__).with_name("results")
 POLICIES = ("base", "tuned")
+LEGEND_COLUMNS = 3  # wider ones leave the picture
 PIECE = 5  # episodes a job
 
 CellType = TypeVar("CellType")
@@ -371,9 +372,11 @@ def save_panels(
     for axis in axes.flat:
         handles |= {label: handle for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
     figure.suptitle(title)
+    rows = -(-len(handles) // LEGEND_COLUMNS)
     if handles:
-        figure.legend(handles.values(), handles.keys(), loc="lower center", ncols=len(handles), fontsize="small")
-    figure.tight_layout(rect=(0, 0.05, 1, 1))
+        columns = -(-len(handles) // rows)
+        figure.legend(handles.values(), handles.keys(), loc="lower center", ncols=columns, fontsize="small")
+    figure.tight_layout(rect=(0, 0.05 * max(rows, 1), 1, 1))
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=120, format="png")
     plt.close(figure)

@@ -3,7 +3,7 @@
     python benchmarks/paper/replanning.py                                  # goes on where it was stopped
     python benchmarks/paper/replanning.py --tasks Threading --episodes 20
     python benchmarks/paper/replanning.py --belief --push --camera 0 0.04 0.08         # from cameras alone
-    python benchmarks/paper/replanning.py --belief --push --camera 0 --past 0.005 0.05 0 0.005 0.05 2   # other thresholds
+    python benchmarks/paper/replanning.py --belief --push --camera 0 --past 0.01 0.1 0 0.01 0.1 2   # other thresholds
 
 Three causes, whole tasks on D2 as deployed:
 - *belief*: every object's believed position starts wrong, by a normal error per axis, and gets better as the hand comes nearer
@@ -56,7 +56,7 @@ class Args(PlayArgs):
     """distances that the object is pushed, metres"""
     camera: tuple[NotNegative, ...] = ()
     """such distances, 0 among them or not, where objects are seen by cameras (needs OpenGL; several times as slow)"""
-    past: tuple[tuple[NotNegative, NotNegative, NotNegative], ...] = ((0.01, 0.1, 2.0),)
+    past: tuple[tuple[NotNegative, NotNegative, NotNegative], ...] = ((0.01, 0.1, 0.5),)
     """by how much the goal must have moved for a new plan: metres, radians, standard deviations of where it is believed to be
     (which cameras alone tell)"""
     retries: CountOrZero = 0
