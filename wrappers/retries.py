@@ -9,6 +9,7 @@ import numpy as np
 from reinforcegen_envs.engine import Engine, Failure
 from reinforcegen_envs.engine.engine import OPEN_ENOUGH
 from reinforcegen_envs.errors import InvalidArgument, is_count
+from reinforcegen_envs.perception.camera import UPRIGHT
 from reinforcegen_envs.planning.connect import CLOSE, OPEN
 from reinforcegen_envs.planning.skeleton import Skeleton
 from reinforcegen_envs.poses import invert
@@ -20,8 +21,8 @@ from reinforcegen_envs.wrappers.counters import STALLED, Counters
 PATIENCE = 60  # control steps that a skill may take beyond its source's: about what beginning it again costs (ours)
 SLIPPED = 0.03  # metres from the fingers of what any source had between them: what is farther off is no longer held
 # How far from where any source lets go of it what a skill came with lies that has been brought: metres aside, above and below,
-# as it may have slid down, and the cosine of its lean (as of beliefs, see `perception.camera.UPRIGHT`).
-BROUGHT_ASIDE, BROUGHT_ABOVE, BROUGHT_BELOW, BROUGHT_LEAN = 0.015, 0.01, 0.1, 0.985
+# as it may have slid down. It leans no more than what beliefs take to stand, `UPRIGHT`.
+BROUGHT_ASIDE, BROUGHT_ABOVE, BROUGHT_BELOW = 0.015, 0.01, 0.1
 # The same of what is still in the hand: a hand that gets nowhere so near to where a source lets go does it there, and does not
 # come again from the skill's start.
 LET_GO_ASIDE, LET_GO_ABOVE, LET_GO_BELOW = 0.003, 0.003, 0.005
@@ -196,7 +197,7 @@ class Retries:
 
     def _upright(self, there: Array) -> Flags:
         """(sources,) whether something that is so in the reference object's frame leans about as sources leave it."""
-        return self._skeleton.left[:, self._engine.stage, :3, 2] @ there[:3, 2] > BROUGHT_LEAN
+        return self._skeleton.left[:, self._engine.stage, :3, 2] @ there[:3, 2] > UPRIGHT
 
     def _astray(self) -> bool:
         """Whether the hand is farther from the reference object than sources have it: imitation does not find back from there."""
