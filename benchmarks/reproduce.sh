@@ -13,6 +13,7 @@ python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D1-Threading-Residual
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-Threading-Residual-v0 --policy base --episodes 100 --seeds 3 --csv benchmarks/results/evaluate_threading_d2_base-0.csv
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-Threading-Residual-v0 --policy tuned --episodes 100 --seeds 3 --csv benchmarks/results/evaluate_threading_d2_tuned-0.csv
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-Threading-Residual-v0 --policy tuned --perception camera --episodes 100 --seeds 3 --csv benchmarks/results/evaluate_threading_d2_camera-0.csv
+python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-Threading-Residual-v0 --policy base --perception camera --episodes 100 --seeds 1 --csv benchmarks/results/evaluate_threading_d2_basecamera-0.csv
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-Threading-Residual-v0 --policy tuned --retries 5 --episodes 100 --seeds 3 --csv benchmarks/results/evaluate_threading_d2_retry-0.csv
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-Threading-Residual-v0 --policy tuned --perception camera --retries 5 --episodes 100 --seeds 3 --csv benchmarks/results/evaluate_threading_d2_cameraretry-0.csv
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D0-Square-Residual-v0 --policy tuned --episodes 100 --seeds 1 --csv benchmarks/results/evaluate_square_d0_tuned-0.csv
@@ -22,6 +23,7 @@ python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D1-Square-Residual-v0
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-Square-Residual-v0 --policy base --episodes 100 --seeds 1 --csv benchmarks/results/evaluate_square_d2_base-0.csv
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-Square-Residual-v0 --policy tuned --episodes 100 --seeds 3 --csv benchmarks/results/evaluate_square_d2_tuned-0.csv
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-Square-Residual-v0 --policy tuned --perception camera --episodes 100 --seeds 1 --csv benchmarks/results/evaluate_square_d2_camera-0.csv
+python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-Square-Residual-v0 --policy base --perception camera --episodes 100 --seeds 1 --csv benchmarks/results/evaluate_square_d2_basecamera-0.csv
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-Square-Residual-v0 --policy tuned --retries 5 --episodes 100 --seeds 3 --csv benchmarks/results/evaluate_square_d2_retry-0.csv
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-Square-Residual-v0 --policy tuned --perception camera --retries 5 --episodes 100 --seeds 3 --csv benchmarks/results/evaluate_square_d2_cameraretry-0.csv
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D0-NutAssembly-Residual-v0 --policy base --episodes 100 --seeds 1 --csv benchmarks/results/evaluate_nutassembly_d0_base-0.csv
@@ -33,6 +35,7 @@ python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D1-NutAssembly-Residu
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-NutAssembly-Residual-v0 --policy base --episodes 100 --seeds 1 --csv benchmarks/results/evaluate_nutassembly_d2_base-0.csv
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-NutAssembly-Residual-v0 --policy tuned --episodes 100 --seeds 3 --csv benchmarks/results/evaluate_nutassembly_d2_tuned-0.csv
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-NutAssembly-Residual-v0 --policy tuned --perception camera --episodes 100 --seeds 1 --csv benchmarks/results/evaluate_nutassembly_d2_camera-0.csv
+python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-NutAssembly-Residual-v0 --policy base --perception camera --episodes 100 --seeds 1 --csv benchmarks/results/evaluate_nutassembly_d2_basecamera-0.csv
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-NutAssembly-Residual-v0 --policy base --retries 5 --episodes 100 --seeds 1 --csv benchmarks/results/evaluate_nutassembly_d2_baseretry-0.csv
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-NutAssembly-Residual-v0 --policy tuned --retries 5 --episodes 100 --seeds 3 --csv benchmarks/results/evaluate_nutassembly_d2_retry-0.csv
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-NutAssembly-Residual-v0 --policy tuned --perception camera --retries 5 --episodes 100 --seeds 3 --csv benchmarks/results/evaluate_nutassembly_d2_cameraretry-0.csv
@@ -46,6 +49,7 @@ python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D1-Coffee-Residual-v0
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-Coffee-Residual-v0 --policy base --episodes 100 --seeds 2 --csv benchmarks/results/evaluate_coffee_d2_base-0.csv
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-Coffee-Residual-v0 --policy tuned --episodes 100 --seeds 3 --csv benchmarks/results/evaluate_coffee_d2_tuned-0.csv
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-Coffee-Residual-v0 --policy tuned --perception camera --episodes 100 --seeds 2 --csv benchmarks/results/evaluate_coffee_d2_camera-0.csv
+python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-Coffee-Residual-v0 --policy base --perception camera --episodes 100 --seeds 1 --csv benchmarks/results/evaluate_coffee_d2_basecamera-0.csv
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-Coffee-Residual-v0 --policy tuned --retries 5 --episodes 100 --seeds 3 --csv benchmarks/results/evaluate_coffee_d2_retry-0.csv
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-Coffee-Residual-v0 --policy tuned --perception camera --retries 5 --episodes 100 --seeds 3 --csv benchmarks/results/evaluate_coffee_d2_cameraretry-0.csv
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D0-ThreePieceAssembly-Residual-v0 --policy tuned --episodes 100 --seeds 1 --csv benchmarks/results/evaluate_threepieceassembly_d0_tuned-0.csv
@@ -55,6 +59,7 @@ python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D1-ThreePieceAssembly
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-ThreePieceAssembly-Residual-v0 --policy base --episodes 100 --seeds 1 --csv benchmarks/results/evaluate_threepieceassembly_d2_base-0.csv
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-ThreePieceAssembly-Residual-v0 --policy tuned --episodes 100 --seeds 3 --csv benchmarks/results/evaluate_threepieceassembly_d2_tuned-0.csv
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-ThreePieceAssembly-Residual-v0 --policy tuned --perception camera --episodes 100 --seeds 1 --csv benchmarks/results/evaluate_threepieceassembly_d2_camera-0.csv
+python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-ThreePieceAssembly-Residual-v0 --policy base --perception camera --episodes 100 --seeds 1 --csv benchmarks/results/evaluate_threepieceassembly_d2_basecamera-0.csv
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-ThreePieceAssembly-Residual-v0 --policy tuned --retries 5 --episodes 100 --seeds 3 --csv benchmarks/results/evaluate_threepieceassembly_d2_retry-0.csv
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-ThreePieceAssembly-Residual-v0 --policy tuned --perception camera --retries 5 --episodes 100 --seeds 3 --csv benchmarks/results/evaluate_threepieceassembly_d2_cameraretry-0.csv
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D0-CoffeePreparation-Residual-v0 --policy base --episodes 100 --seeds 1 --csv benchmarks/results/evaluate_coffeepreparation_d0_base-0.csv
@@ -64,6 +69,7 @@ python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D1-CoffeePreparation-
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-CoffeePreparation-Residual-v0 --policy base --episodes 100 --seeds 1 --csv benchmarks/results/evaluate_coffeepreparation_d2_base-0.csv
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-CoffeePreparation-Residual-v0 --policy tuned --episodes 100 --seeds 3 --csv benchmarks/results/evaluate_coffeepreparation_d2_tuned-0.csv
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-CoffeePreparation-Residual-v0 --policy tuned --perception camera --episodes 100 --seeds 1 --csv benchmarks/results/evaluate_coffeepreparation_d2_camera-0.csv
+python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-CoffeePreparation-Residual-v0 --policy base --perception camera --episodes 100 --seeds 1 --csv benchmarks/results/evaluate_coffeepreparation_d2_basecamera-0.csv
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-CoffeePreparation-Residual-v0 --policy base --retries 5 --episodes 100 --seeds 1 --csv benchmarks/results/evaluate_coffeepreparation_d2_baseretry-0.csv
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-CoffeePreparation-Residual-v0 --policy tuned --retries 5 --episodes 100 --seeds 3 --csv benchmarks/results/evaluate_coffeepreparation_d2_retry-0.csv
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-CoffeePreparation-Residual-v0 --policy tuned --perception camera --retries 5 --episodes 100 --seeds 3 --csv benchmarks/results/evaluate_coffeepreparation_d2_cameraretry-0.csv
