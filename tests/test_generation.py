@@ -179,7 +179,7 @@ def test_a_skill_that_gets_nowhere_is_begun_again_with_another_source(name, in_v
     if in_vain == generation.TRIES:
         assert outcome == f"{name}: skill" and demo is None and len(segments) == in_vain
         return
-    assert outcome == "success" and demo is not None
+    assert outcome == "success" and demo is not None and demo.rewards is not None
     assert len(segments) == in_vain + 1
     if name == "grasp":  # whose grasp is there already, has one source alone for its insertion here
         assert len({id(segment) for segment in segments}) == len(segments)

@@ -372,11 +372,11 @@ def save_panels(
     for axis in axes.flat:
         handles |= {label: handle for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
     figure.suptitle(title)
-    rows = -(-len(handles) // LEGEND_COLUMNS)
+    lines = -(-len(handles) // LEGEND_COLUMNS)
     if handles:
-        columns = -(-len(handles) // rows)
-        figure.legend(handles.values(), handles.keys(), loc="lower center", ncols=columns, fontsize="small")
-    figure.tight_layout(rect=(0, 0.05 * max(rows, 1), 1, 1))
+        width = -(-len(handles) // lines)
+        figure.legend(handles.values(), handles.keys(), loc="lower center", ncols=width, fontsize="small")
+    figure.tight_layout(rect=(0, 0.05 * max(lines, 1), 1, 1))
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=120, format="png")
     plt.close(figure)
