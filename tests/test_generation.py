@@ -159,20 +159,15 @@ def test_a_skill_that_gets_nowhere_is_begun_again_with_another_source(name, in_v
     seed = next((0, i) for i in range(10) if adapter.attempt((0, i))[0] == "success")
     skill, wanted, segments, rows = adapter._skill, [stage.name for stage in ThreadingTask.stages].index(name), [], []
 
-    def resting(index, segment, rng, record, trail):
+    def resting(index, segment, rng, record):
         if index == wanted:
             segments.append(segment)
             if len(segments) <= in_vain:  # some steps, and no more
-                skill(
-                    index,
-                    dataclasses.replace(segment, **{k: v[:8] for k, v in vars(segment).items()}),
-                    rng,
-                    record,
-                    trail,
-                )
+                begun = dataclasses.replace(segment, **{k: v[:8] for k, v in vars(segment).items()})
+                skill(index, begun, rng, record)
                 rows.append(len(record))
                 return False
-        return skill(index, segment, rng, record, trail)
+        return skill(index, segment, rng, record)
 
     monkeypatch.setattr(adapter, "_skill", resting)
     outcome, demo = adapter.attempt(seed)

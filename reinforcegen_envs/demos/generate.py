@@ -208,16 +208,19 @@ class Adapter:
             if connect.failure:
                 return f"{stage.name}: connect ({connect.failure})", -1
             begun = len(record)
-            trail = [env.sim.joints.copy()]
-            if self._skill(index, self._sources[source][index], rng, record, trail):
+            if self._skill(index, self._sources[source][index], rng, record):
                 return "", source
             tried.append(source)
             if engine.judge.failure() is not None or len(tried) == TRIES:
                 return f"{stage.name}: skill", -1
+            way_back = [
+                env.sim.joints.copy(),
+                *(row["state"][1:][env.sim.arm_qpos] for row in reversed(record[begun:])),
+            ]
             del record[begun:]
             if stage.held is None:
                 engine.open_hand()
-            engine.retrace(np.array(trail[::-1]), OPEN if stage.held is None else CLOSE)
+            engine.retrace(np.array(way_back), OPEN if stage.held is None else CLOSE)
 
     def _to_hand(self, held: str | None) -> np.ndarray:
         """4x4 pose of the hand in the tool's frame."""
@@ -232,8 +235,8 @@ class Adapter:
         ahead = tuple(engine.connector.goal(index, tool) for tool in (segment.middle, segment.tool[-1]))
         return engine.follow(engine.plan(goal, ahead), goal)
 
-    def _skill(self, index: int, segment: Segment, rng, record: list[dict], trail: list[np.ndarray]) -> bool:
-        """Follow one adapted segment in closed loop; returns whether the stage was finished. Its joints go into ``trail``."""
+    def _skill(self, index: int, segment: Segment, rng, record: list[dict]) -> bool:
+        """Follow one adapted segment in closed loop; returns whether the stage was finished."""
         env, engine = self._env, self.engine
         stage = env.task.stages[index]
         reference = env.task.object_pose(engine.belief, stage.reference)
@@ -255,7 +258,6 @@ class Adapter:
             action = action.astype(np.float32)
             record.append(self._note(index, action, label, eef))
             engine.act(action.astype(np.float64))
-            trail.append(env.sim.joints.copy())
             record[-1]["reached"] = engine.judge.finished
             if engine.judge.finished:
                 after += 1
