@@ -325,14 +325,14 @@ def main(args: Args) -> dict[str, Any]:
     run = Run(args, "td3_residual", METRICS, envs)
     obs_size, action_size = space_sizes(envs)
     agent = Agent(args, obs_size, action_size)
+    critic_optimiser, actor_optimiser = optimisers = make_optimisers(args, agent)
     experience = Experience(args.num_envs, args.buffer_size, 2 * obs_size + action_size + 2, args.n_step, args.gamma)
     noise = Noise(args.noise_memory, (args.num_envs, action_size), args.quiet_envs)
-    optimisers = make_optimisers(args, agent)
     run.begin(
         rng,
         agent=agent,
-        critic_optimiser=optimisers[0],
-        actor_optimiser=optimisers[1],
+        critic_optimiser=critic_optimiser,
+        actor_optimiser=actor_optimiser,
         experience=experience,
         noise=noise,
     )
