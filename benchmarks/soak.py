@@ -92,7 +92,7 @@ class Soak:
             if acted % HOLD == 0:
                 action = self._rng.uniform(-1.0, 1.0, 7).astype(np.float32)
             observation, reward, terminated, truncated, info = env.step(action)
-            if not (np.isfinite(observation).all() and np.isfinite(reward)):
+            if not (np.isfinite(observation).all() and np.isfinite(float(reward))):
                 raise FloatingPointError(f"{env}: observation {observation}, reward {reward}")
             over = terminated or truncated
             acted += 1

@@ -1,7 +1,7 @@
 """What `benchmarks/soak.py` would notice."""
 
 import dataclasses
-import importlib.util
+import importlib
 import sys
 from pathlib import Path
 
@@ -14,12 +14,11 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 @pytest.fixture
 def soak(monkeypatch):
+    """The script, as a module."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    spec = importlib.util.spec_from_file_location("soak", BENCHMARKS / "soak.py")
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "soak", module)
-    spec.loader.exec_module(module)
-    return module
+    yield importlib.import_module("soak")
+    for name in ("soak", "report"):
+        sys.modules.pop(name, None)
 
 
 class Ill(gym.ObservationWrapper):
