@@ -72,6 +72,9 @@ class Args:
     """units in each of the two hidden layers of a base policy; half for termination, a quarter for initiation"""
     weight_decay: NotNegative = 1e-5
     """of Adam"""
+    input_clip: Positive = 4.0
+    """standard deviations from the demonstrations' mean at which base policies' inputs are cut: from where no demonstration has
+    been they act as at the edge of what was seen. Extrapolated, actions grow, and the hand runs away"""
 
 
 @dataclass
@@ -224,7 +227,7 @@ def fit_base(data: StageData, args: Args, log: Log) -> MLP:
     # Undo the units in the last layer, so that the network's output is an action.
     network.weights[-1][:] *= scale[:, None]
     network.biases[-1][:] *= scale
-    return MLP(network.weights, network.biases, network.mean, network.std)
+    return MLP(network.weights, network.biases, network.mean, network.std, args.input_clip)
 
 
 def fit_termination(data: StageData, args: Args, log: Log) -> MLP:

@@ -149,6 +149,14 @@ def trained(data):
     return out
 
 
+def test_far_from_the_demonstrations_a_base_policy_acts_as_at_their_edge(trained):
+    networks, _ = load_mlps(trained / "base.safetensors")
+    for network in networks.values():
+        off = np.random.default_rng(0).choice([-1.0, 1.0], network.input_size)
+        near, far = (network((network.mean + off * sigmas * network.std).astype(np.float32)) for sigmas in (4.0, 40.0))
+        np.testing.assert_allclose(near, far, rtol=1e-4, atol=1e-5)
+
+
 def test_a_short_run_writes_weights_that_load(trained):
     names = {f"{kind}.{end}" for kind in ("base", "termination", "initiation") for end in ("safetensors", "json")}
     assert {path.name for path in trained.iterdir()} == names | {"skeleton.npz", "losses.csv"}
