@@ -310,3 +310,12 @@ def test_ids_of_other_packages_are_refused(weights):
     with pytest.raises(ValueError, match="Pendulum-v1 has no hybrid control; choose"):
         evaluate.make(arguments(weights, env_id="Pendulum-v1"))
     assert "Pendulum-v1" in gym.registry
+
+
+def test_another_shards_table_is_left_alone_and_nothing_is_recorded(weights, tmp_path):
+    table, film = tmp_path / "episodes.csv", tmp_path / "film.mp4"
+    evaluate.main(arguments(weights, shard="1/6", csv=table))
+    before = table.read_bytes()
+    with pytest.raises(InvalidArgument, match=f"not of shard 2/6, such as seed {FIRST_SEED}; give every shard a file"):
+        evaluate.main(arguments(weights, shard="2/6", csv=table, video=film))
+    assert table.read_bytes() == before and not film.exists()

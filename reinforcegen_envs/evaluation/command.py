@@ -194,12 +194,7 @@ def evaluate(args: Args) -> dict[str, Any]:
         WorkerError: a worker died.
     """
     args = checked(args)
-    shard = Shard.parse(args.shard)
-    seeds = shard.of(range(args.first_seed, args.first_seed + args.episodes * args.seeds))
-    if not seeds:
-        raise InvalidArgument(f"shard {shard} has none of the {args.episodes * args.seeds} episodes; use fewer shards")
-    if args.shard is not None and args.csv is not None:
-        check_shard_table(args.csv, args.shard, seeds)
+    seeds = seeds_of(args)
     env, _ = make(args)  # complain before any process starts
     stage_names = [stage.name for stage in env.unwrapped.task.stages]  # type: ignore[attr-defined]
     env.close()
@@ -218,6 +213,21 @@ def evaluate(args: Args) -> dict[str, Any]:
     settings = {name: value for name, value in asdict(args).items() if name not in _NOT_SETTINGS}
     summary = summarise(episodes, stage_names, args.seeds if args.shard is None else 1)
     return {**summary, "settings": settings, "each": episodes}
+
+
+def seeds_of(args: Args) -> Sequence[int]:
+    """The episodes to play, those of the shard alone if one is named.
+
+    Raises:
+        InvalidArgument: there are none, or they would be written over those of another shard.
+    """
+    shard = Shard.parse(args.shard)
+    seeds = shard.of(range(args.first_seed, args.first_seed + args.episodes * args.seeds))
+    if not seeds:
+        raise InvalidArgument(f"shard {shard} has none of the {args.episodes * args.seeds} episodes; use fewer shards")
+    if args.shard is not None and args.csv is not None:
+        check_shard_table(args.csv, args.shard, seeds)
+    return seeds
 
 
 def check_shard_table(path: Path, shard: str, seeds: Sequence[int]) -> None:
@@ -267,6 +277,7 @@ def main(args: Args) -> None:
     args = checked(args)
     if args.csv is not None:
         check_output(args.csv)
+    seeds_of(args)  # complain before anything is recorded
     if args.video is not None:
         write_video(args)  # first: whoever has no OpenGL hears of it at once
     result = evaluate(args)
