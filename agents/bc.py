@@ -39,6 +39,7 @@ from reinforcegen_envs.workers import Workers
 DWELL = 0.004  # metres
 LOG_EVERY = 250  # steps
 THRESHOLD = 0.7  # probability above which a termination output is positive
+SEEN = 0.99  # of demonstrations' rows that a base policy's inputs are not cut below (ours)
 
 
 @dataclass
@@ -73,8 +74,9 @@ class Args:
     weight_decay: NotNegative = 1e-5
     """of Adam"""
     input_clip: Positive = 4.0
-    """standard deviations from the demonstrations' mean at which base policies' inputs are cut: from where no demonstration has
-    been they act as at the edge of what was seen. Extrapolated, actions grow, and the hand runs away"""
+    """standard deviations from the demonstrations' mean at which base policies' inputs are cut, or more where 1% of the
+    demonstrations' own lie beyond: from where no demonstration has been they act as at the edge of what was seen. Extrapolated,
+    actions grow, and the hand runs away"""
 
 
 @dataclass
@@ -227,7 +229,10 @@ def fit_base(data: StageData, args: Args, log: Log) -> MLP:
     # Undo the units in the last layer, so that the network's output is an action.
     network.weights[-1][:] *= scale[:, None]
     network.biases[-1][:] *= scale
-    return MLP(network.weights, network.biases, network.mean, network.std, args.input_clip)
+    assert network.mean is not None and network.std is not None
+    reached = np.quantile(np.abs((data.features - network.mean) / network.std).max(1), SEEN)
+    clip = max(args.input_clip, float(reached))
+    return MLP(network.weights, network.biases, network.mean, network.std, clip)
 
 
 def fit_termination(data: StageData, args: Args, log: Log) -> MLP:

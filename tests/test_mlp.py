@@ -149,11 +149,15 @@ def trained(data):
     return out
 
 
-def test_far_from_the_demonstrations_a_base_policy_acts_as_at_their_edge(trained):
-    networks, _ = load_mlps(trained / "base.safetensors")
-    for network in networks.values():
-        off = np.random.default_rng(0).choice([-1.0, 1.0], network.input_size)
-        near, far = (network((network.mean + off * sigmas * network.std).astype(np.float32)) for sigmas in (4.0, 40.0))
+def test_far_from_the_demonstrations_a_base_policy_acts_as_at_their_edge(trained, data):
+    task, networks = ThreadingTask, load_mlps(trained / "base.safetensors")[0]
+    stages = bc.load_stages(bc.Args((data,)), task, ObservationLayout.of(task), source_count=10)
+    for stage, seen in zip(task.stages, stages, strict=True):
+        network = networks[stage.name]
+        inside = np.abs((seen.features - network.mean) / network.std).max(1) <= network.clip
+        assert network.clip >= 4.0 and inside.mean() >= 0.989  # what was shown is not cut
+        off = np.random.default_rng(0).choice([-1.0, 1.0], network.input_size) * network.std
+        near, far = (network((network.mean + sigmas * off).astype(np.float32)) for sigmas in (network.clip, 40.0))
         np.testing.assert_allclose(near, far, rtol=1e-4, atol=1e-5)
 
 
