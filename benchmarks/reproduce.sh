@@ -10,13 +10,14 @@ python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D0-Threading-Residual
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D0-Threading-Residual-v0 --policy tuned --perception camera --episodes 100 --seeds 1 --csv benchmarks/results/evaluate_threading_d0_camera-0.csv
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D1-Threading-Residual-v0 --policy tuned --episodes 100 --seeds 1 --csv benchmarks/results/evaluate_threading_d1_tuned-0.csv
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D1-Threading-Residual-v0 --policy tuned --perception camera --episodes 100 --seeds 1 --csv benchmarks/results/evaluate_threading_d1_camera-0.csv
+python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D1-Threading-Residual-v0 --policy tuned --perception camera --retries 5 --episodes 100 --seeds 1 --csv benchmarks/results/evaluate_threading_d1_cameraretry-0.csv
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-Threading-Residual-v0 --policy base --episodes 100 --seeds 3 --csv benchmarks/results/evaluate_threading_d2_base-0.csv
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-Threading-Residual-v0 --policy tuned --episodes 100 --seeds 3 --csv benchmarks/results/evaluate_threading_d2_tuned-0.csv
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-Threading-Residual-v0 --policy tuned --perception camera --episodes 100 --seeds 3 --csv benchmarks/results/evaluate_threading_d2_camera-0.csv
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-Threading-Residual-v0 --policy base --perception camera --episodes 100 --seeds 1 --csv benchmarks/results/evaluate_threading_d2_basecamera-0.csv
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-Threading-Residual-v0 --policy tuned --retries 5 --episodes 100 --seeds 3 --csv benchmarks/results/evaluate_threading_d2_retry-0.csv
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-Threading-Residual-v0 --policy tuned --perception camera --retries 5 --episodes 100 --seeds 3 --csv benchmarks/results/evaluate_threading_d2_cameraretry-0.csv
-python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-Threading-Residual-v0 --policy tuned --perception camera --randomize-visuals --retries 5 --episodes 50 --seeds 1 --csv benchmarks/results/evaluate_threading_d2_camerarandomretry-0.csv
+python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-Threading-Residual-v0 --policy tuned --perception camera --randomize-visuals --retries 5 --episodes 100 --seeds 1 --csv benchmarks/results/evaluate_threading_d2_camerarandomretry-0.csv
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D0-Square-Residual-v0 --policy tuned --episodes 100 --seeds 1 --csv benchmarks/results/evaluate_square_d0_tuned-0.csv
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D0-Square-Residual-v0 --policy tuned --perception camera --retries 5 --episodes 100 --seeds 1 --csv benchmarks/results/evaluate_square_d0_cameraretry-0.csv
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D1-Square-Residual-v0 --policy tuned --episodes 100 --seeds 1 --csv benchmarks/results/evaluate_square_d1_tuned-0.csv
@@ -27,7 +28,7 @@ python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-Square-Residual-v0
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-Square-Residual-v0 --policy base --perception camera --episodes 100 --seeds 1 --csv benchmarks/results/evaluate_square_d2_basecamera-0.csv
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-Square-Residual-v0 --policy tuned --retries 5 --episodes 100 --seeds 3 --csv benchmarks/results/evaluate_square_d2_retry-0.csv
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-Square-Residual-v0 --policy tuned --perception camera --retries 5 --episodes 100 --seeds 3 --csv benchmarks/results/evaluate_square_d2_cameraretry-0.csv
-python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-Square-Residual-v0 --policy tuned --perception camera --randomize-visuals --retries 5 --episodes 50 --seeds 1 --csv benchmarks/results/evaluate_square_d2_camerarandomretry-0.csv
+python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D2-Square-Residual-v0 --policy tuned --perception camera --randomize-visuals --retries 5 --episodes 100 --seeds 1 --csv benchmarks/results/evaluate_square_d2_camerarandomretry-0.csv
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D0-NutAssembly-Residual-v0 --policy base --episodes 100 --seeds 1 --csv benchmarks/results/evaluate_nutassembly_d0_base-0.csv
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D0-NutAssembly-Residual-v0 --policy tuned --retries 5 --episodes 100 --seeds 1 --csv benchmarks/results/evaluate_nutassembly_d0_retry-0.csv
 python -m reinforcegen_envs.evaluate --env-id ReinforceGen/D0-NutAssembly-Residual-v0 --policy tuned --perception camera --retries 5 --episodes 100 --seeds 1 --csv benchmarks/results/evaluate_nutassembly_d0_cameraretry-0.csv
