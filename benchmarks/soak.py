@@ -17,8 +17,11 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import hashlib
+import itertools
+import math
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +58,22 @@ class Args:
     """of actions and resets"""
 
 
+def episode(
+    env: gym.Env, seed: int, rng: np.random.Generator, largest: float, hold: int = 1
+) -> Iterator[tuple[np.ndarray, float, int]]:
+    """Play one with uniform actions, each held for ``hold`` steps; yields observation, reward, control steps, first of the reset."""
+    observation, info = env.reset(seed=seed)
+    yield observation, 0.0, info["sim_steps"]
+    action = np.zeros(7, np.float32)
+    for acted in itertools.count():
+        if acted % hold == 0:
+            action = rng.uniform(-largest, largest, 7).astype(np.float32)
+        observation, reward, terminated, truncated, info = env.step(action)
+        yield observation, float(reward), info["sim_steps"]
+        if terminated or truncated:
+            return
+
+
 class Soak:
     """What one thread steps.
 
@@ -77,40 +96,31 @@ class Soak:
             FloatingPointError: an observation or reward is not finite.
         """
         end = self.steps + steps
+        in_turn = (self._residual, math.inf), (self._plain, PLAIN_STEPS)
         while self.steps < end:
-            plain = self.episodes % 2 == 1
-            made = self._episode(self._plain if plain else self._residual, PLAIN_STEPS if plain else end)
+            made = self._episode(*in_turn[self.episodes % 2])
             self.steps += made
             self.episodes += 1
             with lock:
                 bar.update(made)
 
-    def _episode(self, env: gym.Env, longest: int) -> int:
-        observation, info = env.reset(seed=int(self._rng.integers(2**31)))
-        over, acted, steps, action = False, 0, info["sim_steps"], np.zeros(7, np.float32)
-        while not over and steps < longest:
-            if acted % HOLD == 0:
-                action = self._rng.uniform(-1.0, 1.0, 7).astype(np.float32)
-            observation, reward, terminated, truncated, info = env.step(action)
-            if not (np.isfinite(observation).all() and np.isfinite(float(reward))):
+    def _episode(self, env: gym.Env, longest: float) -> int:
+        steps = 0
+        for observation, reward, made in episode(env, int(self._rng.integers(2**31)), self._rng, 1.0, HOLD):
+            if not (np.isfinite(observation).all() and np.isfinite(reward)):
                 raise FloatingPointError(f"{env}: observation {observation}, reward {reward}")
-            over = terminated or truncated
-            acted += 1
-            steps += info["sim_steps"]
+            steps += made
+            if steps >= longest:
+                break
         return steps
 
     def same(self) -> str:
         """A digest of an episode that is always the same, in both modes."""
         digest = hashlib.sha256()
         for env in (self._residual, self._plain):
-            rng = np.random.default_rng(SAME_SEED)
-            observation, _ = env.reset(seed=SAME_SEED)
-            digest.update(observation.tobytes())
-            for _ in range(SAME_STEPS):
-                observation, reward, terminated, truncated, _ = env.step(rng.uniform(-0.3, 0.3, 7).astype(np.float32))
+            played = episode(env, SAME_SEED, np.random.default_rng(SAME_SEED), 0.3)
+            for observation, reward, _ in itertools.islice(played, SAME_STEPS + 1):
                 digest.update(observation.tobytes() + np.float64(reward).tobytes())
-                if terminated or truncated:
-                    break
         return digest.hexdigest()
 
     def close(self) -> None:
