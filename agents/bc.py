@@ -12,7 +12,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
@@ -231,8 +231,7 @@ def fit_base(data: StageData, args: Args, log: Log) -> MLP:
     network.biases[-1][:] *= scale
     assert network.mean is not None and network.std is not None
     reached = np.quantile(np.abs((data.features - network.mean) / network.std).max(1), SEEN)
-    clip = max(args.input_clip, float(reached))
-    return MLP(network.weights, network.biases, network.mean, network.std, clip)
+    return replace(network, clip=max(args.input_clip, float(reached)))
 
 
 def fit_termination(data: StageData, args: Args, log: Log) -> MLP:

@@ -277,8 +277,8 @@ def main(args: Args) -> None:
     args = checked(args)
     if args.csv is not None:
         check_output(args.csv)
-    seeds_of(args)  # complain before anything is recorded
     if args.video is not None:
+        seeds_of(args)  # complain before anything is recorded
         write_video(args)  # first: whoever has no OpenGL hears of it at once
     result = evaluate(args)
     episodes = result.pop("each")
