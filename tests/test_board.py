@@ -2,18 +2,16 @@
 
 import dataclasses
 import html.parser
-import importlib
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from helpers import BENCHMARKS, benchmark
 
 from reinforcegen_envs.evaluation.submission import SubmissionError, read_all
 from reinforcegen_envs.tasks import TASKS
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars",
@@ -24,12 +22,8 @@ in_a_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium; apt-get
 
 @pytest.fixture(scope="module")
 def write_board():
-    """The script, as a module; its neighbours stay importable."""
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        return importlib.import_module("write_board")
-    finally:
-        sys.path.remove(str(BENCHMARKS))
+    """The script, as a module."""
+    return benchmark("write_board")
 
 
 def test_submissions_and_board_are_fresh(write_board):

@@ -1,12 +1,10 @@
 """Nonsense is refused with this package's errors (`benchmarks/fuzz.py`), and what it found stays mended."""
 
 import dataclasses
-import importlib.util
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import benchmark
 
 from reinforcegen_envs.engine.snapshot import SnapshotError
 from reinforcegen_envs.errors import InvalidArgument
@@ -19,12 +17,7 @@ ARRAY = np.arange(7)
 @pytest.fixture(scope="module")
 def fuzz():
     """The script, as a module."""
-    path = Path(__file__).parents[1] / "benchmarks" / "fuzz.py"
-    spec = importlib.util.spec_from_file_location("fuzz", path)
-    assert spec is not None and spec.loader is not None
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return benchmark("fuzz")
 
 
 def test_nonsense_is_refused(fuzz, tmp_path):

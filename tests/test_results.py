@@ -1,12 +1,11 @@
 """What is published is what the tables say, and what the shipped weights do."""
 
-import importlib.util
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from helpers import BENCHMARKS, benchmark
 
 from reinforcegen_envs import evaluate
 from reinforcegen_envs.evaluation import play
@@ -14,7 +13,6 @@ from reinforcegen_envs.policies.bundle import Bundle
 from reinforcegen_envs.registration import env_id
 from reinforcegen_envs.tasks import TASKS
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 SAMPLE = 20  # episodes, of all tasks together
 MAY_DIFFER = 2  # of them: another processor rounds differently, and what hangs by a thread falls the other way
 
@@ -22,15 +20,7 @@ MAY_DIFFER = 2  # of them: another processor rounds differently, and what hangs 
 @pytest.fixture(scope="module")
 def write_results():
     """The script, as a module."""
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        spec = importlib.util.spec_from_file_location("write_results", BENCHMARKS / "write_results.py")
-        assert spec is not None and spec.loader is not None
-        module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(BENCHMARKS))
-    return module
+    return benchmark("write_results")
 
 
 def test_results_are_what_the_tables_give(write_results):

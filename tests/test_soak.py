@@ -1,24 +1,17 @@
 """What `benchmarks/soak.py` would notice."""
 
 import dataclasses
-import importlib
-import sys
-from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
 import pytest
+from helpers import benchmark
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
-
-@pytest.fixture
-def soak(monkeypatch):
+@pytest.fixture(scope="module")
+def soak():
     """The script, as a module."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    yield importlib.import_module("soak")
-    for name in ("soak", "report"):
-        sys.modules.pop(name, None)
+    return benchmark("soak")
 
 
 class Ill(gym.ObservationWrapper):
