@@ -61,7 +61,7 @@ class Args:
 def episode(
     env: gym.Env, seed: int, rng: np.random.Generator, largest: float, hold: int = 1
 ) -> Iterator[tuple[np.ndarray, float, int]]:
-    """Play one with uniform actions, each held for ``hold`` steps; yields observation, reward, control steps, first of the reset."""
+    """Play one with uniform actions, each held for ``hold`` steps; yields observation, reward, control steps, the reset first."""
     observation, info = env.reset(seed=seed)
     yield observation, 0.0, info["sim_steps"]
     action = np.zeros(7, np.float32)
