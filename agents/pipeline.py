@@ -51,6 +51,8 @@ class Args:
     per axis"""
     td3_steps: CountOrZero = 60_000
     """control steps of residual RL, every stage; 0 stops after imitation"""
+    held_steps: Count | None = None
+    """the same of stages that begin with an object in the hand, which exploration shakes loose at first; default: as of all"""
     residual_scale: PositiveFraction | None = None
     """how much of the action range residuals cover; default: the environment's 0.1, enough for starts off by 1 or 2 cm"""
     exploration_noise: NotNegative | None = None
@@ -157,7 +159,9 @@ def residuals(args: Args, steps: Steps, weights: Path, perception: str = "truth"
             after=[behind],
         )  # fmt: skip
         behind = "foresight"
-    for stage in (stage.name for stage in TASKS[args.task].stages):
+    for declared in TASKS[args.task].stages:
+        stage = declared.name
+        total = args.held_steps if declared.held and args.held_steps else args.td3_steps
         pools = {kind: str(args.out / f"{mark}pool-{stage}-{kind}.npz") for kind in ("train", "held-out")}
         for kind, count, seed in (("train", args.pool, 0), ("held-out", max(1, args.pool // 4), 500_000)):
             steps.run(
@@ -173,7 +177,7 @@ def residuals(args: Args, steps: Steps, weights: Path, perception: str = "truth"
             ["-m", "reinforcegen_envs.agents.td3_residual",
              "--env-id", env_id(args.task, args.variant, "Residual"), "--stage", stage,
              "--termination", "sustained", *learning, "--weights", str(weights), "--pool", pools["train"],
-             "--eval-pool", pools["held-out"], "--total-steps", str(args.td3_steps), "--num-threads", "1",
+             "--eval-pool", pools["held-out"], "--total-steps", str(total), "--num-threads", "1",
              "--eval-every", "20000", *settings, *(["--foresight"] if args.foresight else []),
              "--seed", str(args.seed), "--runs-dir", str(args.out), "--run-name", f"{mark}td3-{stage}"],
             after=[f"{mark}pool-{stage}-{kind}" for kind in pools],

@@ -102,6 +102,16 @@ def test_the_pipeline_learns_before_the_cameras_themselves_where_it_is_told_to(s
         pipeline.main(pipeline.Args(out=tmp_path, camera_loop=True))
 
 
+def test_stages_that_begin_with_an_object_in_the_hand_can_learn_for_longer(steps, tmp_path):
+    def totals(**settings):
+        pipeline.main(pipeline.Args(task="ThreePieceAssembly", out=tmp_path, td3_steps=7000, **settings))
+        words = [steps[f"td3-{stage.name}"] for stage in TASKS["ThreePieceAssembly"].stages]
+        return [int(w[w.index("--total-steps") + 1]) for w in words]
+
+    assert totals() == [7000, 7000, 7000, 7000]
+    assert totals(held_steps=9000) == [7000, 9000, 7000, 9000]
+
+
 def test_the_pipeline_without_residual_rl_ends_after_imitation(steps, tmp_path):
     pipeline.main(pipeline.Args(out=tmp_path, td3_steps=0))
     assert list(steps) == ["generate-D2", "bc", "evaluate-base", "evaluate-base-noise"]

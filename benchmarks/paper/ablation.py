@@ -77,11 +77,13 @@ class Args:
     """episode i of a step is reset with first_seed + i"""
     tune_steps: CountOrZero = 60_000
     """control steps of learning each stage's residual at the noise that was found; 0: nothing is learned"""
+    held_steps: Count = 200_000
+    """the same of stages that begin with an object in the hand"""
     pool: Count = 400
     """starts of that, every stage"""
     residual_scale: PositiveFraction = 0.5
     """how much of the action range those residuals cover: from that far off, those that ship, with 0.1, reach little"""
-    exploration_noise: NotNegative = 0.1
+    exploration_noise: NotNegative = 0.05
     """of learning them"""
     noise_memory: Fraction = 0.95
     """of learning them; see td3_residual"""
@@ -165,6 +167,7 @@ def tune_there(args: Args, task: str, factor: float) -> str:
         out=out,
         noise=noise,
         td3_steps=args.tune_steps,
+        held_steps=args.held_steps,
         pool=args.pool,
         residual_scale=args.residual_scale,
         exploration_noise=args.exploration_noise,
