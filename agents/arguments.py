@@ -48,7 +48,8 @@ class RunArgs:
     """multiply a skill's reward with how likely the later stages succeed from its end, as the predictor in the folder of weights
     says (reinforcegen foresight); success is counted as ever"""
     eval_pool: Path | None = None
-    """file of held-out start states for evaluation; None: the one of `pool`"""
+    """file of held-out start states for evaluation, each of which is played once at most; None: the one of `pool`, whose starts
+    are trained on, or no pool where an id of one stage has its own"""
     num_envs: Count = 8
     """environments stepped side by side"""
     num_threads: CountOrZero = 0

@@ -20,6 +20,7 @@ from reinforcegen_envs.errors import InvalidArgument, ReinforceGenError
 from reinforcegen_envs.sim.cameras import CAMERAS
 from reinforcegen_envs.statistics import EVALUATION_SEED
 from reinforcegen_envs.workers import usable_cores
+from reinforcegen_envs.wrappers.stored_pool import AUTO
 from reinforcegen_envs.wrappers.vector import ThreadVectorEnv
 
 ENV_KWARGS = (
@@ -73,6 +74,12 @@ def input_statistics(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return numbers.mean(0, dtype=np.float64), np.where(std < 1e-3, 1.0, std)
 
 
+def is_stage_id(env_id: str) -> bool:
+    """Whether an id is of one stage, and starts from a pool of its own."""
+    spec = gym.registry.get(env_id.rpartition(":")[2])
+    return spec is not None and spec.kwargs.get("pool") == AUTO
+
+
 def env_factory(args: RunArgs, evaluation: bool = False) -> Callable[[], gym.Env]:
     """A function that makes one environment, for networks in float32: its observations are, and actions lie in [-1, 1].
 
@@ -86,6 +93,8 @@ def env_factory(args: RunArgs, evaluation: bool = False) -> Callable[[], gym.Env
     kwargs = {name: value for name, value in given.items() if value is not None and value is not False}
     if evaluation and args.eval_pool is not None:
         kwargs["pool"] = args.eval_pool
+    elif evaluation and args.pool is None and is_stage_id(args.env_id):
+        kwargs["pool"] = None  # the id's own holds the starts that are trained on
     # What gym.make gets ends up in the environment's spec, which must stay JSON-serialisable.
     kwargs = {name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in kwargs.items()}
     view, numbers = args.view(), args.numbers()

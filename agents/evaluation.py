@@ -64,11 +64,15 @@ def evaluate_agent(
         make_env: makes an environment whose episodes end; called once a thread.
         policy: maps one observation, an array or a dictionary of arrays, to one action and keeps no memory (an `MLP` releases the
             GIL).
-        episodes: number of episodes.
+        episodes: number of episodes; with a pool of starts, no more than it has: a start that is played again by a policy that
+            draws nothing is the same episode, and tells nothing new.
         first_seed: episode k is reset with ``first_seed + k``; the other episodes do not matter to it.
         num_threads: episodes played side by side.
     """
-    envs = [make_env() for _ in range(max(1, min(num_threads, episodes)))]
+    envs = [make_env()]
+    if envs[0].has_wrapper_attr("starts") and (starts := envs[0].get_wrapper_attr("starts")) is not None:
+        episodes = min(episodes, starts)
+    envs += [make_env() for _ in range(min(num_threads, episodes) - 1)]
     seeds = iter(range(first_seed, first_seed + episodes))  # shared: a thread takes the next seed when it is free
     try:
         with ThreadPoolExecutor(len(envs)) as pool:

@@ -271,9 +271,10 @@ class Run:
         with atomic_path(self.folder / "result.json") as path:
             path.write_text(json.dumps(document, indent=2) + "\n")
         low, high = result.interval
+        trained_on = ", the starts that it was trained on" if self.args.pool and not self.args.eval_pool else ""
         print(
             f"{self.folder}: success {result.success:.3f} [{low:.3f}, {high:.3f}] in {result.episodes} "
-            f"episodes, seeds from {result.first_seed}; {self.progress.step} control steps, {self.seconds:.0f} s"
+            f"episodes{trained_on}, seeds from {result.first_seed}; {self.progress.step} control steps, {self.seconds:.0f} s"
         )
         if self.args.weights is not None and self._belongs_to_weights() and isinstance(policy, MLP):
             bundle = Bundle.open(TASKS[self.spec.kwargs["task"]], self.args.weights, self.args.perception or TRUTH)

@@ -298,11 +298,12 @@ class ManipulationEnv(gym.Env[Any, Any]):
         self.engine.restore(state)
         self._needs_reset = False
 
-    def start_from(self, draw: Callable[[np.random.Generator], Snapshot], seed: int | None) -> None:
-        """Go to a drawn snapshot, as a reset would; the generator, and what policies in play remember, stay; looks are drawn.
+    def start_from(self, draw: Callable[[np.random.Generator, int | None], Snapshot], seed: int | None) -> None:
+        """Go to a drawn snapshot, as a reset would; the generator, and what policies in play remember, stay; looks are drawn,
+        and so are errors of perception to come.
 
         Args:
-            draw: gives a snapshot, with the environment's generator.
+            draw: gives a snapshot, with the environment's generator and ``seed``.
             seed: starts that generator anew.
 
         Raises:
@@ -311,7 +312,8 @@ class ManipulationEnv(gym.Env[Any, Any]):
         if seed is not None:
             self.begin(seed)
         self.engine.rng = self.np_random
-        self.engine.restore(draw(self.engine.rng), parts={"counters"})
+        self.engine.restore(draw(self.engine.rng, seed), parts={"counters"})
+        self.engine.perceive_otherwise()
         self.engine.draw_look()
         self._needs_reset = False
 

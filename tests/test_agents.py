@@ -314,6 +314,27 @@ def test_evaluation_plays_every_seed_once(num_threads):
     assert result.interval[0] < result.success == 11 / 21 < result.interval[1]
 
 
+def test_evaluation_plays_no_start_of_a_pool_twice():
+    class FromPool(SlowFailure):
+        starts = 4
+
+    result = evaluate_agent(FromPool, lambda obs: obs, 21, num_threads=3)
+    assert (result.episodes, result.successes) == (4, 2)
+
+
+@pytest.mark.parametrize(
+    "given", ({}, {"pool": "a.npz"}, {"eval_pool": "b.npz"}, {"pool": "a.npz", "eval_pool": "b.npz"})
+)
+def test_an_id_of_one_stage_is_not_evaluated_on_the_starts_that_it_is_trained_on(given, monkeypatch):
+    asked = []
+    monkeypatch.setattr(common, "_make", lambda env_id, kwargs, *_: asked.append(kwargs.get("pool", "the id's")))
+    args = RunArgs(env_id="reinforcegen_envs:ReinforceGen/D2-Threading-Residual-Grasp-v0", **given)
+    for evaluation in (False, True):
+        with pytest.raises(AttributeError):  # nothing was made
+            common.env_factory(args, evaluation)()
+    assert asked == [given.get("pool", "the id's"), given.get("eval_pool", given.get("pool"))]
+
+
 def test_training_seeds_are_distinct_and_below_the_evaluation_seeds():
     seeds = common.training_seeds(np.random.default_rng(0), 500)
     assert len(set(seeds)) == 500 and 0 <= min(seeds) and max(seeds) < EVALUATION_SEED

@@ -678,6 +678,36 @@ def test_drawing_from_a_pool(pool_file, weights):
         env.reset(options={"layout": {}, "joints": np.zeros(7)})
 
 
+def test_seeds_one_after_the_other_are_different_starts(pool_file, weights):
+    """Else an evaluation over seeds plays some starts twice and others never, and its interval is too narrow."""
+    env = make("Residual", weights, stage="insert", pool=str(pool_file))
+    firsts = np.array([env.reset(seed=1_000_000 + k)[0] for k in range(12)])
+    assert len(np.unique(firsts[:6], axis=0)) == 6 == env.get_wrapper_attr("starts")
+    np.testing.assert_array_equal(firsts[:6], firsts[6:])
+    assert make("Residual", weights, stage="insert").get_wrapper_attr("starts") is None
+
+
+@pytest.mark.parametrize("perception", ["camera_errors", "pose_errors"])
+def test_a_start_from_a_pool_has_new_errors_of_perception_every_time(perception, weights, tmp_path):
+    """What is believed at the start is its own; what comes after is drawn anew, with the environment's generator."""
+    seen = perception if perception == "camera_errors" else PoseErrors(0.01, 0.05, 0.002, 0.01)
+    start = make("Skill", weights, stage="grasp", perception=seen)
+    start.reset(seed=3)
+    snapshot = start.get_wrapper_attr("get_state")()
+    manifest = {"task": "Threading", "variant": "D2", "stage": "grasp"}
+    StartPool.of([snapshot], manifest).save(tmp_path / "p.npz")
+    env = make("Skill", weights, stage="grasp", perception=seen, pool=str(tmp_path / "p.npz"))
+
+    def beliefs(seed):
+        first = env.reset(seed=seed)[0]
+        return first, np.array([env.step(np.zeros(7, np.float32))[0] for _ in range(5)])
+
+    (first, then), (again, others) = beliefs(0), beliefs(1)
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(then, others)
+    np.testing.assert_array_equal(then, beliefs(0)[1])
+
+
 def test_a_pool_of_several_reset_ranges(weights, tmp_path):
     """Starts come from the ranges in turn, each as if it were alone, and environments of each take the pool."""
     args = fill_pool.Args(stage="grasp", count=3, seed=20, weights=weights, out=tmp_path / "p.npz", workers=1)

@@ -111,6 +111,9 @@ class StartPool:
                 **self._arrays,  # type: ignore[arg-type]
             )
 
-    def draw(self, rng: np.random.Generator) -> Snapshot:
-        """One of the snapshots."""
-        return self[int(rng.integers(len(self)))]  # pyright: ignore[reportUnknownMemberType] (numpy's stub)
+    def draw(self, rng: np.random.Generator, seed: int | None = None) -> Snapshot:
+        """One of the snapshots: number ``seed`` modulo their number, so that seeds one after the other are different starts.
+
+        Without a seed it is drawn.
+        """
+        return self[int(rng.integers(len(self))) if seed is None else seed % len(self)]

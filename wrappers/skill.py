@@ -57,8 +57,9 @@ class Skill(Hybrid):
     """One stage's skill segment: ``reset`` ends where the skill starts, and the episode ends with the skill.
 
     Without a pool, a reset runs the earlier stages with ``earlier_policy`` and all connects with the planner, in a new
-    scene if one of them fails. With a pool, it restores one of the pool's snapshots: a copy of a state. With an earlier pool,
-    of starts of an earlier stage, it plays on from one of those, from another one if that fails.
+    scene if one of them fails. With a pool, it restores one of the pool's snapshots: a copy of a state; a reset with a seed takes
+    the one whose number is the seed modulo their number, a reset without draws one. With an earlier pool, of starts of an
+    earlier stage, it plays on from one of those, from another one if that fails.
 
     With foresight, the reward for success is not 1 but how likely the later stages are to succeed from where the skill has
     ended, as a learned predictor says. What else there is stays as it is, ``info["success"]`` first of all.
@@ -142,6 +143,11 @@ class Skill(Hybrid):
                 )
         if pool is not None:
             self._pool = self._load(pool, stage=task.stages[self.stage].name)
+
+    @property
+    def starts(self) -> int | None:
+        """How many starts the pool has; None without a pool."""
+        return None if self._pool is None else len(self._pool)
 
     def _stored(self, size: Any, hybrid: dict[str, Any]) -> Path:
         """The file of the pool "auto", of ``size`` starts; ``hybrid`` are the arguments of `Hybrid`."""

@@ -291,6 +291,10 @@ class Engine:
             self.perception.reset(self.sim, self.belief, self.task, fork(self.rng))
             self.belief.evaluate()
 
+    def perceive_otherwise(self) -> None:
+        """What is believed stays, errors to come are drawn anew: for a state that is begun from more than once."""
+        self.perception.reseed(fork(self.rng))
+
     def _perceive(self) -> None:
         if self.belief is not self.sim:
             self.perception.update(self.sim, self.belief, self.task, self.stage)

@@ -79,6 +79,9 @@ class Perception(ABC):
     def update(self, truth: Simulation, belief: CellState, task: Task, stage: int = 0) -> None:
         """Fill the belief one control step later; arguments as in `reset`, and the index of the current stage."""
 
+    def reseed(self, rng: np.random.Generator) -> None:  # noqa: B027 (most draw nothing)
+        """Draw what is still to come from another generator; what is remembered and believed stays."""
+
     def doubt(self, belief: CellState, task: Task, name: str) -> tuple[float, float]:
         """How far off an object's believed pose may be: standard deviations, metres and radians. Most do not say: 0."""
         return 0.0, 0.0

@@ -231,6 +231,10 @@ class CameraErrors(Perception):
         followed[:3, 3], followed[:3, :3] = pose[:3, 3] + metres, rotvec_to_matrix(radians) @ pose[:3, :3]
         return metres, radians
 
+    def reseed(self, rng: np.random.Generator) -> None:
+        """Draw the errors to come from another generator."""
+        self._rng = rng
+
     def get_memory(self) -> Memory:
         """The errors, and the generator of those to come."""
         return {

@@ -69,6 +69,10 @@ class PoseErrors(Perception):
         """Which part of an object's error there is now."""
         return 1.0
 
+    def reseed(self, rng: np.random.Generator) -> None:
+        """Draw the errors to come from another generator."""
+        self._rng = rng
+
     def get_memory(self) -> Memory:
         """The episode's errors, and the generator of those to come."""
         return {"errors": self._errors.copy(), "rng": self._rng.bit_generator.state}
