@@ -79,6 +79,7 @@ class Imitator(ppo_residual.Agent):
 
     def __init__(self, args: Args, obs_size: int, action_size: int, base: MLP, features: Array, command: int):
         super().__init__(args, obs_size, action_size)
+        self.input_clip = base.clip
         self.obs_mean[features] = torch.from_numpy(base.mean).double()
         self.obs_var[features] = torch.from_numpy(base.std).double().square()
         weights, biases = gripper_decided(base, int(np.flatnonzero(features == command)[0]))

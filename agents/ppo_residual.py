@@ -114,6 +114,7 @@ class Agent(nn.Module):
     """Actor, critic, and the running observation statistics, so that one state dict is the whole agent."""
 
     activation = "tanh"
+    input_clip = OBSERVATION_CLIP
 
     def __init__(self, args: Args, obs_size: int, action_size: int):
         super().__init__()
@@ -146,7 +147,7 @@ class Agent(nn.Module):
     def normalise(self, obs: torch.Tensor) -> torch.Tensor:
         """What the networks see."""
         mean, std = self.statistics()
-        return ((obs - mean) / std).clamp(-OBSERVATION_CLIP, OBSERVATION_CLIP)
+        return ((obs - mean) / std).clamp(-self.input_clip, self.input_clip)
 
     def value(self, obs: torch.Tensor) -> torch.Tensor:
         """(..., size) normalised observations to (...) values."""
@@ -158,7 +159,7 @@ class Agent(nn.Module):
 
     def mlp(self) -> MLP:
         """The mean action, for deployment; see `MLP`."""
-        return to_mlp(self.actor, *self.statistics(), self.activation, "clip")
+        return to_mlp(self.actor, *self.statistics(), self.activation, "clip", self.input_clip)
 
 
 # --------------------------------------------------------------------------------------------------- rollout

@@ -72,12 +72,14 @@ class OwnFile(Protocol):
 Policy: TypeAlias = MLP | OwnFile
 
 
-def to_mlp(network: nn.Sequential, mean: torch.Tensor, std: torch.Tensor, activation: str, output: str) -> MLP:
+def to_mlp(
+    network: nn.Sequential, mean: torch.Tensor, std: torch.Tensor, activation: str, output: str, clip: float
+) -> MLP:
     """The same function as ``network`` behind ``clip((x - mean) / std)``, without torch."""
     layers = [layer for layer in network if isinstance(layer, nn.Linear)]
     weights = [layer.weight.detach().numpy().copy() for layer in layers]
     biases = [layer.bias.detach().numpy().copy() for layer in layers]
-    return MLP(weights, biases, mean.numpy().copy(), std.numpy().copy(), activation=activation, output=output)
+    return MLP(weights, biases, mean.numpy().copy(), std.numpy().copy(), clip, activation, output)
 
 
 def command_line(args: RunArgs, algorithm: str) -> str:

@@ -194,7 +194,7 @@ class Agent(nn.Module):
 
     def mlp(self) -> MLP:
         """The actor for deployment; see `MLP`."""
-        return to_mlp(self.actor, self.obs_mean, self.obs_std, "relu", "tanh")
+        return to_mlp(self.actor, self.obs_mean, self.obs_std, "relu", "tanh", OBSERVATION_CLIP)
 
 
 # ---------------------------------------------------------------------------------------------------- rollout

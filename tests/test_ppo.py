@@ -13,6 +13,11 @@ from reinforcegen_envs.agents import common, ppo  # noqa: E402
 from reinforcegen_envs.agents.arguments import checked  # noqa: E402
 from reinforcegen_envs.env import ManipulationEnv  # noqa: E402
 from reinforcegen_envs.errors import InvalidArgument  # noqa: E402
+from reinforcegen_envs.observations import ObservationLayout  # noqa: E402
+from reinforcegen_envs.policies.bundle import Bundle  # noqa: E402
+from reinforcegen_envs.policies.mlp import load_mlps  # noqa: E402
+from reinforcegen_envs.policies.skill import stage_features  # noqa: E402
+from reinforcegen_envs.tasks import ThreadingTask  # noqa: E402
 from reinforcegen_envs.wrappers.reference import ReferenceActions  # noqa: E402
 
 SKILL = "ReinforceGen/D2-Threading-Skill-v0"
@@ -42,6 +47,22 @@ def test_an_untrained_imitator_does_what_the_base_policy_does():
         if terminated or truncated:
             break
     assert terminated and len(seen) >= 2  # it closed the gripper, and held on
+    envs.close()
+
+
+def test_an_imitator_sees_no_farther_than_the_base_policy():
+    """Inputs are cut where the base policy's are; beyond, the two would extrapolate differently."""
+    args = arguments(from_base=True)
+    envs = common.make_training_envs(args)
+    imitator = ppo.make_agent(args, envs)
+    base = load_mlps(Bundle.open(ThreadingTask, None).path("base"))[0]["grasp"]
+    features = stage_features(ObservationLayout.of(ThreadingTask), ThreadingTask, 0)
+    assert base.clip == imitator.input_clip < 10
+    rng, network = np.random.default_rng(0), imitator.mlp()
+    for _ in range(20):
+        obs = np.zeros(len(imitator.obs_mean), np.float32)
+        obs[features] = base.mean + base.std * rng.uniform(-8, 8, len(features)).astype(np.float32)
+        np.testing.assert_allclose(network(obs)[:6], np.clip(base(obs[features])[:6], -1, 1), atol=1e-4)
     envs.close()
 
 
