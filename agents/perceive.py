@@ -13,7 +13,7 @@ from __future__ import annotations
 import csv
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +25,19 @@ from tqdm import tqdm
 from reinforcegen_envs import cli
 from reinforcegen_envs.agents.estimating import Data, predict, train
 from reinforcegen_envs.agents.estimator import Estimator, arrays, estimator_for, load_arrays
-from reinforcegen_envs.agents.playing import deployed, engine_of, play
+from reinforcegen_envs.agents.playing import Disturbed, deployed, engine_of, play
 from reinforcegen_envs.agents.plotting import plot_calibration, plot_rounds
 from reinforcegen_envs.agents.recording import Accuracy, Recorder
 from reinforcegen_envs.arguments import Count, CountOrZero, Positive, checked
 from reinforcegen_envs.errors import InvalidArgument, ReinforceGenError
-from reinforcegen_envs.files import atomic_path, check_output_folder
+from reinforcegen_envs.files import atomic_path, check_output_folder, claim
 from reinforcegen_envs.models.scene import load_scene
 from reinforcegen_envs.perception.accuracy import Row, summarise
 from reinforcegen_envs.perception.camera import LateCamera, card_of
 from reinforcegen_envs.perception.frames import Frames, States
 from reinforcegen_envs.perception.network import FOREIGN, FORMAT, PER_OBJECT, save_estimator
 from reinforcegen_envs.policies.bundle import TRUTH, Bundle
-from reinforcegen_envs.policies.policy import Policy, act_one
+from reinforcegen_envs.policies.policy import Policy
 from reinforcegen_envs.policies.weights_file import read_weights
 from reinforcegen_envs.ray_workers import open_workers
 from reinforcegen_envs.sim.cameras import CAMERAS, SIZE
@@ -49,6 +49,7 @@ SKILL_WEIGHT = 1.5  # of a skill's frames together, against 1 of a connect's
 # In turn: start-pose noise (metres, radians) of the episodes that are played, and size of a disturbance of the actions.
 SETTINGS = (((0.0, 0.0), 0.0), ((0.01, 0.05), 0.5), ((0.0, 0.0), 0.0), ((0.02, 0.1), 1.5))
 QUANTILES = {0.5: 0.6745, 0.9: 1.6449, 0.99: 2.5758}  # of the normal distribution, two-sided
+NOT_SETTINGS = {"weights", "out", "rounds", "workers", "ray", "quiet"}  # may differ when a run is gone on with
 FIRST_SEED = 600_000  # of episodes that are played; evaluation begins at 1,000,000
 
 
@@ -129,22 +130,6 @@ class Player:
             accuracy = Accuracy(engine) if self._cameras else None
             self._players[variant, noise] = env, policy, Recorder(engine), accuracy
         return self._players[variant, noise]
-
-
-class Disturbed:
-    """A policy whose actions are off by something that stays for about ten control steps."""
-
-    def __init__(self, policy: Any, size: float, rng: np.random.Generator):
-        self._policy, self._size, self._rng = policy, size, rng
-        self._offset = np.zeros(7)
-
-    def __call__(self, obs: np.ndarray) -> np.ndarray:
-        action = act_one(self._policy, obs)
-        if not self._size:
-            return action
-        if self._rng.random() < 0.1:
-            self._offset[:6] = self._rng.normal(size=6) * 0.5 * self._size
-        return np.clip(action + self._offset, -1.0, 1.0)
 
 
 def start_player(args: Args, cameras: bool) -> Player:
@@ -370,7 +355,7 @@ def main(args: Args) -> None:
     """Train, and print how exact the last round's beliefs were.
 
     Raises:
-        InvalidArgument: unknown task or variant, or a number out of its range.
+        InvalidArgument: unknown task or variant, a number out of its range, or a folder with rounds of other settings.
         NothingPlayedError: no episode of a round went beyond its reset.
         WeightsError: there are no policies in the folder of weights.
         RenderingError: no OpenGL on this machine.
@@ -381,7 +366,12 @@ def main(args: Args) -> None:
     if unknown := set(args.variant) - set(TASKS[args.task].variants):
         raise InvalidArgument(f"unknown variants {sorted(unknown)}; choose from {sorted(TASKS[args.task].variants)}")
     check_output_folder(args.out)
-    args.out.mkdir(parents=True, exist_ok=True)
+    if not (args.out / "states-0.npz").is_file():  # nothing was done with what is noted
+        (args.out / "settings.json").unlink(missing_ok=True)
+    if not claim(args.out / "settings.json", {k: v for k, v in asdict(args).items() if k not in NOT_SETTINGS}):
+        raise InvalidArgument(
+            f"{args.out} holds rounds of other settings, see its settings.json; name another folder, or give those"
+        )
     torch.set_num_threads(1)
     summary = Training(args).run()
     for line in summary["accuracy"]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from reinforcegen_envs.perception import Perception
 from reinforcegen_envs.policies.bundle import TRUTH, Bundle
-from reinforcegen_envs.policies.policy import Policy
+from reinforcegen_envs.policies.policy import Policy, act_one
 from reinforcegen_envs.registration import make_env
 from reinforcegen_envs.tasks import TASKS
 
@@ -53,3 +53,19 @@ def play(env: gym.Env, act: Callable[[np.ndarray], np.ndarray], seed: int) -> bo
 def engine_of(env: gym.Env) -> Any:
     """The engine beneath an environment."""
     return env.unwrapped.engine  # type: ignore[attr-defined]
+
+
+class Disturbed:
+    """A policy whose actions are off by something that stays for about ten control steps."""
+
+    def __init__(self, policy: Any, size: float, rng: np.random.Generator):
+        self._policy, self._size, self._rng = policy, size, rng
+        self._offset = np.zeros(7)
+
+    def __call__(self, obs: np.ndarray) -> np.ndarray:
+        action = act_one(self._policy, obs)
+        if not self._size:
+            return action
+        if self._rng.random() < 0.1:
+            self._offset[:6] = self._rng.normal(size=6) * 0.5 * self._size
+        return np.clip(action + self._offset, -1.0, 1.0)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any
 
@@ -46,8 +47,10 @@ class Steps:
 
     def __init__(self, out: Path):
         self.out = out
-        self.file = out / "timing.json"
+        self.file, self._commands_file = out / "timing.json", out / "commands.json"
         self.seconds: dict[str, float] = json.loads(self.file.read_text()) if self.file.is_file() else {}
+        known = self._commands_file
+        self._commands: dict[str, list[str]] = json.loads(known.read_text()) if known.is_file() else {}
 
     def run(self, name: str, command: list[str], after: Sequence[str] = ()) -> None:
         """Run a command, unless it was.
@@ -58,9 +61,9 @@ class Steps:
             after: steps that it needs, which were run before.
 
         Raises:
-            StepError: it failed.
+            StepError: it failed, or was done with other words.
         """
-        if self._known(name):
+        if self._known(name, command):
             return
         print(f"== {name}: {shlex.join(['python', *command])}", flush=True)
         outcome = perform(command, str(self.out / f"{name}.log"), task_modules())
@@ -71,14 +74,28 @@ class Steps:
     def done(self, name: str, seconds: float) -> None:
         """Remember that a step is finished."""
         self.seconds[name] = seconds
-        with atomic_path(self.file) as temporary:
-            temporary.write_text(json.dumps(self.seconds, indent=2) + "\n")
+        for file, content in ((self._commands_file, self._commands), (self.file, self.seconds)):
+            with atomic_path(file) as temporary:
+                temporary.write_text(json.dumps(content, indent=2) + "\n")
         print(f"== {name}: {seconds:.0f} s", flush=True)
 
-    def _known(self, name: str) -> bool:
-        if known := name in self.seconds:
-            print(f"== {name}: done before, {self.seconds[name]:.0f} s", flush=True)
-        return known
+    def _known(self, name: str, command: Sequence[str]) -> bool:
+        """Whether a step is done; notes its words if not."""
+        out = self.out.absolute()
+        words = []
+        for word in command:  # a folder may be moved, and named from elsewhere
+            path = Path(word).absolute()
+            words.append(str(Path("{out}") / path.relative_to(out)) if path.is_relative_to(out) else word)
+        if name not in self.seconds:
+            self._commands[name] = words
+            return False
+        if (before := self._commands.get(name, words)) != words:  # folders of before hold no words
+            raise StepError(
+                f"step {name} in {self.out} was done with other settings:\n  {shlex.join(before)}\nand is asked for with\n"
+                f"  {shlex.join(words)}\nname another folder for these, or leave the settings as they were"
+            )
+        print(f"== {name}: done before, {self.seconds[name]:.0f} s", flush=True)
+        return True
 
 
 class Cluster:
@@ -162,7 +179,7 @@ class ClusterSteps(Steps):
 
     def run(self, name: str, command: list[str], after: Sequence[str] = ()) -> None:
         """Run a command as soon as the steps are done that it needs, unless it was run."""
-        if not self._known(name):
+        if not self._known(name, command):
             before = [self._references[step] for step in after if step in self._references]
             self._references[name] = self._cluster.submit(self, name, command, before)
 
@@ -171,8 +188,16 @@ def perform(command: list[str], log: str, modules: Sequence[str]) -> float | str
     """Run ``python COMMAND`` with output to a log; returns the seconds that it took, or how the log of its failure ends."""
     began = time.time()
     with open(log, "w") as file:
-        status = call([sys.executable, *command, *(["--task-module", *modules] if modules else [])], file)
+        words = [*command, *resumed(command), *(["--task-module", *modules] if modules else [])]
+        status = call([sys.executable, *words], file)
     return f"{log} ends with:\n{Path(log).read_text()[-2000:]}" if status else time.time() - began
+
+
+def resumed(command: Sequence[str]) -> list[str]:
+    """What makes a trainer go on from its checkpoint, if it was stopped after one."""
+    given = dict(pairwise(command))
+    there = "--run-name" in given and (Path(given["--runs-dir"]) / given["--run-name"] / "checkpoint.pt").is_file()
+    return ["--resume"] if there else []
 
 
 def call(command: list[str], log: IO[str]) -> int:

@@ -198,7 +198,8 @@ class Student(nn.Module):
         """The same function without torch."""
         heads: Any = self.heads
         return StudentPolicy(
-            [to_mlp(head, self.mean[i], self.std[i], "relu", "tanh", STATE_CLIP) for i, head in enumerate(heads)], self._phase
+            [to_mlp(head, self.mean[i], self.std[i], "relu", "tanh", STATE_CLIP) for i, head in enumerate(heads)],
+            self._phase,
         )
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -58,6 +59,27 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def claim(manifest: Path, settings: Mapping[str, object]) -> bool:
+    """Note with what settings a folder's content is made, or compare them with those that are noted.
+
+    Args:
+        manifest: JSON file of the note.
+        settings: whose text forms tell.
+
+    Returns:
+        Whether nothing was noted, or the same.
+
+    Raises:
+        OSError: the folder cannot be made or written.
+    """
+    texts = {name: str(value) for name, value in settings.items()}
+    if manifest.is_file():
+        return json.loads(manifest.read_text()) == texts
+    with atomic_path(manifest) as temporary:
+        temporary.write_text(json.dumps(texts, indent=2))
+    return True
 
 
 def check_output(path: str | os.PathLike[str], suffixes: Collection[str] = ()) -> None:

@@ -60,6 +60,23 @@ def test_rounds_leave_an_estimator_and_are_not_run_again(args, capsys):
     assert os.stat(args.weights / "estimator.safetensors").st_mtime_ns == written
 
 
+def test_a_folder_with_rounds_of_other_settings_is_not_gone_on_with(args):
+    """It would take Threading's accuracy for Coffee's, and train nothing."""
+    args.out.mkdir()
+    settings = {name: str(value) for name, value in vars(args).items() if name not in perceive.NOT_SETTINGS}
+    (args.out / "settings.json").write_text(json.dumps(settings | {"task": "Coffee"}))
+    (args.out / "states-0.npz").touch()
+    for i in range(2):
+        (args.out / f"round-{i}.json").write_text(json.dumps({"success": 1.0, "accuracy": []}))
+    with pytest.raises(InvalidArgument, match=r"holds rounds of other settings, see its settings\.json"):
+        perceive.main(args)
+    (args.out / "settings.json").unlink()  # as older versions left it
+    perceive.main(args)
+    perceive.main(Args(**{**vars(args), "workers": 2}))
+    with pytest.raises(InvalidArgument, match="other settings"):
+        perceive.main(Args(**{**vars(args), "frames": 128}))
+
+
 def test_numbers_are_told_apart_by_what_they_are():
     task = TASKS["CoffeePreparation"]
     objects = len(task.objects)

@@ -197,6 +197,42 @@ def test_a_failed_step_is_one_error_that_shows_the_end_of_its_log(tmp_path):
     assert failing.seconds == {} and not failing.file.exists()
 
 
+def test_a_step_that_was_done_with_other_settings_is_not_taken_for_done(tmp_path, capsys, monkeypatch):
+    """Threading's grasp is not Coffee's, and 100 steps are not 500; a folder may be moved."""
+
+    def command(steps, folder):
+        return ["-c", "pass", "--total-steps", steps, "--out", str(folder / "weights")]
+
+    first = tmp_path / "first"
+    first.mkdir()
+    Steps(first).run("td3-grasp", command("100", first))
+    with pytest.raises(StepError, match=r"(?s)td3-grasp.*other settings.*steps 100.*steps 500.*another folder"):
+        Steps(first).run("td3-grasp", command("500", first))
+    moved = first.rename(tmp_path / "moved")
+    monkeypatch.chdir(tmp_path)
+    Steps(Path("moved")).run("td3-grasp", command("100", Path("moved")))
+    assert "done before" in capsys.readouterr().out
+    (moved / "commands.json").unlink()  # as older versions left it
+    Steps(moved).run("td3-grasp", command("500", moved))
+
+
+def test_a_trainer_that_was_stopped_goes_on(tmp_path):
+    """Its run's folder holds a checkpoint, and it would not overwrite that."""
+    trainer = """import sys, pathlib
+checkpoint = pathlib.Path(sys.argv[2], sys.argv[4], "checkpoint.pt")
+if "--resume" not in sys.argv:
+    checkpoint.parent.mkdir()
+    checkpoint.touch()
+    sys.exit("stopped")
+"""
+    run = ["-c", trainer, "--runs-dir", str(tmp_path), "--run-name", "td3-grasp"]
+    steps = Steps(tmp_path)
+    with pytest.raises(StepError, match="stopped"):
+        steps.run("td3-grasp", run)
+    steps.run("td3-grasp", run)
+    assert list(steps.seconds) == ["td3-grasp"]
+
+
 def test_termination_plays_on_all_variants_of_the_task_unless_some_are_named(own_task, monkeypatch, tmp_path):
     made: list[str] = []
     monkeypatch.setattr(termination, "make_env", lambda task, variant, mode, **kwargs: made.append(variant))

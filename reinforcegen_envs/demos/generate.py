@@ -33,7 +33,7 @@ from reinforcegen_envs.demos.sources import source_file
 from reinforcegen_envs.demos.teleoperator import action_to_pose, pose_of_action
 from reinforcegen_envs.env import ManipulationEnv
 from reinforcegen_envs.errors import InvalidArgument, ReinforceGenError
-from reinforcegen_envs.files import atomic_path, check_output
+from reinforcegen_envs.files import atomic_path, check_output, claim
 from reinforcegen_envs.ids import env_id
 from reinforcegen_envs.planning.connect import CLOSE, OPEN, Connect
 from reinforcegen_envs.planning.skeleton import GOOD_MARGIN
@@ -421,7 +421,10 @@ def generate(args: Args) -> dict[str, Any]:
     attrs = {"settings": json.dumps(settings), **MEANING}
     if args.shard is not None:
         attrs |= {"shard": json.dumps({"shard": str(shard), "count": args.count, "max_attempts": args.max_attempts})}
-    _claim(parts, settings | ({} if args.shard is None else {"shard": str(shard)}))
+    if not claim(parts / "settings.json", settings | ({} if args.shard is None else {"shard": shard})):
+        raise GenerationError(
+            f"{parts} holds an unfinished run with other settings; finish it with those, or delete the folder"
+        )
     outcomes: dict[str, int] = {}
     attempts = successes = 0
     enough = args.count if args.shard is None else args.max_attempts
@@ -453,17 +456,6 @@ def generate(args: Args) -> dict[str, Any]:
             )
     shutil.rmtree(parts)
     return {"attempts": attempts, "successes": successes, "outcomes": outcomes}
-
-
-def _claim(parts: Path, settings: dict[str, str]) -> None:
-    """Take over the folder of an interrupted run, if it was made with the same settings."""
-    manifest = parts / "settings.json"
-    if manifest.is_file() and json.loads(manifest.read_text()) != settings:
-        raise GenerationError(
-            f"{parts} holds an unfinished run with other settings; finish it with those, or delete the folder"
-        )
-    with atomic_path(manifest) as temporary:
-        temporary.write_text(json.dumps(settings, indent=2))
 
 
 def _chunks(args: Args, shard: Shard, parts: Path) -> Iterator[tuple[int, list[tuple[str, Demo | None]]]]:
