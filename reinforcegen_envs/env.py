@@ -202,7 +202,10 @@ class ManipulationEnv(gym.Env[Any, Any]):
     def _checked_options(self, options: Mapping[str, Any]) -> tuple[dict[str, Array], Array | None]:
         """Layout and joints of the reset options."""
         if unknown := set(options) - {"layout", "joints"}:
-            raise InvalidArgument(f"unknown reset options {sorted(unknown)}; choose from ['joints', 'layout']")
+            raise InvalidArgument(
+                f"unknown reset options {sorted(map(repr, unknown))}; choose from 'joints' and 'layout' (a state of get_state() "
+                "is for set_state())"
+            )
         poses = options.get("layout", {})
         if not isinstance(poses, Mapping):
             raise InvalidArgument(f"layout {poses!r} must be a dictionary: object name -> pose (7,)")
@@ -355,7 +358,8 @@ class ManipulationEnv(gym.Env[Any, Any]):
         return {**self.__dict__, "_renderer": None, "_cameras": None}
 
     def close(self):
-        """Free what draws."""
+        """Free what draws, for pictures that are observed, looked at by perception, or rendered."""
+        self.engine.perception.close()
         for drawing in (self._renderer, self._cameras):
             if drawing is not None:
                 drawing.close()

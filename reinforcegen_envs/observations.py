@@ -118,6 +118,10 @@ class Layout:
         self.size = position
         self.bounds = np.array([[term.low, term.high] for term in self.terms for _ in range(term.size)], np.float32)
 
+    def __repr__(self) -> str:
+        terms = ", ".join(f"{term.name}[{term.size}]" for term in self.terms)
+        return f"<{type(self).__name__} of {self.size} numbers: {terms}; see names, slices and bounds>"
+
     @property
     def names(self) -> list[str]:
         """One name a number, for tables and plots."""

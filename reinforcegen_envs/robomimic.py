@@ -33,7 +33,7 @@ from robomimic.envs.env_base import EnvBase, EnvType  # pyright: ignore[reportMi
 
 from reinforcegen_envs import cli, evaluation
 from reinforcegen_envs.agents.bc import without_dwell
-from reinforcegen_envs.arguments import CountOrZero
+from reinforcegen_envs.arguments import CountOrZero, checked
 from reinforcegen_envs.demos import hdf5
 from reinforcegen_envs.demos.hdf5 import Demo
 from reinforcegen_envs.errors import InvalidArgument
@@ -129,8 +129,8 @@ class GymnasiumEnv(EnvBase):
             data = core.data  # type: ignore[attr-defined]
             data.time, data.qpos[:], data.qvel[:] = flat[0], flat[1 : 1 + nq], flat[1 + nq :]
             core.refresh()  # type: ignore[attr-defined]
-            self._done = False
-        self._observation = core.observe()  # type: ignore[attr-defined]
+        self._reward, self._done, self._success = 0.0, False, False
+        self._observation = self.env.get_wrapper_attr("observe")()
         return self.get_observation()
 
     def render(
@@ -323,6 +323,7 @@ class Args:
 
 def evaluate(args: Args) -> dict[str, Any]:
     """Play, and print success with its interval."""
+    args = checked(args)
     settings = evaluation.Args(
         env_id=f"ReinforceGen/{args.variant}-{args.task}-Residual-v0", policy="base", termination=args.termination,
         first_seed=args.first_seed,

@@ -297,3 +297,9 @@ def test_environments_use_the_weights_of_their_perception(bundle):
         return env.get_wrapper_attr("termination")._logit
 
     assert (logit(Blurred(metres=0.001)), logit("truth")) == (np.log(0.25 / 0.75), bundle.termination()._logit)
+
+
+def test_a_task_may_be_named():
+    assert Bundle.open("Coffee").task is TASKS["Coffee"]
+    with pytest.raises(ValueError, match="unknown task 'Tea'; choose one of"):
+        Bundle.open("Tea")

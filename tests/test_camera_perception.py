@@ -186,8 +186,10 @@ def test_every_mode_takes_it_by_name(untrained, mode):
     env = gym.make(f"ReinforceGen/D0-Threading{suffix}-v0", perception="camera", **kwargs)
     obs, _ = env.reset(seed=0)
     assert env.observation_space.contains(obs)
-    assert isinstance(env.unwrapped.engine.perception, CameraPerception)  # type: ignore[attr-defined]
+    perception = env.unwrapped.engine.perception  # type: ignore[attr-defined]
+    assert isinstance(perception, CameraPerception) and perception._cameras is not None
     env.close()
+    assert perception._cameras is None  # its OpenGL context is freed
 
 
 def test_what_the_hand_carries_is_what_it_has_closed_on():

@@ -1,5 +1,8 @@
 """ThreadVectorEnv against SyncVectorEnv: the same results and infos in every autoreset mode."""
 
+import copy
+import subprocess
+import sys
 import threading
 import time
 
@@ -137,3 +140,35 @@ def test_an_error_reaches_the_caller_and_leaves_the_envs_usable(broken):
     assert obs.shape == (3, 3)
     assert all(isinstance(env, Slow) for env in envs.envs)
     envs.close()
+
+
+def test_a_copy_steps_with_threads_of_its_own():
+    envs = ThreadVectorEnv([lambda: gym.make("ReinforceGen/D0-Threading-v0", disable_env_checker=True)] * 2, 2)
+    envs.reset(seed=0)
+    actions = np.full((2, 7), 0.2, np.float32)
+    envs.step(actions)
+    other = copy.deepcopy(envs)
+    np.testing.assert_array_equal(envs.step(actions)[0], other.step(actions)[0])
+    envs.close()
+    other.step(actions)
+    other.close()
+
+
+def test_a_forked_process_does_not_wait_for_threads_that_it_does_not_have():
+    code = """
+import os, signal, sys
+import gymnasium as gym, numpy as np
+from gymnasium.vector import AutoresetMode
+from reinforcegen_envs.wrappers.vector import ThreadVectorEnv
+envs = ThreadVectorEnv([lambda: gym.make("ReinforceGen/D0-Threading-v0", disable_env_checker=True)] * 2, 2)
+envs.reset(seed=0)
+envs.step(np.zeros((2, 7), np.float32))
+child = os.fork()
+if child == 0:
+    signal.alarm(60)
+    envs.step(np.zeros((2, 7), np.float32))
+    os._exit(7)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    done = subprocess.run([sys.executable, "-c", "import reinforcegen_envs\n" + code], capture_output=True, text=True)
+    assert done.stdout.strip() == "7", done.stderr

@@ -27,6 +27,7 @@ from reinforcegen_envs.poses import distance, invert, matrix_to_rotvec
 from reinforcegen_envs.tasks import ThreadingTask
 from reinforcegen_envs.wrappers import PoolError, StartPool, combine, fill_pool
 from reinforcegen_envs.wrappers.hybrid import REST, TERMINATIONS
+from reinforcegen_envs.wrappers.reference import ReferenceActions
 from reinforcegen_envs.wrappers.replanning import goal_doubt
 from reinforcegen_envs.wrappers.vector import ThreadVectorEnv
 
@@ -603,6 +604,8 @@ def test_hopeless_earlier_stages_are_reported(weights):
         patch.setattr("reinforcegen_envs.wrappers.skill.MAX_RESETS", 2)
         with pytest.raises(RuntimeError, match="before 'insert' failed in 2 scenes.*pool"):
             env.reset(seed=0)
+        with pytest.raises(gym.error.ResetNeeded):  # the scene that it failed in is no start of the skill
+            env.step(ZERO)
 
 
 def test_the_tuned_policy_is_base_and_residual_bit_for_bit(weights, good_seed):
@@ -676,6 +679,29 @@ def test_drawing_from_a_pool(pool_file, weights):
         assert a[1:4] == b[1:4]
     with pytest.raises(ValueError, match="layout.*pool=None"):
         env.reset(options={"layout": {}, "joints": np.zeros(7)})
+
+
+@pytest.mark.parametrize("mode", ["Hybrid", "Residual"])
+def test_a_restored_state_can_be_observed(mode, weights):
+    """By whoever plans ahead, or acts in the frame that observations are in; in an environment that was never reset too."""
+    env, other, mine = make(mode, weights), make(mode, weights), make(mode, weights)
+    env.reset(seed=0)
+    for _ in range(3):
+        obs = env.step(np.full(7, 0.3))[0]
+    state = env.get_wrapper_attr("get_state")()
+    other.reset(seed=5)
+    for restored in (other, mine):
+        restored.unwrapped.set_state(state)
+        np.testing.assert_array_equal(restored.get_wrapper_attr("observe")(), obs)
+        np.testing.assert_array_equal(hybrid_of(restored).observation, hybrid_of(env).observation)
+    if mode == "Hybrid":
+        actions = np.random.default_rng(0).uniform(-1, 1, (5, 7))
+        results = []
+        for each in (env, other):
+            each.unwrapped.set_state(state)
+            turned = ReferenceActions(each)
+            results.append([turned.step(action)[0] for action in actions])
+        np.testing.assert_array_equal(*results)
 
 
 def test_seeds_one_after_the_other_are_different_starts(pool_file, weights):

@@ -89,7 +89,6 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
         skeleton: key poses of the source demonstrations.
         initiation, termination: the predictors' policies, or None.
         counters: what it remembers of the episode.
-        observation: the last one, of the state, flat; policies act on it in every obs_mode.
 
     Raises:
         InvalidArgument: an argument is not one of the allowed values, or another wrapper is in between.
@@ -127,7 +126,8 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
         self.counters = Counters()
         self._approach = Approach(self.engine, self.skeleton, self.initiation, self.counters, pose_noise, replan)
         self._retries = Retries(self.engine, self.skeleton, self.counters, self._approach, retries)
-        self.observation: Observations = np.zeros(0, np.float32)
+        self._observation: Observations = np.zeros(0, np.float32)
+        self._observed_in = -1  # which of the states that the engine was put into that is of
         self.engine.keep("counters", self.counters)
         for name, policy in (("initiation", self.initiation), ("termination", self.termination)):
             if policy is not None:
@@ -143,7 +143,7 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
         """Reset the task and connect to the first skill; a failed connect is in info, and the first step terminates."""
         info = self.begin(seed, options)
-        return self.core.present(self.engine.layout, self.observation), info
+        return self.observe(), info
 
     def begin(self, seed: int | None = None, options: dict[str, Any] | None = None) -> dict[str, Any]:
         """`reset` for a wrapper that presents ``observation`` itself; returns info."""
@@ -165,7 +165,7 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
         """
         self._require_episode()
         reward, terminated, truncated, info = self.advance(checked_action(action))
-        return self.core.present(self.engine.layout, self.observation), reward, terminated, truncated, info
+        return self.observe(), reward, terminated, truncated, info
 
     def advance(self, action: Array) -> tuple[float, bool, bool, dict[str, Any]]:
         """`step` for a wrapper that presents ``observation`` itself.
@@ -192,7 +192,7 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
         engine, judge, counters, retries = self.engine, self.engine.judge, self.counters, self._retries
         before, last = counters.steps, engine.stage == self._last_stage()
         engine.act(action)
-        self.observation = engine.observe()
+        self._observe()
         counters.steps += 1
         counters.skill_steps += 1
         if retries.count or not last:
@@ -231,7 +231,7 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
         counters.steps += engine.ease(counters.trail[::-1])
         self._approach.enter_stage(engine.stage + 1)
         connect_failure = self._begin_stage()
-        self.observation = engine.observe()
+        self._observe()
         return connect_failure is not None, failure or connect_failure
 
     def _continue_skill(self, in_vain: bool) -> tuple[bool, bool, Failure | None]:
@@ -242,7 +242,7 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
         if not late and (in_vain or timeout or self._retries.hopeless()):
             if self._retries.allowed():
                 failure = self._retries.once_more()
-                self.observation = engine.observe()
+                self._observe()
                 return failure is not None, False, failure
             late = timeout
         return False, late, judge.skill_failure("skill timeout") if late else None
@@ -257,7 +257,7 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
                 break
             engine.act(still)
             counters.steps += 1
-        self.observation = engine.observe()
+        self._observe()
 
     def _worth(self) -> float:
         """The return of an episode that has just ended with success."""
@@ -271,8 +271,19 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
         """See `reinforcegen_envs.env.ask`."""
         return ask(policy, observation, self.engine.layout, name)
 
+    @property
+    def observation(self) -> Observations:
+        """The last one, of the state, flat: policies act on it in every obs_mode. After `set_state`, the restored state's."""
+        if self._observed_in != self.engine.restored:
+            self._observe()
+        return self._observation
+
+    def observe(self) -> Any:
+        """The last observation as `step` returned it, e.g. after `set_state`."""
+        return self.core.present(self.engine.layout, self.observation)
+
     def _observe(self) -> None:
-        self.observation = self.engine.observe()
+        self._observation, self._observed_in = self.engine.observe(), self.engine.restored
 
     def _last_stage(self) -> int:
         return len(self.engine.task.stages) - 1

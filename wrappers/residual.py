@@ -119,8 +119,12 @@ class Residual(gym.Wrapper[Any, Any, Any, Any]):
         # In the world: that is where it is cut, and what is shown is what will be executed.
         action = self._hybrid.ask(self._base, obs, "the base policy's action")
         self._pending.action, self._pending.frame = action, frame
-        flat = np.concatenate([obs, to_reference(action, frame).astype(np.float32)])
-        return self._hybrid.core.present(self.layout, flat)
+        return self.observe()
+
+    def observe(self) -> Any:
+        """The last observation as `step` returned it, e.g. after `set_state`; the base policy is not asked again."""
+        base_action = to_reference(self._pending.action, self._pending.frame).astype(np.float32)
+        return self._hybrid.core.present(self.layout, np.concatenate([self._hybrid.observation, base_action]))
 
     def get_state(self) -> Snapshot:
         """See `ManipulationEnv.get_state`: the base policy's memory and pending action belong to it."""

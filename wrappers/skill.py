@@ -124,11 +124,12 @@ class Skill(Hybrid):
                     f"earlier_pool {earlier_pool} is of stage {self._earlier_pool.manifest['stage']!r}, which does not come "
                     f"before {task.stages[self.stage].name!r}"
                 )
-        if pool_size is not None and pool != AUTO:
+        auto = isinstance(pool, str) and pool == AUTO
+        if pool_size is not None and not auto:
             raise InvalidArgument(
                 f"pool_size {pool_size} is of pool={AUTO!r}, and pool is {pool!r}; leave one of them out"
             )
-        if pool == AUTO:
+        if auto:
             if earlier_policy is not None:
                 raise InvalidArgument(
                     f"pool={AUTO!r} is made by the base policy, and earlier_policy is given; leave one of them out, or make a "
@@ -211,6 +212,7 @@ class Skill(Hybrid):
                 steps, self.counters.steps = self.counters.steps, 0
                 self._observe()
                 return self._info(steps, None)
+        self.counters.over = True  # there is nothing that could be stepped
         raise SkillResetError(
             f"the stages before {self.engine.task.stages[self.stage].name!r} failed in {MAX_RESETS} scenes in a row; "
             "use a better base policy, less pose_noise, or a pool"

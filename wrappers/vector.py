@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, Generic, TypeVar, cast
@@ -13,6 +14,7 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.vector.utils import iterate
 
+from reinforcegen_envs.errors import InvalidArgument, is_count
 from reinforcegen_envs.typing import Array, Flags
 from reinforcegen_envs.workers import usable_cores
 
@@ -105,7 +107,7 @@ class ThreadVectorEnv(SyncVectorEnv):
         spec: what `gym.make_vec` made it of, or None; made again from its JSON text, too.
 
     Raises:
-        ValueError: ``num_threads`` is below 1.
+        InvalidArgument: ``num_threads`` is no number of threads.
     """
 
     _spec: EnvSpec | None = None
@@ -118,13 +120,20 @@ class ThreadVectorEnv(SyncVectorEnv):
         observation_mode: Any = "same",
         autoreset_mode: str | AutoresetMode = AutoresetMode.NEXT_STEP,
     ):
-        if num_threads is not None and num_threads < 1:
-            raise ValueError(f"num_threads is {num_threads}; give 1 or more, or None for one a core")
+        if num_threads is not None and not is_count(num_threads, 1):
+            raise InvalidArgument(f"num_threads is {num_threads!r}; give 1 or more, or None for one a core")
         super().__init__(env_fns, copy, observation_mode, autoreset_mode)  # pyright: ignore[reportUnknownMemberType]
         self.num_threads = min(num_threads or usable_cores(), self.num_envs)
+        self._start_threads()
+
+    def _start_threads(self) -> None:
+        self._process = os.getpid()
         self._pool = None
         if self.num_threads > 1:
             self._pool = ThreadPoolExecutor(self.num_threads - 1, thread_name_prefix="ThreadVectorEnv")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_pool": None, "_process": None}  # a copy has threads of its own
 
     @property
     def spec(self) -> EnvSpec | None:
@@ -204,6 +213,10 @@ class ThreadVectorEnv(SyncVectorEnv):
         return [calls[i] for i in order]
 
     def _calls(self, play: Callable[[int], Result], order: Sequence[int]) -> _Calls[Result]:
+        if (
+            self._process != os.getpid() and not self.closed
+        ):  # a copy, or a forked process, which has no threads of its parent
+            self._start_threads()
         return _Calls(play, order, self._pool, min(self.num_threads, len(order)) - 1)
 
     def _with_played(

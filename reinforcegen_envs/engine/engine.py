@@ -98,6 +98,7 @@ class Engine:
         self._reference_bodies = [self.task.object_body[stage.reference] for stage in self.task.stages]
         self._parts: dict[str, Remembers] = {}
         self._connector: Connector | None = None
+        self.restored = 0  # how often it was put into a state from outside
         self._randomize_visuals = randomize_visuals
         if randomize_visuals:
             self.keep("look", _KeptLook(self.sim))
@@ -305,6 +306,7 @@ class Engine:
         self.sim.refresh()
         self._perceive()
         self.judge.restart()
+        self.restored += 1
 
     def keep(self, name: str, part: Remembers) -> None:
         """Make something's memory a part of snapshots, under a name."""
@@ -346,6 +348,7 @@ class Engine:
             self._restore(before, set(self._parts))
             lacking = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
             raise SnapshotError(f"snapshot holds what cannot be restored: {lacking}; take it again") from error
+        self.restored += 1
 
     def _restore(self, snapshot: Snapshot, parts: set[str]) -> None:
         self.sim.set_state(snapshot.simulation)

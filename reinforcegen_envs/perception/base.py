@@ -82,6 +82,9 @@ class Perception(ABC):
     def reseed(self, rng: np.random.Generator) -> None:  # noqa: B027 (most draw nothing)
         """Draw what is still to come from another generator; what is remembered and believed stays."""
 
+    def close(self) -> None:  # noqa: B027 (most hold nothing)
+        """Free what it draws with; it may be used on."""
+
     def doubt(self, belief: CellState, task: Task, name: str) -> tuple[float, float]:
         """How far off an object's believed pose may be: standard deviations, metres and radians. Most do not say: 0."""
         return 0.0, 0.0

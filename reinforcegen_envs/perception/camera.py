@@ -492,6 +492,12 @@ class CameraPerception(Perception):
         self._taken_at = np.array(memory["taken_at"], np.float64)
         self._count = int(memory["count"])
 
+    def close(self) -> None:
+        """Close its OpenGL context; the next look opens another."""
+        if self._cameras is not None:
+            self._cameras.close()
+            self._cameras = None
+
     def __getstate__(self) -> dict[str, Any]:
         # OpenGL contexts cannot be copied; a copy opens its own when it first looks.
         return {**self.__dict__, "_cameras": None}

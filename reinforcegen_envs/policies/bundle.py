@@ -29,7 +29,7 @@ from reinforcegen_envs.policies.predictors import ForesightPredictor, Initiation
 from reinforcegen_envs.policies.residual import ResidualPolicy, TunedPolicy
 from reinforcegen_envs.policies.skill import SkillPolicy
 from reinforcegen_envs.policies.weights_file import read_weights
-from reinforcegen_envs.tasks import Task
+from reinforcegen_envs.tasks import TASKS, Task
 
 SHIPPED = Path(__file__).with_name("weights")
 KINDS = ("base", "termination", "initiation", "foresight")
@@ -68,12 +68,23 @@ class Bundle:
         self.task, self.folder, self.perception = task, Path(folder), perception
 
     @classmethod
-    def open(cls, task: type[Task], folder: str | os.PathLike[str] | None = None, perception: str = TRUTH) -> Bundle:
+    def open(
+        cls, task: type[Task] | str, folder: str | os.PathLike[str] | None = None, perception: str = TRUTH
+    ) -> Bundle:
         """The weights in a folder; None means those that come with the package.
 
+        Args:
+            task: the task class, or its name.
+            folder, perception: see the class.
+
         Raises:
+            InvalidArgument: there is no such task.
             WeightsError: there is no such folder.
         """
+        if isinstance(task, str):
+            if task not in TASKS:
+                raise InvalidArgument(f"unknown task {task!r}; choose one of {sorted(TASKS)}")
+            task = TASKS[task]
         path = as_path(folder, "weights") if folder is not None else SHIPPED / task.name.lower()
         if not path.is_dir():
             if folder is None:
