@@ -6,14 +6,17 @@ import json
 import re
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import pytest
 
 from reinforcegen_envs import evaluate
 from reinforcegen_envs.errors import InvalidArgument
 from reinforcegen_envs.evaluation import Episode, submit
+from reinforcegen_envs.evaluation.own_agent import submission_of
 from reinforcegen_envs.evaluation.submission import Facts, Run, Submission, SubmissionError, read_all, run_of
 from reinforcegen_envs.policies.mlp import WeightsError
+from reinforcegen_envs.registration import env_id
 from reinforcegen_envs.statistics import EVALUATION_SEED, wilson_interval
 
 ROOT = Path(__file__).parents[1]
@@ -271,13 +274,15 @@ def test_what_cannot_be_reproduced_is_refused(submission, more, message, tmp_pat
 def test_the_documented_way_for_other_agents_works(tmp_path, monkeypatch):
     """docs/benchmark.md's code, with an agent, and with three episodes of the state instead of 300 from pictures."""
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "benchmark.md").read_text(), flags=re.DOTALL)
-    for old, new in (("1_000_300", "1_000_003"), (', obs_mode="rgb"', "")):
+    for old, new in (("episodes=100", "episodes=1"), (', obs_mode="rgb"', ""), ('"camera"', '"state"')):
         assert code.count(old) == 1
         code = code.replace(old, new)
 
     class MyAgent:
+        resets = 0
+
         def reset(self):
-            pass
+            MyAgent.resets += 1
 
         def __call__(self, observation):
             return np.zeros(7)
@@ -285,6 +290,47 @@ def test_the_documented_way_for_other_agents_works(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     exec(code, {"MyAgent": MyAgent})
     (submission,) = read_all(tmp_path).values()
-    assert submission.facts.observation == "camera" and submission.run is not None
+    assert submission.facts.observation == "state" and submission.run is not None
     assert (submission.run.plays, submission.run.strict_successes) == ((3, 1, EVALUATION_SEED), 0)
     assert (submission.run.control_steps, submission.run.connect_steps) == (400.0, 0.0)
+    assert MyAgent.resets == 3
+
+
+DEPLOYED = {"termination": "predictor", "initiation": "student"}
+
+
+@pytest.mark.parametrize(
+    ("mode", "settings", "facts", "message"),
+    [
+        ("Hybrid", {}, {}, "the simulator ends skills.*termination='predictor'.*initiation='student'"),
+        ("Residual", DEPLOYED | {"termination": "sustained"}, {}, "the simulator ends skills"),
+        ("Residual", DEPLOYED | {"stage": "insert"}, {}, "one stage; the protocol plays whole tasks"),
+        ("Residual", DEPLOYED | {"retries": 5}, {}, "retries is 0, and the environment's 5"),
+        ("Residual", DEPLOYED | {"pose_noise": (0.01, 0.05)}, {}, "starts are as planned"),
+        ("Residual", DEPLOYED, {"task": "Square", "variant": "D0"}, "'Square'.*'Threading'.*'D0'.*'D2'"),
+        ("Residual", DEPLOYED, {"observation": "camera"}, "tells where objects are; make it with perception='camera'$"),
+        (None, {}, {"observation": "camera"}, "perception='camera' or obs_mode='rgb'"),
+        (None, {}, {"retries": 3}, "modes that plan"),
+        (None, {}, {"task": "Tea"}, "task is 'Tea'"),
+    ],
+)
+def test_an_environment_that_is_not_what_is_said_of_it_is_refused(mode, settings, facts, message):
+    env = gym.make(env_id("Threading", "D2", mode), **settings)
+    said = dataclasses.replace(Facts("My method", "My name", "Threading", "D2"), **facts)
+    with pytest.raises(SubmissionError, match=message):
+        submission_of(said, env, lambda observation: pytest.fail("nothing is to be played"))
+
+
+@pytest.mark.parametrize(
+    ("mode", "settings", "facts"),
+    [
+        ("Hybrid", DEPLOYED | {"termination": lambda observation: False}, {}),
+        ("Residual", DEPLOYED | {"retries": 5}, {"retries": 5}),
+        (None, {}, {}),
+    ],
+)
+def test_what_is_as_deployed_is_played(mode, settings, facts):
+    env = gym.wrappers.TimeLimit(gym.make(env_id("Threading", "D2", mode), **settings), 5)
+    said = dataclasses.replace(Facts("My method", "My name", "Threading", "D2"), **facts)
+    submission = submission_of(said, env, lambda observation: np.zeros(7), seeds=2, episodes=1, quiet=True)
+    assert submission.run is not None and submission.run.plays == (2, 1, EVALUATION_SEED)

@@ -272,6 +272,16 @@ class Hybrid(gym.Wrapper[Any, Any, Any, Any]):
         return ask(policy, observation, self.engine.layout, name)
 
     @property
+    def retries(self) -> int:
+        """How often in an episode a skill may be begun again."""
+        return self._retries.count
+
+    @property
+    def pose_noise(self) -> tuple[float, float]:
+        """On initiation poses: metres and radians per axis."""
+        return self._approach.pose_noise
+
+    @property
     def observation(self) -> Observations:
         """The last one, of the state, flat: policies act on it in every obs_mode. After `set_state`, the restored state's."""
         if self._observed_in != self.engine.restored:
