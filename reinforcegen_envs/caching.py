@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import sys
 import tempfile
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numba
+from numba.core import event
 
 from reinforcegen_envs.errors import ReinforceGenError
 
 VARIABLE = "REINFORCEGEN_CACHE"
+COMPILING = "reinforcegen_envs: machine code is not there yet; compiling takes a minute, once"
 _temporary: tempfile.TemporaryDirectory[str] | None = None  # removed when the process ends
 
 
@@ -69,6 +74,27 @@ def keep_compiled_code(package: Path) -> None:
         RuntimeWarning,
         stacklevel=3,
     )
+
+
+class _Tell(event.Listener):
+    """Says, once, that the package's functions are being compiled: the first step of all takes a minute, and shows nothing."""
+
+    def __init__(self) -> None:
+        self.told = multiprocessing.parent_process() is not None  # workers leave it to whoever started them
+
+    def on_start(self, event: Any) -> None:
+        """A function is not in the cache, and is compiled."""
+        module = str(event.data["dispatcher"].py_func.__module__)
+        if not self.told and module.partition(".")[0] == __name__.partition(".")[0]:
+            self.told = True
+            print(COMPILING, file=sys.stderr, flush=True)
+
+    def on_end(self, event: Any) -> None:
+        """Nothing."""
+
+
+tell = _Tell()
+event.register("numba:compile", tell)
 
 
 def _writable(folder: Path) -> bool:

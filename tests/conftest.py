@@ -2,6 +2,7 @@
 
 import pytest
 
+from reinforcegen_envs import caching
 from reinforcegen_envs.demos.hdf5 import read_demos
 from reinforcegen_envs.demos.sources import source_file
 from reinforcegen_envs.policies.bundle import Bundle
@@ -12,6 +13,9 @@ pytest.register_assert_rewrite("helpers")  # it holds assertions
 
 # Minutes each: begun last, they would keep one test process at work while the other has nothing left to do.
 LONG = ("test_readme_pipeline.py", "test_what_draws.py")
+
+
+caching.tell.told = True  # what tests print must not depend on which is the first
 
 
 def pytest_collection_modifyitems(items):

@@ -1,6 +1,7 @@
 """What the task tests do in the same way."""
 
 import importlib
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -13,6 +14,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
+from reinforcegen_envs import caching
 from reinforcegen_envs.demos.hdf5 import Demo
 from reinforcegen_envs.demos.replay import restore_first_state
 from reinforcegen_envs.engine import Snapshot
@@ -22,6 +24,11 @@ from reinforcegen_envs.wrappers.vector import ThreadVectorEnv
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+def errors_of(process: subprocess.CompletedProcess[str]) -> str:
+    """What a process wrote to its standard error, but for the note that machine code was not there yet."""
+    return process.stderr.replace(f"{caching.COMPILING}\n", "")
 
 
 def benchmark(name: str) -> ModuleType:

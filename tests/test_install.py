@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers import errors_of
 
 import reinforcegen_envs
+from reinforcegen_envs.caching import COMPILING
 
 # A path below a file can be made by nobody; a folder's permissions would not stop root.
 NOWHERE = "/dev/null/nowhere"
@@ -49,13 +51,15 @@ def run(code, site, folder, **variables):
 def test_the_cache_folder_that_the_user_names_takes_compiled_code_and_scenes(read_only, tmp_path):
     cache = tmp_path / "cache"
     process = run(COMPILE + MAKE, read_only, tmp_path / "work", REINFORCEGEN_CACHE=str(cache))
-    assert (process.returncode, process.stderr) == (0, ""), process.stderr
+    assert (process.returncode, process.stderr) == (0, f"{COMPILING}\n"), process.stderr
     assert list((cache / "numba").rglob("*quat_to_matrix*.nbi")) and list(cache.glob("threading-physics-*.mjb"))
+    process = run(COMPILE, read_only, tmp_path / "again", REINFORCEGEN_CACHE=str(cache))
+    assert (process.returncode, process.stderr) == (0, ""), "it is there now"
 
 
 def test_the_users_cache_folder_takes_compiled_code_of_a_read_only_install(read_only, tmp_path):
     process = run(COMPILE, read_only, tmp_path / "work", HOME=str(tmp_path))
-    assert (process.returncode, process.stderr) == (0, "")
+    assert (process.returncode, errors_of(process)) == (0, "")
     assert list((tmp_path / ".cache" / "reinforcegen_envs" / "numba").rglob("*.nbi"))
 
 
@@ -86,14 +90,14 @@ pwd.getpwuid = unknown
     assert "CacheError: this user has no home folder; set REINFORCEGEN_CACHE" in process.stderr.splitlines()[-1]
     cache = tmp_path / "cache"
     process = run(nameless + COMPILE + MAKE, read_only, tmp_path / "set", HOME=None, REINFORCEGEN_CACHE=str(cache))
-    assert (process.returncode, process.stderr) == (0, "")
+    assert (process.returncode, errors_of(process)) == (0, "")
     assert not list((tmp_path / "work").iterdir()) and not list((tmp_path / "set").iterdir()), "a folder named ~"
 
 
 def test_a_writable_install_and_the_users_own_choice_stay(read_only, tmp_path):
     site = Path(reinforcegen_envs.__file__).parents[1]
     process = run(COMPILE, site, tmp_path / "work", REINFORCEGEN_CACHE=str(tmp_path / "cache"))
-    assert (process.stdout, process.stderr) == ("cache: \n", "") and not (tmp_path / "cache").exists()
+    assert (process.stdout, errors_of(process)) == ("cache: \n", "") and not (tmp_path / "cache").exists()
     chosen = str(tmp_path / "chosen")
     process = run(COMPILE, read_only, tmp_path / "own", NUMBA_CACHE_DIR=chosen, REINFORCEGEN_CACHE=NOWHERE)
-    assert (process.stdout, process.stderr) == (f"cache: {chosen}\n", "")
+    assert (process.stdout, errors_of(process)) == (f"cache: {chosen}\n", "")

@@ -18,6 +18,7 @@ import pytest
 from drawing import does_not_draw, draws, run_what_draws
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+from helpers import errors_of
 
 import reinforcegen_envs  # noqa: F401
 from reinforcegen_envs.engine import Snapshot
@@ -448,4 +449,4 @@ for suffix in ("", "-Residual"):
 """
     environment = {**os.environ, "MUJOCO_GL": "disabled"}
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
-    assert (process.returncode, process.stderr) == (0, ""), process.stderr
+    assert (process.returncode, errors_of(process)) == (0, ""), process.stderr

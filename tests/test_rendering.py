@@ -9,6 +9,7 @@ import sys
 
 import gymnasium as gym
 import pytest
+from helpers import errors_of
 
 import reinforcegen_envs  # noqa: F401
 from reinforcegen_envs.errors import InvalidArgument
@@ -50,7 +51,7 @@ def run():
     def run(code):
         command = [sys.executable, "-c", START + code]
         process = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
-        assert (process.returncode, process.stderr) == (0, ""), process.stderr
+        assert (process.returncode, errors_of(process)) == (0, ""), process.stderr
         return process.stdout
 
     return run
