@@ -1,7 +1,10 @@
 """Resets of every task and variant: inside the fact sheet's ranges, covering them, and put into the simulation as drawn."""
 
+import warnings
 from itertools import combinations
+from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 
@@ -249,3 +252,52 @@ def test_what_is_never_rejected_is_drawn_uniformly_and_independently(tasks, task
         for j in range(i):
             cells = np.bincount(4 * bins[:, i] + bins[:, j], minlength=16)
             assert np.abs(cells - DRAWS / 16).max() < 5 * np.sqrt(DRAWS * 15 / 256)
+
+
+def test_what_is_drawn_is_clear_of_what_was_placed():
+    """Five of these hundred nuts began inside the peg, and jumped."""
+    env = gym.make("ReinforceGen/D2-Square-v0")
+    core: Any = env.unwrapped
+    task = core.task
+    peg = np.array([0.0, 0.0, task.scene.table_height + task.shapes["square_peg"].height, 1, 0, 0, 0])
+    reach = task.shapes["square_peg"].radius + task.shapes["square_nut"].radius
+    for seed in range(100):
+        env.reset(seed=seed, options={"layout": {"square_peg": peg}})
+        poses = core.object_poses()
+        np.testing.assert_allclose(poses["square_peg"], peg)
+        assert np.hypot(*poses["square_nut"][:2]) > reach
+        # Where that is so anyway, the same is drawn.
+        env.reset(seed=seed)
+        drawn = core.object_poses()["square_nut"]
+        assert np.array_equal(drawn, poses["square_nut"]) == (np.hypot(*drawn[:2]) > reach)
+
+
+def test_a_pod_goes_with_the_drawer_that_was_placed():
+    env = gym.make("ReinforceGen/D0-CoffeePreparation-v0")
+    core: Any = env.unwrapped
+    env.reset(seed=0)
+    before = core.object_poses()
+    drawer = before["drawer"] + [-0.02, -0.03, 0, 0, 0, 0, 0]
+    env.reset(seed=0, options={"layout": {"drawer": drawer}})
+    after = core.object_poses()
+    np.testing.assert_allclose(
+        (after["coffee_pod"] - after["drawer"])[:3], (before["coffee_pod"] - before["drawer"])[:3], atol=1e-9
+    )
+    # Put by itself it stays where it was put: in the machine's holder, say, above a machine that stands where it always does.
+    pod = before["coffee_machine"] + [0, 0, 0.2, 0, 0, 0, 0]
+    env.reset(seed=0, options={"layout": {"coffee_pod": pod}})
+    np.testing.assert_allclose(core.object_poses()["coffee_pod"], pod)
+
+
+def test_objects_that_leave_no_room_are_told_of():
+    env = gym.make("ReinforceGen/D0-Coffee-v0")
+    core: Any = env.unwrapped
+    env.reset(seed=0)
+    machine = core.object_poses()["coffee_machine"]
+    pod = machine.copy()
+    pod[2] = core.task.scene.table_height + core.task.shapes["coffee_pod"].height
+    with pytest.warns(RuntimeWarning, match=r"\['coffee_machine'\] may touch \['coffee_pod'\].*place them too"):
+        env.reset(options={"layout": {"coffee_pod": pod}})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        env.reset(options={"layout": {"coffee_pod": pod, "coffee_machine": machine + [0, 0.3, 0, 0, 0, 0, 0]}})

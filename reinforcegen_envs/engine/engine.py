@@ -128,7 +128,7 @@ class Engine:
         """
         self.draw_look()
         drawn = INITIAL_JOINTS + INITIAL_JOINT_NOISE * self.rng.standard_normal(7)
-        places = self.task.sample_layout(self.variant, self.rng) | dict(layout or {})
+        places = self.task.layout_with(layout or {}, self.variant, self.rng)
         self.sim.reset(drawn if joints is None else joints)
         self.task.place(self.sim, places)
         self.sim.refresh()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from reinforcegen_envs.tasks.recipe import Keyframe
 from reinforcegen_envs.typing import Array
 
 BASE_X = -0.56  # metres, world frame: the robot's base axis, at y = 0 (robosuite's Panda before its 0.8 m table)
+ROOM_TRIES = 200
+STANDING = 0.01  # metres from an object's height on the table (ours)
 MAX_PLACEMENT_TRIES = 5000  # robosuite's placement sampler
 OFF_TABLE = 0.05  # metres that an object's root must have sunk below the table's top to be off it (ours)
 
@@ -195,6 +198,46 @@ class Task(ABC):
             PlacementError: no free place after 5000 tries.
         """
         return self.place_apart(self.variants[variant], variant, rng)
+
+    def layout_with(self, fixed: Mapping[str, Array], variant: str, rng: np.random.Generator) -> dict[str, Array]:
+        """Draw a layout in which some objects are where somebody has put them: again, until the others are clear of them.
+
+        What was put higher than on the table, as a pod into the machine's holder, keeps nothing away. Circles are wider than
+        objects: if there is no room (200 tries), the first draw is taken, with a warning.
+
+        Args:
+            fixed: object name -> pose (7,) in the world frame; whether these overlap each other is not asked.
+            variant, rng: as in `sample_layout`, which is what this is if nothing is fixed.
+
+        Raises:
+            PlacementError: see `sample_layout`.
+        """
+        table = self.scene.table_height
+        standing = [n for n, pose7 in fixed.items() if abs(pose7[2] - table - self.shapes[n].height) < STANDING]
+        first: dict[str, Array] = {}
+        near: list[str] = []
+        for _ in range(ROOM_TRIES):
+            layout = self.put(fixed, self.sample_layout(variant, rng))
+            near = [n for n in layout if n not in fixed and any(self.overlap(layout, n, there) for there in standing)]
+            if not near:
+                return layout
+            first = first or layout
+        warnings.warn(
+            f"{near} may touch {standing}, as these were placed: no layout of {variant} has room for both in {ROOM_TRIES} tries; "
+            "place them too",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return first
+
+    def put(self, fixed: Mapping[str, Array], layout: dict[str, Array]) -> dict[str, Array]:
+        """A layout with some objects put elsewhere, and what they hold with them."""
+        return layout | dict(fixed)
+
+    def overlap(self, layout: Mapping[str, Array], first: str, second: str) -> bool:
+        """Whether two objects' circles overlap (robosuite's rule)."""
+        apart = np.hypot(*(layout[first][:2] - layout[second][:2]))
+        return bool(apart <= self.shapes[first].radius + self.shapes[second].radius)
 
     def place_apart(self, places: Mapping[str, Placement], variant: str, rng: np.random.Generator) -> dict[str, Array]:
         """Draw poses for some objects, in order, such that no two circles overlap.

@@ -6,6 +6,7 @@ ours: of MimicGen's is only known that drawer and mug stand at opposite ends of 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import ClassVar
 
@@ -199,6 +200,16 @@ class CoffeePreparationTask(CoffeeMachineTask):
         on_tray[2] = TRAY_HEIGHT + POD_HALF_HEIGHT + 0.001
         layout["coffee_pod"] = to_pose7(from_pose7(layout["drawer"]) @ translation(*on_tray))
         return layout
+
+    def put(self, fixed: Mapping[str, Array], layout: dict[str, Array]) -> dict[str, Array]:
+        after = super().put(fixed, layout)
+        if "coffee_pod" not in fixed:  # it stays where it is in the drawer
+            in_drawer = invert(from_pose7(layout["drawer"])) @ from_pose7(layout["coffee_pod"])
+            after["coffee_pod"] = to_pose7(from_pose7(after["drawer"]) @ in_drawer)
+        return after
+
+    def overlap(self, layout: Mapping[str, Array], first: str, second: str) -> bool:
+        return {first, second} != {"drawer", "coffee_pod"} and super().overlap(layout, first, second)
 
     def _handle_free(self, layout: dict[str, Array]) -> bool:
         """Whether the mug's handle is within reach, and not so near to the machine's front that a hand would touch it."""
