@@ -181,8 +181,9 @@ def test_whatever_matters_makes_another_pool(pools, weights, tmp_path, monkeypat
     skeleton.tools[0, 0, 0, 0, 3] += 0.001
     Bundle.open(TASKS["Threading"], folder).save_skeleton(skeleton)
     assert key(weights=str(folder)) == 1
-    monkeypatch.setattr(stored_pool, "_version", lambda: "another")
-    assert key() == 1
+    for name, other in (("_version", "another"), ("_code", "edited"), ("has_pybullet", not stored_pool.has_pybullet())):
+        monkeypatch.setattr(stored_pool, name, lambda other=other: other)
+        assert key() == 1, name
 
 
 def test_a_damaged_pool_is_made_again(pools):

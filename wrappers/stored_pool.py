@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -21,11 +22,14 @@ from typing import IO, Any, Protocol
 import mujoco
 from tqdm import tqdm
 
+from reinforcegen_envs import caching
 from reinforcegen_envs.caching import VARIABLE, CacheError, cache_folder
 from reinforcegen_envs.engine import Snapshot
+from reinforcegen_envs.planning.search import has_pybullet
 from reinforcegen_envs.wrappers.pool import FORMAT, PoolError, StartPool
 
 AUTO = "auto"  # what asks for a stored pool where a file may be named
+ROOMS = ("engine", "models", "perception", "planning", "policies", "sim", "tasks")  # of the package
 SIZE = 200  # starts, if nobody says how many
 
 
@@ -74,12 +78,22 @@ def _name(settings: Mapping[str, Any]) -> str:
 
 def _key(settings: Mapping[str, Any], files: Sequence[Path]) -> str:
     """16 hexadecimal digits that differ wherever starts might."""
-    versions = {"format": FORMAT, "mujoco": mujoco.__version__, "package": _version()}
+    search = "pybullet" if has_pybullet() else "own"
+    versions = {"format": FORMAT, "mujoco": mujoco.__version__, "package": _version(), "code": _code(), "search": search}
     digest = hashlib.sha256(json.dumps([dict(settings), versions], sort_keys=True).encode())
     for file in files:
         content = file.read_bytes() if file.is_file() else b"missing"
         digest.update(hashlib.sha256(content).digest())
     return digest.hexdigest()[:16]
+
+
+@functools.cache
+def _code() -> str:
+    """16 hexadecimal digits of the sources that what happens in an environment depends on: an installed copy may be edited."""
+    package = Path(caching.__file__).parent
+    folders = [Path(__file__).parent, *(package / room for room in ROOMS)]
+    files = [*package.glob("*.py"), *(file for folder in folders for file in folder.rglob("*.py"))]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in sorted(files))).hexdigest()[:16]
 
 
 def _version() -> str:
