@@ -111,3 +111,11 @@ def test_frames_of_observation_terms_are_those_their_names_tell(task):
         assert (term.frame == "world") == in_world
         assert (term.frame == "reference object") == (in_ref or term.name == "base_action")
         assert term.unit == "m" if "_pos_" in term.name else term.unit != "m"
+
+
+@pytest.mark.parametrize("page", ["architecture.md", "libraries.md"])
+def test_snippets_that_stand_alone_run_to_success(page, capsys):
+    blocks = re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(), flags=re.DOTALL)
+    (alone,) = [block for block in blocks if 'print(info["success"])' in block]
+    exec(alone, {})
+    assert capsys.readouterr().out.strip() == "True"

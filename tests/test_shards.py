@@ -109,7 +109,7 @@ def test_shards_that_do_not_belong_together(made, tmp_path, monkeypatch):
     "changes, message",
     [
         ({"shard": "1/3"}, "shard 1/3 needs max_attempts.*e.g. 6"),
-        ({"shard": "1/3", "max_attempts": 40}, "40 attempts are 2 parts of 20"),
+        ({"shard": "1/3", "max_attempts": 40}, "max_attempts 40 are 2 parts of 20 attempts.*at least 60"),
         ({"shard": "one"}, "shard is 'one'"),
     ],
 )

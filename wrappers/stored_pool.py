@@ -79,7 +79,13 @@ def _name(settings: Mapping[str, Any]) -> str:
 def _key(settings: Mapping[str, Any], files: Sequence[Path]) -> str:
     """16 hexadecimal digits that differ wherever starts might."""
     search = "pybullet" if has_pybullet() else "own"
-    versions = {"format": FORMAT, "mujoco": mujoco.__version__, "package": _version(), "code": _code(), "search": search}
+    versions = {
+        "format": FORMAT,
+        "mujoco": mujoco.__version__,
+        "package": _version(),
+        "code": _code(),
+        "search": search,
+    }
     digest = hashlib.sha256(json.dumps([dict(settings), versions], sort_keys=True).encode())
     for file in files:
         content = file.read_bytes() if file.is_file() else b"missing"

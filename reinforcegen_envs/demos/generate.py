@@ -413,7 +413,8 @@ def generate(args: Args) -> dict[str, Any]:
     chunks = -(-args.max_attempts // CHUNK)
     if shard.count > chunks:
         raise InvalidArgument(
-            f"{args.max_attempts} attempts are {chunks} parts of {CHUNK}; use no more shards than that"
+            f"max_attempts {args.max_attempts} are {chunks} parts of {CHUNK} attempts; use no more shards than that, or make at "
+            f"least {CHUNK * shard.count} attempts"
         )
     make_adapter(args)  # complain before any process starts
     parts = args.out.with_name(args.out.name + ".parts")
