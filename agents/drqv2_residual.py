@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from tqdm import tqdm
 
 from reinforcegen_envs import cli
 from reinforcegen_envs.agents.arguments import checked
@@ -47,6 +48,7 @@ METRICS = (
     "losses/target",
     "losses/updates",
 )
+MANY = 20  # updates in one control step from which on they have a bar of their own
 
 
 @dataclasses.dataclass
@@ -263,7 +265,8 @@ def learn(
     if progress.updates == 0:
         agent.policy.fix_statistics(replay.state[replay.ready])
     online = int(args.updates_per_step * (progress.step + args.num_envs - args.warmup_steps))
-    while progress.updates < args.critic_only_updates + online:
+    due = args.critic_only_updates + online - progress.updates
+    for _ in tqdm(range(due), "critics alone", leave=False, unit="update", disable=args.quiet or due < MANY):
         progress.updates += 1
         batch = replay.sample(rng, args.batch_size, args.success_fraction)
         with_actor = progress.updates > args.critic_only_updates

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
+from tqdm import tqdm
 
 from reinforcegen_envs import cli
 from reinforcegen_envs.agents.arguments import RunArgs, checked
@@ -43,6 +44,7 @@ METRICS = (
     "losses/updates",
 )
 OBSERVATION_CLIP = 10.0
+MANY = 100  # updates in one control step from which on they have a bar of their own
 
 
 @dataclasses.dataclass
@@ -299,7 +301,8 @@ def learn(
     if progress.updates == 0:
         agent.fix_statistics(replay.rows[: replay.size, : agent.obs_size])
     online = int(args.updates_per_step * (progress.step + args.num_envs - args.warmup_steps))
-    while progress.updates < args.critic_only_updates + online:
+    due = args.critic_only_updates + online - progress.updates
+    for _ in tqdm(range(due), "critics alone", leave=False, unit="update", disable=args.quiet or due < MANY):
         progress.updates += 1
         with_actor = progress.updates > args.critic_only_updates and progress.updates % args.actor_every == 0
         rows = torch.from_numpy(experience.sample(rng, args.batch_size, args.success_fraction))
