@@ -57,6 +57,7 @@ def test_an_imitator_sees_no_farther_than_the_base_policy():
     imitator = ppo.make_agent(args, envs)
     base = load_mlps(Bundle.open(ThreadingTask, None).path("base"))[0]["grasp"]
     features = stage_features(ObservationLayout.of(ThreadingTask), ThreadingTask, 0)
+    assert base.mean is not None and base.std is not None
     assert base.clip == imitator.input_clip < 10
     rng, network = np.random.default_rng(0), imitator.mlp()
     for _ in range(20):

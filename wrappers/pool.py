@@ -116,4 +116,6 @@ class StartPool:
 
         Without a seed it is drawn.
         """
-        return self[int(rng.integers(len(self))) if seed is None else seed % len(self)]
+        if seed is not None:
+            return self[seed % len(self)]
+        return self[int(rng.integers(len(self)))]  # pyright: ignore[reportUnknownMemberType] (numpy's stub)
