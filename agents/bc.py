@@ -8,6 +8,7 @@ Everything is expressed in the frame of the stage's reference object. What is wr
 from __future__ import annotations
 
 import csv
+import json
 import shlex
 import sys
 import time
@@ -304,13 +305,37 @@ def task_of(data: Sequence[Path]) -> type[Task]:
     return TASKS[name]
 
 
+def check_source(data: Sequence[Path], source: Path | None) -> None:
+    """Check that demonstrations come from the sources that key poses will be taken from: shipped ones, or somebody's own.
+
+    Raises:
+        DemoFileError: they do not.
+    """
+    for path in data:
+        settings = json.loads(read_attrs(path).get("settings") or "{}")
+        parts = (
+            [settings] if isinstance(settings, dict) else [json.loads(part or "{}") for part in settings]
+        )  # of a merged file
+        for made_from in (part["source"] for part in parts if "source" in part):
+            if (made_from != "None") != (source is not None):
+                own = f"{made_from}; name them, --source {made_from}"
+                raise DemoFileError(
+                    f"{path} was generated from {'the shipped sources; leave out source' if made_from == 'None' else own}"
+                )
+
+
 def main(args: Args) -> None:
-    """Train everything and write it to ``args.out``."""
+    """Train everything and write it to ``args.out``.
+
+    Raises:
+        DemoFileError: no demonstrations, of several tasks or damaged, or from other sources.
+    """
     args = checked(args)
     check_output_folder(args.out)
     task = task_of(args.data)
     layout = ObservationLayout.of(task)
     sources = cut_all(read_demos(args.source or source_file(task.name), task.name), task)
+    check_source(args.data, args.source)
     began = time.time()
     stages = load_stages(args, task, layout, len(sources))
     networks, log = fit_all([stage.name for stage in task.stages], stages, args)

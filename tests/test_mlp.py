@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import gymnasium as gym
+import h5py
 import numpy as np
 import pytest
 
@@ -260,8 +261,14 @@ def test_data_that_cannot_be_trained_on(data, tmp_path):
     damaged.write_bytes(data.read_bytes()[:5000])
     refuse(damaged, "damaged.hdf5 is not a complete HDF5 file")
     refuse(data, "damaged.hdf5", source=damaged)
-    import h5py
-
+    # Key poses and initiation would be of other demonstrations than the policies.
+    refuse(data, "was generated from the shipped sources; leave out source", source=source_file("Threading"))
+    for name, settings in (("own", {"source": "mine.hdf5"}), ("merged", [json.dumps({"source": "mine.hdf5"})])):
+        own = tmp_path / f"{name}.hdf5"
+        shutil.copyfile(data, own)
+        with h5py.File(own, "r+") as file:
+            file["data"].attrs["settings"] = json.dumps(settings)
+        refuse(own, "was generated from mine.hdf5; name them, --source mine.hdf5")
     other = tmp_path / "other.hdf5"
     shutil.copy(data, other)
     with h5py.File(other, "r+") as file:
